@@ -1,0 +1,418 @@
+"""Read, name and generate small arithmetic questions, in signs, in words and as one-step stories.
+
+The quickstart's model proposes such questions itself. They carry their own answer, so a program can
+say which proposals are sound and which answers are right without any model. `read_question` is
+strict: it knows the forms listed below and returns None for all other text, because a guessed answer
+would become a false reward. `canonical_key` says which questions are the same sum in other clothes;
+train and held-out sets are kept apart by it. Not here: drawing, judging or filtering of rollouts.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, TypedDict
+
+from mae_cli.errors import DataError
+
+Operator = Literal["+", "-", "*", "/"]
+
+LARGEST_OPERAND = 999
+MAX_OPERANDS = 5
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A chain of operands joined by + and -, or by *, or one exact division.
+
+    `operands` are integers in [0, 999], 2 to 5 of them; `operators[i]` stands before
+    `operands[i + 1]`. + and - may mix (read left to right), * and / mix with nothing, so no
+    precedence rule is ever needed.
+    """
+
+    operands: tuple[int, ...]
+    operators: tuple[Operator, ...]
+
+    @property
+    def value(self) -> int:
+        """The exact result; negative when more is taken away than there is."""
+        result = self.operands[0]
+        for operator, operand in zip(self.operators, self.operands[1:], strict=True):
+            if operator == "+":
+                result += operand
+            elif operator == "-":
+                result -= operand
+            elif operator == "*":
+                result *= operand
+            else:
+                result //= operand
+        return result
+
+    @property
+    def key(self) -> str:
+        """A name shared by all orders of the same sum: "3+7", "9-2-4", "3*7", "12/4"."""
+        if self.operators[0] == "/":
+            return "/".join(map(str, self.operands))
+        if self.operators[0] == "*":
+            return "*".join(map(str, sorted(self.operands)))
+        signed = list(zip(("+", *self.operators), self.operands, strict=True))
+        added = sorted(operand for sign, operand in signed if sign == "+")
+        taken = sorted(operand for sign, operand in signed if sign == "-")
+        return "+".join(map(str, added)) + "".join(f"-{operand}" for operand in taken)
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
+def number_words(number: int) -> str:
+    """English words of a number in [0, 999]: 45 -> "forty-five", 105 -> "one hundred and five".
+
+    Raises: DataError outside that range.
+    """
+    if not 0 <= number <= LARGEST_OPERAND:
+        raise DataError(f"number {number} has no words here; expected 0 to {LARGEST_OPERAND}")
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        tens = _TENS[number // 10 - 2]
+        return tens if number % 10 == 0 else f"{tens}-{_ONES[number % 10]}"
+    hundreds = f"{_ONES[number // 100]} hundred"
+    return hundreds if number % 100 == 0 else f"{hundreds} and {number_words(number % 100)}"
+
+
+def _spelled() -> dict[str, int]:
+    """All accepted spellings: with or without the hyphen, with or without the "and"."""
+    spelled: dict[str, int] = {}
+    for number in range(LARGEST_OPERAND + 1):
+        words = number_words(number)
+        for text in (words, words.replace("-", " ")):
+            spelled[text] = spelled[text.replace(" and ", " ")] = number
+    return spelled
+
+
+_SPELLED = _spelled()
+_BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(_ONES[::-1])})"
+# No leading zero, and no digit, point or comma may follow: 1.5 and 1,000 are not read as 1.
+_NUMBER = (
+    rf"(?:(?:0|[1-9]\d{{0,2}})(?![\d.,]\d|\d)|(?:{'|'.join(_ONES[1:10])}) hundred"
+    rf"(?: (?:and )?{_BELOW_100})?\b|{_BELOW_100}\b)"
+)
+_N = rf"({_NUMBER})"
+
+
+def _read_number(text: str) -> int:
+    return int(text) if text.isdigit() else _SPELLED[text]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+_SIGNS: dict[str, Operator] = {
+    "+": "+", "plus": "+", "added to": "+", "increased by": "+",
+    "-": "-", "−": "-", "–": "-", "minus": "-", "decreased by": "-", "take away": "-",
+    "*": "*", "x": "*", "×": "*", "times": "*", "multiplied by": "*",
+    "/": "/", "÷": "/", "divided by": "/",
+}  # fmt: skip
+# A worded operator needs its blanks: "3plus4" is no English.
+_OPERATOR = r"(?: ?[-+*x×/÷−–] ?| (?:%s) )" % "|".join(word for word in _SIGNS if word.isascii() and len(word) > 1)
+_CHAIN = rf"({_NUMBER}(?:{_OPERATOR}{_NUMBER})+)"
+_NAME = r"(?P<name>[A-Z][a-z]+)"
+_THING = r"(?P<thing>[a-z]+)"
+_WHO = r"(?:he|she|they|(?P=name))"
+_PLACE = r"(?P<place>[a-z]+)"
+
+_Build = Callable[[Sequence[str]], Expression | None]
+
+
+def _joined(operator: Operator) -> _Build:
+    """Builder for forms whose operands stand in the order of the calculation."""
+
+    def build(numbers: Sequence[str]) -> Expression | None:
+        operands = tuple(_read_number(number) for number in numbers)
+        return _checked(operands, (operator,) * (len(operands) - 1))
+
+    return build
+
+
+def _reversed_difference(numbers: Sequence[str]) -> Expression | None:
+    return _joined("-")(numbers[::-1])
+
+
+def _plain_difference(numbers: Sequence[str]) -> Expression | None:
+    """ "The difference between 4 and 9" may mean 5 or -5, so only the falling order is read."""
+    expression = _joined("-")(numbers)
+    return expression if expression is not None and expression.value >= 0 else None
+
+
+def _chain(numbers: Sequence[str]) -> Expression | None:
+    # Numbers first, so that the hyphen of "ninety-three" is no minus.
+    operands = tuple(_read_number(found) for found in re.findall(_NUMBER, numbers[0]))
+    operators = re.split(_NUMBER, numbers[0])[1:-1]
+    return _checked(operands, tuple(_SIGNS[operator.strip()] for operator in operators))
+
+
+def _checked(operands: tuple[int, ...], operators: tuple[Operator, ...]) -> Expression | None:
+    if len(operands) > MAX_OPERANDS:
+        return None
+    kinds = set(operators)
+    if kinds == {"/"}:
+        exact = len(operands) == 2 and operands[1] != 0 and operands[0] % operands[1] == 0
+        return Expression(operands, operators) if exact else None
+    if kinds == {"*"} or kinds <= {"+", "-"}:
+        return Expression(operands, operators)
+    return None
+
+
+# Noun phrases that stand after "what is", "calculate", "find" ...
+_PHRASES: list[tuple[str, _Build]] = [
+    (_CHAIN, _chain),
+    (rf"(?:the )?(?:sum|total) of {_N} and {_N}", _joined("+")),
+    (rf"(?:the )?(?:sum|total) of {_N}, {_N},? and {_N}", _joined("+")),
+    (rf"(?:the )?product of {_N} and {_N}", _joined("*")),
+    (rf"(?:the )?difference (?:between|of) {_N} and {_N}", _plain_difference),
+    (rf"(?:the )?quotient of {_N} and {_N}", _joined("/")),
+    (rf"{_N} more than {_N}", _joined("+")),
+    (rf"{_N} less than {_N}", _reversed_difference),
+]
+_COMMANDS: list[tuple[str, _Build]] = [
+    (rf"add {_N} (?:and|to) {_N}", _joined("+")),
+    (rf"subtract {_N} from {_N}", _reversed_difference),
+    (rf"multiply {_N} (?:and|by) {_N}", _joined("*")),
+    (rf"divide {_N} by {_N}", _joined("/")),
+]
+_ASK = r"(?:what is|what's|how much is)"
+_TELL = r"(?:calculate|compute|find|solve|evaluate|work out)"
+_OF = r"(?:(?:the )?(?:result|value) of )?"
+_FORMS: list[tuple[re.Pattern[str], _Build]] = [
+    *(
+        (re.compile(pattern), build)
+        for phrase, build in _PHRASES
+        for pattern in (
+            rf"{_ASK} {_OF}{phrase}(?: equal to)? ?(?:= ?)?\?",
+            rf"what does {phrase} (?:equal|make) ?\?",
+            rf"{_TELL} {_OF}{phrase} ?[.:!]?",
+        )
+    ),
+    (re.compile(rf"{_CHAIN} ?(?:= ?\??|\?)"), _chain),
+    *((re.compile(rf"{command} ?[.!]?"), build) for command, build in _COMMANDS),
+    *(
+        (re.compile(rf"what (?:do you get|is the result) (?:if|when) you {command} ?\?"), build)
+        for command, build in _COMMANDS
+    ),
+]
+_STORIES: list[tuple[re.Pattern[str], _Build]] = [
+    (re.compile(rf"{_NAME} has {_N} {_THING} and (?:buys|gets|finds) {_N} more\. "
+                rf"How many (?P=thing) does {_WHO} have now\?"), _joined("+")),
+    (re.compile(rf"{_NAME} has {_N} {_THING} and (?:gives away|loses|sells) {_N}\. "
+                rf"How many (?P=thing) (?:does {_WHO} have|are) left\?"), _joined("-")),
+    (re.compile(rf"There are {_N} {_PLACE} with {_N} {_THING} in each\. "
+                rf"How many (?P=thing) are there in all\?"), _joined("*")),
+]  # fmt: skip
+
+
+def read_question(text: str) -> Expression | None:
+    """The calculation that a complete arithmetic question asks for, or None.
+
+    Read are: signs and words ("What is 12 + 7?", "3 + 4 =", "Calculate seven times 5."), named
+    results ("the sum of", "product", "difference", "quotient"), commands ("Subtract 3 from 9.") and
+    this module's own one-step stories. Integers in [0, 999] as digits or words. None for everything
+    else: mixed * and +, inexact division, a further sentence, a question that holds its answer.
+    """
+    squeezed = " ".join(text.split())
+    # Stories keep their case: it tells the name from the thing.
+    return _match(_FORMS, squeezed.lower()) or _match(_STORIES, squeezed)
+
+
+def _match(forms: Sequence[tuple[re.Pattern[str], _Build]], text: str) -> Expression | None:
+    for pattern, build in forms:
+        found = pattern.fullmatch(text)
+        if found:
+            named = set(pattern.groupindex.values())
+            numbers = [group for i, group in enumerate(found.groups(), 1) if i not in named]
+            return build(numbers)
+    return None
+
+
+def canonical_key(text: str) -> str | None:
+    """`Expression.key` of a question, None when it cannot be read.
+
+    Equal for 3 + 7, 7 + 3, "seven plus three", "the sum of 3 and 7" and a story about three and
+    seven; different for different calculations with the same result.
+    """
+    expression = read_question(text)
+    return None if expression is None else expression.key
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+class ProblemRow(TypedDict):
+    """One generated problem, a line of a problem file."""
+
+    id: str
+    question: str
+    answer: str
+    level: str
+    template: str
+    key: str
+
+
+# {0}, {1} ... are operands as digits or words; {rest} joins all operands with the level's signs.
+TEMPLATES: dict[str, dict[Operator, str]] = {
+    "signs": {"+": "What is {chain}?", "-": "What is {chain}?", "*": "What is {chain}?"},
+    "equation": {"+": "{chain} = ?", "-": "{chain} = ?", "*": "{chain} = ?"},
+    "command": {"+": "Calculate {chain}.", "-": "Calculate {chain}.", "*": "Calculate {chain}."},
+    "words": {"+": "What is {chain}?", "-": "What is {chain}?", "*": "What is {chain}?"},
+    "named": {
+        "+": "What is the sum of {0} and {1}?",
+        "-": "What is {1} less than {0}?",
+        "*": "What is the product of {0} and {1}?",
+    },
+    "story": {
+        "+": "{name} has {0} {thing} and buys {1} more. How many {thing} does {name} have now?",
+        "-": "{name} has {0} {thing} and gives away {1}. How many {thing} does {name} have left?",
+        "*": "There are {0} {place} with {1} {thing} in each. How many {thing} are there in all?",
+    },
+}
+_WORDED = frozenset({"words", "named"})
+_CHAIN_WORDS: dict[Operator, str] = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
+_NAMES = ("Tom", "Anna", "Ben", "Mia")
+_THINGS = ("apples", "pens", "books", "coins")
+_PLACES = ("boxes", "bags", "rows", "shelves")
+
+
+def write_question(expression: Expression, template: str, *, names: random.Random) -> str:
+    """A question that `read_question` reads back as a calculation with the same key.
+
+    Args:
+        expression: of + and -, or of *; two operands unless the template is a chain.
+        template: a key of `TEMPLATES`.
+        names: draws the names and things of a story; unused by the other templates.
+
+    Raises: DataError if the template has no form for this calculation.
+    """
+    forms = TEMPLATES.get(template, {})
+    kinds = set(expression.operators)
+    operator = expression.operators[0]
+    # A chain states every sign itself, so one form serves mixed + and - too.
+    pattern = forms.get(operator, "")
+    if not pattern or ("{chain}" not in pattern and (len(kinds) > 1 or len(expression.operands) > 2)):
+        raise DataError(f'template "{template}" cannot ask for {expression.key}')
+    show = number_words if template in _WORDED else str
+    shown = [show(operand) for operand in expression.operands]
+    signs = _CHAIN_WORDS if template in _WORDED else {sign: sign for sign in _CHAIN_WORDS}
+    chain = shown[0] + "".join(
+        f" {signs[sign]} {operand}" for sign, operand in zip(expression.operators, shown[1:], strict=True)
+    )
+    return pattern.format(
+        *shown,
+        chain=chain,
+        name=names.choice(_NAMES),
+        thing=names.choice(_THINGS),
+        place=names.choice(_PLACES),
+    )
+
+
+_TWO_OPERANDS = ("signs", "equation", "command", "words", "named")
+# Level -> (operators, range of each operand, templates); differences never fall below zero.
+LEVELS: dict[str, tuple[tuple[Operator, ...], tuple[range, ...], tuple[str, ...]]] = {
+    "one-digit sum": (("+",), (range(1, 10), range(1, 10)), _TWO_OPERANDS),
+    "difference up to 18": (("-",), (range(2, 19), range(1, 10)), _TWO_OPERANDS),
+    "sum up to 48": (("+",), (range(10, 40), range(2, 10)), _TWO_OPERANDS),
+    "difference up to 39": (("-",), (range(19, 40), range(2, 10)), _TWO_OPERANDS),
+    "three terms": (("+", "+"), (range(1, 10),) * 3, ("signs", "equation", "command", "words")),
+}
+
+
+def make_problems(seed: int, num_train: int, num_held_out: int) -> tuple[list[ProblemRow], list[ProblemRow]]:
+    """Training and held-out problems of the `LEVELS`, no calculation in both.
+
+    All keys within one call are distinct. Each level gives an equal share as long as its keys last,
+    the held-out set takes at most a third of a level's keys (so that a model's own proposals can
+    still be new), and each set is shuffled. The same arguments give the same rows.
+
+    Raises: DataError if the levels hold too few calculations.
+    """
+    rng = random.Random(f"mae arithmetic {seed}")
+    pools = {level: rng.sample(keys := _calculations(level), len(keys)) for level in LEVELS}
+    room = {level: len(pool) // 3 for level, pool in pools.items()}
+    held_out = _drawn(pools, room, num_held_out, rng=rng, prefix="held-out")
+    train = _drawn(pools, {k: len(v) for k, v in pools.items()}, num_train, rng=rng, prefix="train")
+    return train, held_out
+
+
+def _calculations(level: str) -> list[Expression]:
+    """All calculations of a level, one per key, in a fixed order."""
+    operators, ranges, _ = LEVELS[level]
+    by_key: dict[str, Expression] = {}
+    for operands in product(*ranges):
+        expression = Expression(operands, operators)
+        if expression.value >= 0:
+            by_key.setdefault(expression.key, expression)
+    return list(by_key.values())
+
+
+def _drawn(
+    pools: dict[str, list[Expression]],
+    room: dict[str, int],
+    count: int,
+    *,
+    rng: random.Random,
+    prefix: str,
+) -> list[ProblemRow]:
+    """Take `count` calculations off the pools' ends, level by level in turn; pools shrink."""
+    taken: list[tuple[str, Expression]] = []
+    room = dict(room)
+    while len(taken) < count:
+        open_levels = [level for level in pools if room[level] and pools[level]]
+        if not open_levels:
+            raise DataError(f"{count} {prefix} problems asked for, the levels hold only {len(taken)}; ask for fewer")
+        for level in open_levels[: count - len(taken)]:
+            taken.append((level, pools[level].pop()))
+            room[level] -= 1
+    rng.shuffle(taken)
+    return [
+        _row(f"{prefix}-{number:04d}", level, expression, rng=rng)
+        for number, (level, expression) in enumerate(taken, 1)
+    ]
+
+
+def _row(row_id: str, level: str, expression: Expression, *, rng: random.Random) -> ProblemRow:
+    if set(expression.operators) == {"+"}:
+        operands = rng.sample(expression.operands, len(expression.operands))
+        expression = Expression(tuple(operands), expression.operators)
+    template = rng.choice(LEVELS[level][2])
+    return ProblemRow(
+        id=row_id,
+        question=write_question(expression, template, names=rng),
+        answer=str(expression.value),
+        level=level,
+        template=template,
+        key=expression.key,
+    )

@@ -1,0 +1,66 @@
+"""What exists, read from the code itself: registry listings, recipes, prompts and the record schema."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from mae_cli import registry
+from mae_cli.config import shipped_dir
+from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.records import Row
+from mae_cli.report import table
+
+
+def listing(kind: str) -> str:
+    """A table of one kind's entries: name, what it is, where it stands.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind == "kinds":
+        return "\n".join([*registry.TABLES, "recipes", "prompts"])
+    if kind == "recipes":
+        lines = [(path.stem, _first_comment(path), path.name) for path in sorted(shipped_dir("recipes").glob("*.yaml"))]
+        return table(("recipe", "what it shows", "file"), lines)
+    if kind == "prompts":
+        return "\n".join(sorted(path.stem for path in (Path(__file__).parent / "prompts").glob("*.txt")))
+    if kind not in registry.TABLES:
+        raise ConfigError(f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts"])}')
+    entries = []
+    for name, target in registry.TABLES[kind].items():
+        document = (registry.load(kind, name).__doc__ or "").strip().splitlines()
+        entries.append((name, document[0] if document else "", target.partition(":")[0]))
+    return table((kind, "what it is", "module"), entries) if entries else f"{kind}: none yet"
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def record_features() -> dict[str, Any]:
+    """The record schema in the form of `datasets.Features.to_dict()`; open maps are Json features."""
+    features: dict[str, Any] = _feature(Row)
+    return features
+
+
+def _feature(kind: Any) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _feature(next(part for part in get_args(kind) if part is not type(None)))
+    if origin is Literal:
+        return {"dtype": "string", "_type": "Value"}
+    if origin in (list, tuple):
+        return {"feature": _feature(get_args(kind)[0]), "_type": "List"}
+    if origin is dict:
+        return {"_type": "Json"}
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return {name: _feature(hint) for name, hint in get_type_hints(kind).items()}
+    names = {str: "string", int: "int64", float: "float64", bool: "bool"}
+    return {"dtype": names[kind], "_type": "Value"}

@@ -1,0 +1,368 @@
+"""The command line: parse, call one stage, print one line. Every exception becomes an exit code here."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from mae_cli import __version__
+from mae_cli.config import Recipe
+from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.options import Common, with_options
+
+if TYPE_CHECKING:
+    from mae_cli.stages import Session, StageSummary
+
+app = typer.Typer(
+    name="mae",
+    help="Improve a language model with its own work: propose, solve, judge, filter, finetune, eval, again.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make, import and describe problem files.", no_args_is_help=True)
+models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+
+In = Annotated[Path, typer.Argument(help="JSONL file, or - for standard input", show_default=False)]
+Out = Annotated[Path, typer.Option("-o", "--output", help="output file, or - for standard output", show_default=False)]
+Pool = Annotated[Path | None, typer.Option("--pool", help="pool snapshot that training rows are drawn from")]
+
+
+def _session(recipe: Recipe, common: Common, output: Path | None = None) -> Session:
+    from mae_cli.errors import ConfigError
+    from mae_cli.progress import Progress
+    from mae_cli.stages import Session
+
+    if common.json and output == Path("-"):
+        raise ConfigError("-o - and --json both want standard output; give a file, or leave out --json")
+    return Session(
+        recipe,
+        progress=Progress(quiet=common.quiet),
+        round_number=common.round_number,
+        limit=common.limit,
+        overwrite=common.overwrite,
+        allow_incomplete=common.allow_incomplete,
+    )
+
+
+def _end(summary: StageSummary, common: Common) -> None:
+    if not common.quiet:
+        print(summary.line(), file=sys.stderr)
+    if common.json:
+        print(msgspec.json.encode(summary).decode())
+
+
+def _dry(session: Session, common: Common, *inputs: Path | None) -> bool:
+    """With --dry-run: read the inputs, resolve the model, and stop there."""
+    if not common.dry_run:
+        return False
+    for path in inputs:
+        if path is not None:
+            session.read(path)
+    print(f"dry run: inputs and recipe are sound; policy {session.engine.policy}", file=sys.stderr)
+    return True
+
+
+@app.command()
+@with_options("propose")
+def propose(
+    output: Out,
+    seeds: Annotated[Path | None, typer.Argument(help="problems that proposals may vary", show_default=False)] = None,
+    *,
+    recipe: Recipe,
+    common: Common,
+) -> None:
+    """The policy writes problems.
+
+    Example: mae propose seeds.jsonl -o problems.jsonl -m smollm2-135m
+    """
+    from mae_cli.stages.propose import run_propose
+
+    session = _session(recipe, common, output)
+    if not _dry(session, common, seeds):
+        _end(run_propose(session, seeds, output), common)
+
+
+@app.command()
+@with_options("solve")
+def solve(problems: In, output: Out, pool: Pool = None, *, recipe: Recipe, common: Common) -> None:
+    """The policy answers problems.
+
+    Example: mae solve problems.jsonl -o rollouts.jsonl -m smollm2-135m
+    """
+    from mae_cli.stages.solve import run_solve
+
+    session = _session(recipe, common, output)
+    if not _dry(session, common, problems):
+        _end(run_solve(session, problems, output, pool_path=pool), common)
+
+
+@app.command()
+@with_options("judge")
+def judge(rollouts: In, output: Out, pool: Pool = None, *, recipe: Recipe, common: Common) -> None:
+    """Programs and the policy grade answers and problems.
+
+    Example: mae judge rollouts.jsonl -o judged.jsonl --verifier numeric
+    """
+    from mae_cli.stages.judge import run_judge
+
+    session = _session(recipe, common, output)
+    if not _dry(session, common, rollouts):
+        _end(run_judge(session, rollouts, output, pool_path=pool), common)
+
+
+@app.command("filter")
+@with_options("filter")
+def filter_command(
+    judged: In,
+    output: Out,
+    dropped: Annotated[Path | None, typer.Option("--dropped", help="file for the rows that are not kept")] = None,
+    *,
+    recipe: Recipe,
+    common: Common,
+) -> None:
+    """Decide what is trained and what is stored.
+
+    Example: mae filter judged.jsonl -o selected.jsonl --filters finish_reason
+    """
+    from mae_cli.stages.filter import run_filter
+
+    _end(run_filter(_session(recipe, common, output), judged, output, dropped_path=dropped), common)
+
+
+@app.command()
+@with_options("finetune")
+def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> None:
+    """Train a LoRA adapter on the kept rows.
+
+    Example: mae finetune selected.jsonl -o adapter -m smollm2-135m
+    """
+    from mae_cli.errors import ConfigError
+    from mae_cli.stages.finetune import run_finetune
+
+    if output == Path("-"):
+        raise ConfigError("-o -: an adapter is a folder; name one")
+    start = Path(recipe.adapter) if recipe.adapter else None
+    session = _session(recipe, common)
+    if not _dry(session, common, selected):
+        _end(run_finetune(session, selected, output, start_adapter=start), common)
+
+
+@app.command("eval")
+@with_options("eval")
+def eval_command(
+    output: Out,
+    benchmarks: Annotated[list[Path] | None, typer.Argument(help="problem files with reference answers")] = None,
+    base: Annotated[bool, typer.Option("--base/--no-base", help="evaluate the model without adapter too")] = True,
+    *,
+    recipe: Recipe,
+    common: Common,
+) -> None:
+    """Base against adapter on the same items.
+
+    Example: mae eval heldout.jsonl --adapter adapter -o eval.jsonl -m smollm2-135m
+    """
+    from mae_cli.report import table_of_details
+    from mae_cli.stages.eval import run_eval
+
+    adapter = Path(recipe.adapter) if recipe.adapter else None
+    session = _session(recipe, common, output)
+    if _dry(session, common, *(benchmarks or [])):
+        return
+    summary = run_eval(session, benchmarks or [], output, adapter=adapter, with_base=base or adapter is None)
+    if not common.quiet:
+        print(table_of_details(summary.details), file=sys.stderr)
+    _end(summary, common)
+
+
+@app.command()
+@with_options(None)
+def run(
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or a shipped one's name")],
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="folder of the run", show_default=False)],
+    *,
+    recipe: Recipe,
+    common: Common,
+) -> None:
+    """All stages of a recipe for N rounds, resumable.
+
+    Example: mae run quickstart --run-dir runs/first
+    """
+    from mae_cli.config import find_recipe
+    from mae_cli.loop import Run
+
+    session = _session(recipe, common)
+    if _dry(session, common):
+        return
+    result = Run(session, run_dir, find_recipe(recipe_name)).go()
+    if not common.quiet:
+        for key in ("table", "final"):
+            if key in result:
+                print(result[key], file=sys.stdout if not common.json else sys.stderr)
+    if common.json:
+        print(msgspec.json.encode({k: v for k, v in result.items() if k != "table"}).decode())
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help="verifiers, filters, ... or recipes, prompts")] = "kinds",
+) -> None:
+    """What can be named in a recipe.
+
+    Example: mae list verifiers
+    """
+    from mae_cli.catalogue import listing
+
+    print(listing(kind))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Models that `mae models get` can install."""
+    from mae_cli.models import list_models
+    from mae_cli.report import table
+
+    lines = [
+        (m.name, "installed" if m.installed else "not installed", f"{m.size_mib:,.0f} MiB", m.licence, m.source)
+        for m in list_models()
+    ]
+    print(table(("name", "state", "download", "licence", "source"), lines))
+
+
+@models_app.command("get")
+def models_get(name: Annotated[str, typer.Argument(help="name from mae models list")]) -> None:
+    """Install a model into the cache, for offline use ever after."""
+    from mae_cli.models import get_model
+
+    print(get_model(name, lambda text: print(text, file=sys.stderr)))
+
+
+@data_app.command("make")
+def data_make(
+    name: Annotated[str, typer.Argument(help="arithmetic, or gym:DATASET of reasoning-gym")],
+    train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
+    held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
+    num_train: Annotated[int, typer.Option("--num-train", min=1)] = 600,
+    num_held_out: Annotated[int, typer.Option("--num-held-out", min=1)] = 200,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
+) -> None:
+    """Build a problem set from a generator, train and held-out disjoint.
+
+    Example: mae data make arithmetic --train t.jsonl ...
+    """
+    from mae_cli.problem_sets import make_set
+
+    print(make_set(name, train, held_out, num_train=num_train, num_held_out=num_held_out, seed=seed, replace=overwrite))
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[str, typer.Argument(help="JSONL file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the data set hub")],
+    output: Out,
+    limit: Annotated[int | None, typer.Option("--limit", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+) -> None:
+    """Turn rows with the usual field names into a problem file.
+
+    Example: mae data import questions.jsonl -o problems.jsonl
+    """
+    from mae_cli.problem_sets import import_set
+
+    print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
+
+
+@data_app.command("features")
+def data_features() -> None:
+    """The record schema as `datasets` features, for load_dataset("json", features=Features.from_dict(...))."""
+    from mae_cli.catalogue import record_features
+
+    print(msgspec.json.format(msgspec.json.encode(record_features()), indent=1).decode())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    pass
+
+
+class _TerminatedError(Exception):
+    """SIGTERM came; raised in the main thread so that locks and partial files are left in order."""
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
+def _quiet_libraries() -> None:
+    """Libraries under us speak through their loggers; only warnings of ours reach the user."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mae_cli").setLevel(logging.INFO)
+
+
+def run_app(arguments: list[str]) -> int:
+    """Run the command line and return the exit code; the codes are listed in `errors.py` and the README."""
+    try:
+        result: Any = app(args=arguments, prog_name="mae", standalone_mode=False)
+        sys.stdout.flush()
+    except MaeError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        hint = " (see mae --help)" if message else "see mae --help"
+        return _fail(f"{message}{hint}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; the same command goes on from here", 130)
+    except _TerminatedError:
+        return _fail("terminated; the same command goes on from here", 143)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(
+                f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
+            )
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"mae: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point of the `mae` command."""
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _on_terminate)
+    code = run_app(sys.argv[1:])
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,352 @@
+"""Recipes: every option once, with its default and one line of documentation.
+
+Precedence: defaults here < recipe file < --set section.key=value < flags. A section is named like its command.
+Unknown keys are refused with the nearest known name; values are checked before the first stage starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.records import Sampling
+
+Spec = str | dict[str, Any]
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of a recipe."""
+
+
+class GeneratingSection(Section):
+    """What every section that generates text has."""
+
+    max_new_tokens: Annotated[Positive, _doc("longest completion, in tokens")] = 512
+    temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 1.0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0, description="nucleus mass; 1 is off")] = 1.0
+    top_k: Annotated[Count, _doc("keep the k likeliest tokens; 0 is off")] = 0
+    stop: Annotated[list[str], _doc("strings that end a completion")] = []
+
+    def sampling(self) -> Sampling:
+        """The sampling an engine gets and a row records."""
+        return Sampling(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=tuple(self.stop),
+        )
+
+
+class ProposeSection(GeneratingSection):
+    """`propose:` the policy writes problems."""
+
+    proposer: Annotated[Spec, _doc("how a proposal is prompted (mae list proposers)")] = "mixed"
+    num_problems: Annotated[Count, _doc("proposals per round")] = 32
+    p_reference: Annotated[Share, _doc("chance that a proposal prompt carries references")] = 0.5
+    references_per_prompt: Annotated[Positive, _doc("references in such a prompt")] = 1
+    prompt: Annotated[str, _doc("prompt without references: a shipped name or a file")] = "propose"
+    prompt_reference: Annotated[str, _doc("prompt with references")] = "propose_reference"
+    verifier: Annotated[Spec | None, _doc("program that checks a proposed problem itself, e.g. arithmetic")] = None
+
+
+class SolveSection(GeneratingSection):
+    """`solve:` the policy answers problems."""
+
+    prompt: Annotated[str, _doc("solver prompt: a shipped name or a file")] = "solve"
+    rollouts_per_problem: Annotated[Positive, _doc("train rollouts per problem")] = 8
+    num_problems: Annotated[Count, _doc("problems drawn from the question pool (--pool, or the run's) to solve")] = 0
+    difficulty_samples: Annotated[Count, _doc("rollouts per proposal that only estimate its difficulty (MAE's n)")] = 0
+    train_on_proposals: Annotated[bool, _doc("also solve this round's proposals for training")] = True
+    checked_only: Annotated[bool, _doc("skip proposals that a program could not check")] = False
+
+
+class JudgeSection(GeneratingSection):
+    """`judge:` programs and the policy grade answers and problems; rewards are computed."""
+
+    verifier: Annotated[Spec | None, _doc("program check of answers, or none")] = None
+    judge: Annotated[Spec | None, _doc("model judge of problems and answers, or none")] = "rubric"
+    votes: Annotated[Count, _doc("judgements per proposed problem (MAE's n)")] = 5
+    answer_votes: Annotated[Count, _doc("judgements per trained answer")] = 1
+    difficulty_votes: Annotated[Count, _doc("judgements per difficulty answer")] = 1
+    fallback_only: Annotated[bool, _doc("ask the model judge only where the verifier has no verdict")] = False
+    num_pairs: Annotated[
+        Count, _doc("pairs drawn from the pair pool (--pool, or the run's) as judge training rows")
+    ] = 0
+    num_own_pairs: Annotated[Count, _doc("pairs drawn from this round's own rollouts as judge training rows")] = 0
+    proposer_reward: Annotated[Spec, _doc("reward of proposer rows")] = "mae_proposer"
+    solver_reward: Annotated[Spec, _doc("reward of solver rows")] = "mae_solver"
+    judge_reward: Annotated[Spec, _doc("reward of judge rows")] = "mae_judge"
+    max_unparsed: Annotated[Share, _doc("share of unparsed verdicts above which the stage exits 3")] = 0.2
+    shuffle_rewards: Annotated[bool, _doc("control run: rewards are shuffled among the rows of each role")] = False
+
+
+class FilterSection(Section):
+    """`filter:` what is trained (`kept`) and what goes to a pool (`stored`)."""
+
+    filters: Annotated[list[Spec], _doc("filters in order (mae list filters)")] = msgspec.field(
+        default_factory=lambda: ["finish_reason"]
+    )
+
+
+class FinetuneSection(Section):
+    """`finetune:` LoRA training on the kept rows."""
+
+    objective: Annotated[Spec, _doc("loss and advantages (mae list objectives)")] = "sft"
+    purposes: Annotated[list[str], _doc("purposes that may be trained")] = msgspec.field(
+        default_factory=lambda: ["train"]
+    )
+    lora_r: Annotated[Positive, _doc("LoRA rank")] = 16
+    lora_alpha: Annotated[Positive, _doc("LoRA scale numerator")] = 32
+    lora_dropout: Annotated[Share, _doc("dropout on LoRA inputs; 0 keeps RL ratios exact")] = 0.0
+    target_modules: Annotated[str, _doc("modules that get LoRA; names by comma or all-linear")] = "all-linear"
+    learning_rate: Annotated[float, Meta(gt=0.0, description="AdamW peak learning rate")] = 1e-4
+    schedule: Annotated[Literal["constant", "linear", "cosine"], _doc("learning rate after the warm-up")] = "constant"
+    warmup_steps: Annotated[Count, _doc("optimizer steps of linear warm-up")] = 0
+    weight_decay: Annotated[float, Meta(ge=0.0, description="AdamW weight decay")] = 0.0
+    max_grad_norm: Annotated[float, Meta(gt=0.0, description="gradient clipping, L2")] = 1.0
+    batch_size: Annotated[Positive, _doc("rows per optimizer step")] = 16
+    micro_batch_tokens: Annotated[Positive, _doc("most tokens (padding included) in one forward pass")] = 4096
+    epochs: Annotated[Positive, _doc("passes over the rows")] = 1
+    max_steps: Annotated[Count, _doc("stop after this many optimizer steps; 0 is off")] = 0
+    max_length: Annotated[Positive, _doc("longest prompt + completion, in tokens; longer rows are dropped")] = 4096
+    save_every: Annotated[Count, _doc("optimizer steps between checkpoints; 0 is none")] = 10
+    min_spread: Annotated[float, Meta(ge=0.0, description="reward spread under which a role is skipped and named")] = (
+        1e-4
+    )
+    gradient_checkpointing: Annotated[bool, _doc("recompute activations to save memory")] = False
+    show_batch: Annotated[Count, _doc("print this many examples with the trained span marked")] = 0
+
+
+class EvalSection(GeneratingSection):
+    """`eval:` the same held-out items for every policy."""
+
+    benchmarks: Annotated[list[str], _doc("problem files with reference answers")] = []
+    prompt: Annotated[str, _doc("solver prompt: a shipped name or a file")] = "solve"
+    verifier: Annotated[Spec, _doc("program check of answers")] = "numeric"
+    samples: Annotated[Positive, _doc("rollouts per item")] = 1
+    temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 0.0
+    limit: Annotated[Count, _doc("items per benchmark; 0 is all")] = 0
+    confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
+
+
+class Recipe(Section):
+    """A whole recipe; the keys above the sections hold for every stage."""
+
+    model: Annotated[str, _doc("hub id, folder, or an embedded model's name")] = "smollm2-135m"
+    revision: Annotated[str | None, _doc("hub revision of the model")] = None
+    adapter: Annotated[str | None, _doc("LoRA adapter folder to start from")] = None
+    engine: Annotated[str, _doc("engine, with its argument after a colon (replay:FILE)")] = "hf"
+    device: Annotated[str, _doc("auto, cpu, cuda, cuda:N or mps")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")
+    ] = "auto"
+    batch_size: Annotated[int | Literal["auto"], _doc("micro-batch of generation")] = "auto"
+    seed: Annotated[Count, _doc("the run's seed; every row's seed derives from it")] = 0
+    rounds: Annotated[Positive, _doc("rounds of `mae run`")] = 1
+    chat_template: Annotated[str | None, _doc("file with a chat template for this model")] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any], _doc("options handed to the template, e.g. {enable_thinking: false}")
+    ] = {}
+    think_tags: Annotated[list[str], _doc("opening and closing tag of reasoning")] = msgspec.field(
+        default_factory=lambda: ["<think>", "</think>"]
+    )
+    seeds: Annotated[str | None, _doc("problem file the question pool starts from")] = None
+    num_seeds: Annotated[Count, _doc("seeds drawn from that file; 0 is all")] = 0
+    self_seeds: Annotated[Count, _doc("seeds the base model writes itself before round 1 (MAE zero: 16)")] = 0
+    seed_pairs: Annotated[
+        bool, _doc("fill the first pair pool with the seeds' reference answers (released MAE code)")
+    ] = False
+    pool_limit: Annotated[Count, _doc("largest pool; the oldest that are not seeds leave first; 0 is no limit")] = 0
+    on_empty: Annotated[
+        Literal["stop", "skip"], _doc("no row kept in a round: stop (exit 3) or go on without training")
+    ] = "stop"
+
+    propose: ProposeSection = msgspec.field(default_factory=ProposeSection)
+    solve: SolveSection = msgspec.field(default_factory=SolveSection)
+    judge: JudgeSection = msgspec.field(default_factory=JudgeSection)
+    filter: FilterSection = msgspec.field(default_factory=FilterSection)
+    finetune: FinetuneSection = msgspec.field(default_factory=FinetuneSection)
+    eval: EvalSection = msgspec.field(default_factory=EvalSection)
+
+
+SECTIONS = ("propose", "solve", "judge", "filter", "finetune", "eval")
+
+
+def cache_dir() -> Path:
+    """Where models are kept: $MAE_CACHE, by default ~/.cache/mae."""
+    return Path(os.environ.get("MAE_CACHE") or Path.home() / ".cache" / "mae")
+
+
+def shipped_dir(name: Literal["recipes", "data"]) -> Path:
+    """The folder of shipped recipes or problem sets: the checkout's, or the installed copy's."""
+    package = Path(__file__).parent
+    for candidate in (package.parent / name, package / "_shipped" / name):
+        if candidate.is_dir() and (package.parent / "pyproject.toml").exists() == (candidate.parent == package.parent):
+            return candidate
+    return package / "_shipped" / name
+
+
+def find_file(name: str, *, beside: Path | None = None) -> Path:
+    """A file a recipe names: from the working directory, beside the recipe, or among the shipped ones.
+
+    Raises:
+        ConfigError: none of these exists; the message lists what was looked for.
+    """
+    shipped = shipped_dir("data").parent
+    tried = [Path(name), *([beside / name] if beside else []), shipped / name]
+    for path in tried:
+        if path.is_file():
+            return path
+    looked = ", ".join(dict.fromkeys(str(path) for path in tried))
+    raise ConfigError(f"{name}: no such file (looked for {looked})")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = shipped_dir("recipes")
+    shipped = folder / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    known = [file.stem for file in folder.glob("*.yaml")]
+    raise ConfigError(f'no recipe "{name}": not a file, and {did_you_mean(name, known)}')
+
+
+def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe after --set and flags, fully checked.
+
+    Args:
+        path: a YAML file, or none for the defaults.
+        settings: `section.key=value` strings; the value is read as YAML.
+        flags: dotted keys to values; nulls are ignored.
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    tree: dict[str, Any] = {}
+    where = "defaults"
+    if path is not None:
+        where = str(path)
+        tree = _read_yaml(path)
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {setting}: expected section.key=value")
+        _assign(tree, key.strip(), _yaml_value(text), f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
+    _check_keys(tree, Recipe, where, "")
+    try:
+        return msgspec.convert(tree, Recipe)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at ")
+        field = place.strip("`$.") or "recipe"
+        raise ConfigError(f"{where}: {field}: {message[:1].lower()}{message[1:]}") from error
+
+
+def section_fields(section: type[msgspec.Struct]) -> list[tuple[str, Any, str, Any]]:
+    """(name, type without notes, documentation, default) of each field, in order."""
+    hints = get_type_hints(section, include_extras=True)
+    result = []
+    for field in msgspec.structs.fields(section):
+        kind, doc = _bare(hints[field.name])
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        result.append((field.name, kind, doc, default))
+    return result
+
+
+def _bare(hint: Any) -> tuple[Any, str]:
+    doc = ""
+    while get_origin(hint) is Annotated:
+        hint, *notes = get_args(hint)
+        for note in notes:
+            if isinstance(note, Meta) and note.description:
+                doc = note.description
+    return hint, doc
+
+
+def _load_yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 reads 5e-4 as text; everyone who writes it means the number."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+    return yaml.load(text, Loader)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = _load_yaml(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', error)}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
+    return tree
+
+
+def _yaml_value(text: str) -> Any:
+    import yaml
+
+    try:
+        return _load_yaml(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    *parents, leaf = dotted.split(".")
+    for name in parents:
+        child = tree.setdefault(name, {})
+        if child is None:
+            child = tree[name] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f'{where}: "{name}" is not a section')
+        tree = child
+    tree[leaf] = value
+
+
+def _check_keys(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
+    known = {name: hint for name, hint, _, _ in section_fields(kind)}
+    for key, value in tree.items():
+        if key not in known:
+            near = did_you_mean(str(key), known)
+            raise ConfigError(f'{where}: unknown key "{prefix}{key}"; {near}')
+        inner = known[key]
+        if isinstance(inner, type) and issubclass(inner, Section):
+            if value is None:
+                continue
+            if not isinstance(value, Mapping):
+                raise ConfigError(f'{where}: "{key}" is a section; found {value!r}')
+            _check_keys(value, inner, where, f"{key}.")

@@ -1,0 +1,1 @@
+"""Engines turn prompts into completions; `scripted.py` is the one to copy."""

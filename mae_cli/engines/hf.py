@@ -1,0 +1,237 @@
+"""The `hf` engine: transformers in this process, LoRA adapters attached and detached on one base.
+
+Its decode loop is its own (`hf_decode.py`) so that a row's text is a function of the row: each row has its own noise,
+each distinct prompt is prefilled once for all its samples, and ended rows leave the batch. Of the model's
+generation_config only the ids of ending and padding tokens are used; sampling is the recipe's.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+
+from mae_cli.config import Recipe
+from mae_cli.engines import chat as chats
+from mae_cli.engines.hf_decode import Ask, Decoded, decode_batch
+from mae_cli.engines.hf_model import (
+    attach_adapter,
+    context_length,
+    detach_adapter,
+    end_token_ids,
+    load_model,
+    load_tokenizer,
+    pad_token_id,
+    resolve_device,
+    resolve_dtype,
+)
+from mae_cli.errors import EngineError
+from mae_cli.models import adapter_digest, local_model, model_digest
+from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
+
+log = logging.getLogger(__name__)
+
+AUTO_BATCH_SIZE = 64
+"""Rows decoded together when the recipe says "auto"; more gains little on a CPU and fits every GPU for small models."""
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A rendered chat, or why it could not be rendered."""
+
+    ids: list[int]
+    opens_think: bool
+    error: str | None = None
+
+
+class HfEngine:
+    """Generates with a transformers model in this process; see the Protocol in registry.py."""
+
+    deterministic = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.folder = local_model(recipe.model, recipe.revision)
+        device = resolve_device(recipe.device)
+        self.tokenizer = load_tokenizer(self.folder)
+        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
+        self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
+        self.model = load_model(self.folder, device=device, dtype=resolve_dtype(recipe.dtype, device))
+        self.batch_size = AUTO_BATCH_SIZE if recipe.batch_size == "auto" else recipe.batch_size
+        self.batch_sizes_used: list[int] = []
+        self.notices: list[str] = list(self.chat.notices)
+        self.policy = Policy(
+            model=model_digest(self.folder), revision=recipe.revision, adapter=None, template=self.chat.digest
+        )
+        self._base = self.model
+        self._tags = recipe.think_tags
+        self._hidden = chats.hidden_token_ids(self.tokenizer, self._tags)
+        self._end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
+        self._pad_id = pad_token_id(self.model, self.tokenizer, self._end_ids)
+        self._context = context_length(self.model)
+        self._prompts: dict[tuple[Message, ...], Prompt] = {}
+        if recipe.adapter:
+            self.attach(Path(recipe.adapter))
+
+    def attach(self, adapter: Path | None) -> None:
+        """Put an adapter on the base in place of the one attached, or take it off.
+
+        Raises:
+            EngineError: the adapter is missing, broken or for another base; the base is left without one.
+        """
+        if self.model is not self._base:
+            self._base = self.model = detach_adapter(self.model)
+            self.policy = msgspec.structs.replace(self.policy, adapter=None)
+        if adapter is not None:
+            self.model = attach_adapter(self._base, adapter)
+            self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Segments of `batch_size`: equal prompts side by side, short prompts first."""
+        groups: dict[tuple[Message, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.messages, []).append(index)
+        by_length = sorted(groups.items(), key=lambda group: (len(self.prompt(group[0]).ids), group[1][0]))
+        order = [index for _, members in by_length for index in members]
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
+        """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
+        if messages not in self._prompts:
+            try:
+                text = self.chat.text(messages)
+                ids = chats.encode(self.tokenizer, text)
+                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._tags))
+            except EngineError as error:
+                self._prompts[messages] = Prompt([], False, str(error))
+        return self._prompts[messages]
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer the requests, order kept, in micro-batches of at most `batch_size` rows."""
+        answers: dict[int, Completion] = {}
+        ready: list[int] = []
+        for index, request in enumerate(requests):
+            refusal = self._refusal(self.prompt(request.messages))
+            if refusal is None:
+                ready.append(index)
+            else:
+                answers[index] = refusal
+        subset = [requests[index] for index in ready]
+        stop = self._stop_check(sampling)
+        for segment in self.plan(subset, self.batch_size):
+            members = [subset[place] for place in segment]
+            for place, decoded in zip(segment, self._decode(members, sampling, stop), strict=True):
+                answers[ready[place]] = self._completion(subset[place], decoded, sampling)
+        # Prompts of a segment do not come back once it is stored.
+        self._prompts.clear()
+        return [answers[index] for index in range(len(requests))]
+
+    def release_caches(self) -> None:
+        """Give memory back that torch keeps for later."""
+        gc.collect()
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Free the model."""
+        self.model = self._base = None
+        self._prompts.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _refusal(self, prompt: Prompt) -> Completion | None:
+        if prompt.error is not None:
+            return Completion(status="error", error=prompt.error, finish_reason="error")
+        if self._context is not None and len(prompt.ids) > self._context - 1:
+            return Completion(
+                prompt_token_ids=prompt.ids,
+                status="too_long",
+                error=f"the prompt has {len(prompt.ids)} tokens, the model takes {self._context}",
+                finish_reason="error",
+                usage=Usage(len(prompt.ids), 0),
+            )
+        return None
+
+    def _limit(self, prompt: Prompt, sampling: Sampling) -> int:
+        """New tokens a row may have; the context caps what the recipe asks for."""
+        if self._context is None:
+            return sampling.max_new_tokens
+        return min(sampling.max_new_tokens, self._context - len(prompt.ids))
+
+    def _decode(
+        self, requests: Sequence[Request], sampling: Sampling, stop: Callable[[list[int]], bool] | None
+    ) -> list[Decoded]:
+        """One micro-batch; when the GPU runs out of memory its halves, and smaller ones from then on."""
+        places: dict[tuple[Message, ...], int] = {}
+        asks = []
+        for request in requests:
+            place = places.setdefault(request.messages, len(places))
+            asks.append(Ask(place, request.seed, self._limit(self.prompt(request.messages), sampling)))
+        prompts = [self.prompt(messages).ids for messages in places]
+        try:
+            decoded = decode_batch(
+                self.model, prompts, asks, sampling, end_ids=self._end_ids, pad_id=self._pad_id, hits_stop=stop
+            )
+        except torch.cuda.OutOfMemoryError:
+            if len(requests) == 1:
+                raise
+        else:
+            self.batch_sizes_used.append(len(requests))
+            return decoded
+        # Outside the handler: inside it the traceback would keep the failed batch's memory.
+        self.release_caches()
+        half = len(requests) // 2
+        self.batch_size = min(self.batch_size, half)
+        self.notices.append(f"out of GPU memory: micro-batch of generation halved to {half}")
+        log.warning("%s", self.notices[-1])
+        return [*self._decode(requests[:half], sampling, stop), *self._decode(requests[half:], sampling, stop)]
+
+    def _stop_strings(self, sampling: Sampling) -> tuple[str, ...]:
+        return (*sampling.stop, *chats.PLAIN_STOP) if self.chat.is_plain else sampling.stop
+
+    def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
+        stops = self._stop_strings(sampling)
+        if not stops:
+            return None
+        # A token is at least one byte of text, so a tail this long always holds a whole stop string.
+        window = max(len(stop.encode()) for stop in stops) + 8
+
+        def hits_stop(ids: list[int]) -> bool:
+            tail = chats.decode(self.tokenizer, ids[-window:], frozenset())
+            return any(stop in tail for stop in stops)
+
+        return hits_stop
+
+    def _completion(self, request: Request, decoded: Decoded, sampling: Sampling) -> Completion:
+        prompt = self.prompt(request.messages)
+        raw = chats.decode(self.tokenizer, decoded.ids, self._hidden)
+        cuts = [raw.find(stop) for stop in self._stop_strings(sampling) if stop in raw]
+        if cuts:
+            raw = raw[: min(cuts)]
+        parts = chats.split_reasoning(raw, self._tags, prompt.opens_think)
+        whole = decoded.stopped and parts.closed
+        return Completion(
+            raw=raw,
+            reasoning=parts.reasoning,
+            completion=parts.completion,
+            prompt_token_ids=prompt.ids,
+            completion_token_ids=decoded.ids,
+            status="ok" if whole else "truncated",
+            finish_reason="stop" if decoded.stopped else "length",
+            usage=Usage(len(prompt.ids), len(decoded.ids)),
+        )
+
+
+def open_engine(recipe: Recipe, argument: str) -> HfEngine:
+    """Load the recipe's model and adapter.
+
+    Raises:
+        ConfigError: the engine takes no argument.
+        EngineError: the model or adapter cannot be found or loaded.
+    """
+    if argument:
+        raise EngineError(f'engine hf takes no argument, found "{argument}"; name the model with --model')
+    return HfEngine(recipe)

@@ -1,0 +1,169 @@
+"""Loading a causal LM, its tokenizer and LoRA adapters: safetensors only, never code from the model's folder."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mae_cli.errors import ConfigError, EngineError
+
+# Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device behind auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        EngineError: torch does not see that device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f'device "{name}" is unknown; expected auto, cpu, cuda, cuda:N or mps') from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise EngineError(f'device "{name}" is not there: torch {torch.__version__} sees {count} CUDA devices')
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise EngineError('device "mps" is not there: torch does not see it')
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The weights' type; auto is bfloat16 on CUDA, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer.
+
+    Raises:
+        EngineError: no usable tokenizer there.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(f"{folder}: no usable tokenizer: {_one_line(error)}") from error
+
+
+def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """The folder's causal LM in eval mode, attention by scaled_dot_product_attention.
+
+    Raises:
+        EngineError: not a causal LM with safetensors weights that this version of transformers knows.
+    """
+    # Its progress bar goes to stderr for every load, and mae says what it loads itself.
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(f"{folder}: cannot be loaded as a causal language model: {_one_line(error)}") from error
+    return model.to(device).eval()
+
+
+def context_length(model: Any) -> int | None:
+    """The most tokens, prompt and completion, the model takes; none when its config does not say."""
+    config = model.config.get_text_config(decoder=True)
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
+    """Every id that ends a row: those of generation_config, config and tokenizer, and turn ends of the template."""
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        if value is not None:
+            found.update([value] if isinstance(value, int) else value)
+    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found.update(special[name] for name in TURN_ENDS if name in special and name in template)
+    return frozenset(found)
+
+
+def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
+    """Any id that may fill masked places."""
+    for source in (getattr(model, "generation_config", None), tokenizer):
+        value = getattr(source, "pad_token_id", None)
+        if isinstance(value, int):
+            return value
+    return min(end_ids, default=0)
+
+
+def attach_adapter(model: Any, folder: Path) -> Any:
+    """The base with a LoRA adapter on it; `detach_adapter` gives the base back untouched.
+
+    Raises:
+        EngineError: no adapter there, a broken one, or one for another base.
+    """
+    weights = folder / "adapter_model.safetensors"
+    for path in (folder / "adapter_config.json", weights):
+        if not path.is_file():
+            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
+    expected = _tensor_names(weights)
+    try:
+        json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        _strip_adapter(model)
+        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+    # PEFT only warns when names do not match, and the model would go on as if it had no adapter.
+    held = set(get_peft_model_state_dict(peft_model))
+    if held != expected:
+        odd = sorted(held ^ expected)[0]
+        peft_model.unload()
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+    return peft_model.eval()
+
+
+def detach_adapter(peft_model: Any) -> Any:
+    """The pristine base under a PEFT model."""
+    return peft_model.unload()
+
+
+def _strip_adapter(model: Any) -> None:
+    """Take out LoRA layers that a failed load left in the base."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def _tensor_names(path: Path) -> set[str]:
+    try:
+        with path.open("rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(size))
+    except (OSError, ValueError, struct.error, MemoryError) as error:
+        raise EngineError(f"{path}: not a safetensors file: {_one_line(error)}") from error
+    return {name for name in header if name != "__metadata__"}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

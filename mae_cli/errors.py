@@ -1,0 +1,81 @@
+"""Every failure a user can fix, with the exit code the process ends on.
+
+    MaeError                   2   usage, bad input or config
+      ConfigError              2   a recipe, flag or option is wrong
+      DataError                2   a file's content is wrong (the message starts with file:line)
+      EngineError              2   a model or engine cannot be loaded or used
+      MissingDependencyError   2   an optional package is not installed
+      GateError                3   a quality gate failed, or nothing was kept
+      CollapseError            4   the loop or a training stopped at a guard
+      LockedError              5   another process writes the same output
+      BudgetError              6   a budget was reached; resumable
+      TemporaryError          75   network, hub, GPU or disk; resumable
+
+The command line prints a `MaeError` as one line, at one place (`cli.main`). Anything else is our bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MaeError(Exception):
+    """Something the user can put right; one line, no traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(MaeError):
+    """A recipe, a flag or a plugin option is not what was expected."""
+
+
+class DataError(MaeError):
+    """A file does not hold what it should; the message names file, line and field."""
+
+
+class EngineError(MaeError):
+    """A model or an engine cannot be found, loaded or used."""
+
+
+class MissingDependencyError(MaeError):
+    """An optional package is needed; the message holds the install command."""
+
+
+class GateError(MaeError):
+    """A quality gate failed, or a stage kept no row."""
+
+    exit_code = 3
+
+
+class CollapseError(MaeError):
+    """The loop or a training stopped because going on would do harm."""
+
+    exit_code = 4
+
+
+class LockedError(MaeError):
+    """Another process holds the lock of this output."""
+
+    exit_code = 5
+
+
+class BudgetError(MaeError):
+    """A budget was reached; the same command goes on from here."""
+
+    exit_code = 6
+
+
+class TemporaryError(MaeError):
+    """Network, hub, GPU or disk failed; the same command may succeed later."""
+
+    exit_code = 75
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest known name, or all of them when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return "known: " + (", ".join(names) if names else "none")

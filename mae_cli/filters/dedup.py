@@ -1,0 +1,45 @@
+"""Drop repeated rows. The shortest filter: copy this one to write another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mae_cli.arithmetic import canonical_key
+from mae_cli.records import Row, normalise_question
+from mae_cli.registry import Selection
+
+
+class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keep the first train row of each repeated one.
+
+    Proposals repeat when their questions are equal after normalisation, or are one arithmetic problem in other words;
+    rollouts and judgements repeat when prompt and completion are equal. Source: exact deduplication, as MAE's own
+    loop lacks it (its weakness 10: the proposer copies).
+    """
+
+    def select(self, rows: Sequence[Row]) -> list[Selection]:
+        """One selection per row."""
+        seen: dict[tuple[str, str, str], str] = {}
+        selections = []
+        for row in rows:
+            key = _key(row)
+            if row.purpose != "train" or key is None:
+                selections.append(Selection())
+            elif key in seen:
+                selections.append(Selection(reason=f"dedup:same as {seen[key]}"))
+            else:
+                seen[key] = row.id
+                selections.append(Selection())
+        return selections
+
+
+def _key(row: Row) -> tuple[str, str, str] | None:
+    if row.role == "proposer":
+        if row.problem is None:
+            return None
+        question = row.problem.question
+        return ("proposer", canonical_key(question) or normalise_question(question).casefold(), "")
+    prompt = "\n".join(message.content for message in row.messages)
+    return (row.role, prompt, (row.completion or "").strip())

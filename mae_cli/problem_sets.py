@@ -1,0 +1,131 @@
+"""Problem files: made from generators (`mae data make`) or imported (`mae data import`).
+
+A made set is a pure function of (name, counts, seed), and no held-out problem is a training problem in other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.arithmetic import canonical_key, make_problems
+from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError
+from mae_cli.reading import problem_from, read_lines
+from mae_cli.records import normalise_question
+from mae_cli.store import write_atomically
+
+GYM = "gym:"
+
+
+def make_set(
+    name: str, train: Path, held_out: Path, *, num_train: int, num_held_out: int, seed: int, replace: bool
+) -> str:
+    """Write both files and say what is in them.
+
+    Raises:
+        ConfigError: unknown generator, existing files without `replace`, or too few distinct problems.
+    """
+    _refuse_existing([train, held_out], replace)
+    made: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+    if name == "arithmetic":
+        made = make_problems(seed, num_train, num_held_out)
+    elif name.startswith(GYM):
+        made = gym_problems(name.removeprefix(GYM), seed, num_train, num_held_out)
+    else:
+        raise ConfigError(f'no generator "{name}"; known: arithmetic, gym:DATASET (a data set of reasoning-gym)')
+    for path, rows in ((train, made[0]), (held_out, made[1])):
+        write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return f"{name}, seed {seed}: {len(made[0])} problems -> {train}, {len(made[1])} held out -> {held_out}"
+
+
+def gym_problems(
+    dataset: str, seed: int, num_train: int, num_held_out: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train and held-out problems of one reasoning-gym data set, disjoint by question.
+
+    Raises:
+        MissingDependencyError: reasoning-gym is not installed.
+        ConfigError: no such data set, or it has fewer distinct problems than asked for.
+    """
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise MissingDependencyError("gym problems need: pip install 'mae-cli[gym]'") from error
+    wanted = num_train + num_held_out
+    try:
+        items = reasoning_gym.create_dataset(dataset, size=4 * wanted, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f'reasoning-gym: no data set "{dataset}": {error}') from error
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        question = item["question"]
+        key = canonical_key(question) or normalise_question(question).casefold()
+        entry = msgspec.json.decode(msgspec.json.encode(item, enc_hook=str))
+        row = {"question": question, "answer": str(item["answer"]), "dataset": dataset, "entry": entry}
+        found.setdefault(key, row)
+        if len(found) == wanted:
+            break
+    rows = list(found.values())
+    if len(rows) < wanted:
+        raise ConfigError(f"reasoning-gym {dataset}: {len(rows)} distinct problems, asked for {wanted}")
+    return rows[num_held_out:], rows[:num_held_out]
+
+
+def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -> str:
+    """Write the rows of a JSONL file or a hub data set as a problem file; unknown fields are kept.
+
+    Raises:
+        DataError: a row has no question, or the file is unreadable.
+        TemporaryError: the hub cannot be reached.
+    """
+    _refuse_existing([output], replace)
+    rows = _hub_rows(source.removeprefix("hub:")) if source.startswith("hub:") else _file_rows(Path(source))
+    seen: dict[str, bytes] = {}
+    read = 0
+    for tree, where in rows:
+        problem = problem_from(tree, where)
+        read += 1
+        entry = {"question": problem.question, "answer": problem.reference_answer, **problem.meta}
+        seen.setdefault(problem.id, msgspec.json.encode(entry, enc_hook=str) + b"\n")
+        if limit is not None and len(seen) >= limit:
+            break
+    if not seen:
+        raise DataError(f"{source}: empty, expected at least one row")
+    write_atomically(output, b"".join(seen.values()))
+    return f"import: read {read}, written {len(seen)} -> {output}"
+
+
+def _file_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    for number, line in read_lines(path):
+        try:
+            tree = msgspec.json.decode(line)
+        except msgspec.DecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(tree, dict):
+            raise DataError(f"{path}:{number}: expected an object, found {type(tree).__name__}")
+        yield tree, f"{path}:{number}"
+
+
+def _hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    path, _, split = name.partition(":")
+    parts = path.split("/")
+    if len(parts) not in (2, 3):
+        raise ConfigError(f"hub:{name}: expected hub:ORG/NAME, hub:ORG/NAME/CONFIG or either with :SPLIT")
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, split=split or "train")
+    except (OSError, ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TemporaryError(f"hub:{name}: cannot be loaded: {reason}") from error
+    for number, row in enumerate(rows, 1):
+        yield dict(row), f"hub:{name} row {number}"
+
+
+def _refuse_existing(paths: list[Path], replace: bool) -> None:
+    for path in paths:
+        if path.exists() and not replace:
+            raise ConfigError(f"{path}: exists; use --overwrite to replace it")

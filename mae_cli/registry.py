@@ -1,0 +1,328 @@
+"""Everything that can be plugged in, on one screen: name -> "module:object", strings only.
+
+A plugin is a frozen msgspec Struct whose fields are its options and which has the one method of its Protocol below
+(engines and objectives: see there). A name with a colon in a recipe (`my_package.checks:Units`) is imported as it
+stands, so a recipe is trusted like code. Adding an entry: one file, one line here, one test file, one README row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgspec
+
+from mae_cli.errors import ConfigError, MissingDependencyError, did_you_mean
+from mae_cli.records import (
+    Completion,
+    Message,
+    Policy,
+    Problem,
+    Request,
+    Row,
+    Sampling,
+    Term,
+    Verdict,
+    VerdictStatus,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+ENGINES = {
+    "hf": "mae_cli.engines.hf:open_engine",
+    "scripted": "mae_cli.engines.scripted:open_engine",
+    "replay": "mae_cli.engines.replay:open_engine",
+}
+PROPOSERS = {
+    "zero": "mae_cli.proposers.zero:Zero",
+    "reference": "mae_cli.proposers.reference:Reference",
+    "mixed": "mae_cli.proposers.mixed:Mixed",
+}
+# Every rollout is one turn for now; the table opens with the first protocol that takes several.
+PROTOCOLS: dict[str, str] = {}
+VERIFIERS = {
+    "exact_match": "mae_cli.verifiers.exact_match:ExactMatch",
+    "numeric": "mae_cli.verifiers.numeric:Numeric",
+    "choice": "mae_cli.verifiers.choice:Choice",
+    "reasoning_gym": "mae_cli.verifiers.reasoning_gym:ReasoningGym",
+    "arithmetic": "mae_cli.verifiers.arithmetic:Arithmetic",
+}
+JUDGES = {
+    "rubric": "mae_cli.judges.rubric:Rubric",
+}
+REWARDS = {
+    "mae_proposer": "mae_cli.rewards.mae:MaeProposer",
+    "mae_solver": "mae_cli.rewards.mae:MaeSolver",
+    "mae_judge": "mae_cli.rewards.mae:MaeJudge",
+    "checked_proposer": "mae_cli.rewards.checked:CheckedProposer",
+    "checked_solver": "mae_cli.rewards.checked:CheckedSolver",
+    "checked_judge": "mae_cli.rewards.checked:CheckedJudge",
+}
+FILTERS = {
+    "quality": "mae_cli.filters.quality:Quality",
+    "solve_rate": "mae_cli.filters.solve_rate:SolveRate",
+    "dedup": "mae_cli.filters.dedup:Dedup",
+    "decontaminate": "mae_cli.filters.decontaminate:Decontaminate",
+    "finish_reason": "mae_cli.filters.finish_reason:KeepFinishReason",
+    "length": "mae_cli.filters.length:Length",
+    "best_of_k": "mae_cli.filters.best_of_k:BestOfK",
+}
+OBJECTIVES = {
+    "sft": "mae_cli.objectives.sft:Sft",
+    "reinforce_pp": "mae_cli.objectives.reinforce_pp:ReinforcePp",
+}
+# Nothing changes between rounds for now; the table opens with the first controller that does.
+CONTROLLERS: dict[str, str] = {}
+
+TABLES: dict[str, dict[str, str]] = {
+    "engines": ENGINES,
+    "proposers": PROPOSERS,
+    "protocols": PROTOCOLS,
+    "verifiers": VERIFIERS,
+    "judges": JUDGES,
+    "rewards": REWARDS,
+    "filters": FILTERS,
+    "objectives": OBJECTIVES,
+    "controllers": CONTROLLERS,
+}
+
+Spec = str | dict[str, Any]
+"""How a recipe names a plugin: its name, or a mapping with `name` and its options."""
+
+
+class Engine(Protocol):
+    """Turns prompts into completions."""
+
+    policy: Policy
+    deterministic: bool
+    """Whether a row's text is a function of the row alone, in the sense of the records contract."""
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Split requests into segments (indices), a pure function of the requests and the micro-batch.
+
+        Every index stands in exactly one segment. A segment is generated, stored and redone as a whole.
+        """
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer one segment, order kept; one failing request never loses the others."""
+
+    def close(self) -> None:
+        """Free the model and its caches."""
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """One planned proposal: its prompt's variables and the problems it refers to."""
+
+    prompt: str
+    """Which of the proposer's prompts: "zero" or "reference"."""
+    references: tuple[Problem, ...] = ()
+
+
+class Proposer(Protocol):
+    """Decides what one proposal prompt is built from."""
+
+    def draw(self, rng: random.Random, pool: Sequence[Problem]) -> Draw:
+        """Draw the references of one proposal from the pool of this round."""
+
+
+class Verifier(Protocol):
+    """A deterministic program check with a hard time limit.
+
+    A verifier that can check a problem without an answer also has `check_problem(problem) -> Verdict`.
+    """
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        """The verdict on an extracted answer; a missing answer is a wrong one, never an unknown one."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One prompt for a model judge."""
+
+    messages: tuple[Message, ...]
+
+
+class Judge(Protocol):
+    """A model-graded check: writes the prompt, reads the reply; the stage owns the engine calls, so they resume."""
+
+    def ask(self, problem: Problem, answer: str | None, nonce: str) -> Ask:
+        """The prompt that grades an answer, or the problem itself when no answer is given."""
+
+    def read(self, reply: str) -> tuple[float | None, VerdictStatus, str]:
+        """(score in [0, 1] or null, status, reason) of one reply without its reasoning block."""
+
+    def format_score(self, reply: str) -> float:
+        """How well the reply keeps the judge's own format, in [0, 1]."""
+
+
+class RewardContext(msgspec.Struct):
+    """What a reward may look at besides its row."""
+
+    problem_verdicts: list[Verdict]
+    """Verdicts about the row's problem (quality, program checks)."""
+    answer_verdicts: list[Verdict]
+    """Verdicts about the row's own answer; for a judge row, those about the answer it graded."""
+    solve_verdicts: list[Verdict]
+    """Verdicts about the rollouts that estimate the difficulty of the row's problem."""
+    judge_format: float | None = None
+    """How well a judge row keeps its judge's format; null for other roles."""
+
+
+class RewardReading(msgspec.Struct, frozen=True):
+    """A reward and everything it was computed from; a null reward is unknown and is never trained."""
+
+    reward: float | None
+    terms: tuple[Term, ...]
+
+
+class Reward(Protocol):
+    """Verdicts to a number; pure, with formula and source in the docstring."""
+
+    def score(self, row: Row, context: RewardContext) -> RewardReading:
+        """The reward of a train row; recomputes exactly from its terms."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What a filter says about one row: `reason` drops it from training, `stored` puts it into a pool.
+
+    Both are null where the filter has nothing to say.
+    """
+
+    reason: str | None = None
+    stored: str | None = None
+
+
+class Filter(Protocol):
+    """Keep/drop and store decisions over whole rows; pure, each drop has a reason."""
+
+    def select(self, rows: Sequence[Row]) -> list[Selection]:
+        """One selection per row, in order; rows of another purpose or role get an empty one."""
+
+
+class Rewarded(msgspec.Struct, frozen=True):
+    """What an objective may know of a row before training; a null reward only reaches objectives that need none."""
+
+    role: str
+    group: str
+    reward: float | None
+
+
+class Advantages(msgspec.Struct, frozen=True):
+    """One advantage per row, in order, and what there was nothing to learn from."""
+
+    values: tuple[float, ...]
+    skipped: tuple[str, ...] = ()
+    """Names of the baselines (roles, groups) whose rewards hardly differ; their rows have advantage 0."""
+    left_out: frozenset[int] = frozenset()
+    """Indices of the rows of these baselines: the trainer spends no forward pass on them."""
+
+
+class ObjectiveBatch(msgspec.Struct):
+    """Tensors of one micro-batch. B rows, T completion positions, right padded.
+
+    logprobs: (B, T) natural log, of the policy, with gradient, 0 where masked. behaviour_logprobs: (B, T) of the
+    policy before the first update, no gradient. mask: (B, T) 1.0 where a token is trained. advantages: (B,).
+    entropy: (B, T) in nats, with gradient, only where the objective asks for it.
+    """
+
+    logprobs: torch.Tensor
+    behaviour_logprobs: torch.Tensor
+    mask: torch.Tensor
+    advantages: torch.Tensor
+    entropy: torch.Tensor | None = None
+
+
+class ObjectiveOutput(msgspec.Struct):
+    """A summed loss and detached sums for the log; the trainer divides both by the trained tokens of the step."""
+
+    loss_sum: torch.Tensor
+    metrics: dict[str, torch.Tensor]
+
+
+class Objective(Protocol):
+    """Rewards to advantages, log-probabilities to a loss; pure tensor functions."""
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether rows without a reward cannot be trained."""
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the loss reads the entropy of every trained position."""
+
+    @property
+    def needs_behaviour(self) -> bool:
+        """Whether the loss reads the log-probabilities from before the first update."""
+
+    def advantages(self, rows: Sequence[Rewarded], *, min_spread: float) -> Advantages:
+        """One advantage per trained row; a baseline with a reward spread under `min_spread` is never divided by."""
+
+    def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
+        """The loss summed over trained tokens, to be minimised."""
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of one extension point."""
+    if kind not in TABLES:
+        raise ConfigError(f'unknown kind "{kind}"; {did_you_mean(kind, TABLES)}')
+    return sorted(TABLES[kind])
+
+
+def load(kind: str, name: str) -> Any:
+    """The object behind a registered name or a `module:object` path.
+
+    Raises:
+        ConfigError: unknown name, naming the nearest known one.
+        MissingDependencyError: the entry needs a package that is not installed.
+    """
+    target = name if ":" in name else TABLES[kind].get(name)
+    if target is None:
+        singular = kind.removesuffix("s")
+        raise ConfigError(f'unknown {singular} "{name}"; {did_you_mean(name, TABLES[kind])} (see `mae list {kind}`)')
+    module_name, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise MissingDependencyError(
+                f'{kind} "{name}" needs the package {error.name}: pip install {error.name}'
+            ) from error
+        raise ConfigError(f'{kind} "{name}": no module {module_name}') from error
+    except AttributeError as error:
+        raise ConfigError(f'{kind} "{name}": {module_name} has no "{attribute}"') from error
+
+
+def spec_name(spec: Spec) -> str:
+    """The plugin name in a spec."""
+    if isinstance(spec, str):
+        return spec
+    if not isinstance(spec.get("name"), str):
+        raise ConfigError(f'a plugin needs a "name", found {spec!r}')
+    return cast(str, spec["name"])
+
+
+def build(kind: str, spec: Spec) -> Any:
+    """A plugin with its options, checked against the fields it declares.
+
+    Raises:
+        ConfigError: unknown plugin, unknown option or wrong type, each naming what was expected.
+    """
+    name = spec_name(spec)
+    plugin = load(kind, name)
+    options = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
+    known = {field.name for field in msgspec.structs.fields(plugin)}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f'{kind} "{name}": unknown option "{key}"; {did_you_mean(key, known)}')
+    try:
+        return msgspec.convert(options, plugin)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f'{kind} "{name}": {error}') from error
+
+
+def resolved(kind: str, spec: Spec) -> dict[str, Any]:
+    """The plugin's name, source and every option with its effective value: what the fingerprint records."""
+    built = build(kind, spec)
+    return {"name": spec_name(spec), **msgspec.to_builtins(built)}

@@ -1,0 +1,231 @@
+"""What the six stages share: one session per process, planned rows in, finished rows out.
+
+A generating stage plans every row first (ids and seeds included), then `generate` works on the segments that are not
+finished yet, stores each as it comes, and hands back all rows in planned order. Read this file, then `solve.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli import registry
+from mae_cli.config import Recipe
+from mae_cli.errors import ConfigError, DataError
+from mae_cli.progress import Progress
+from mae_cli.reading import STDIO, Input, beside, read_input
+from mae_cli.records import Policy, Row, complete_row, request_of
+from mae_cli.store import Output
+
+AUTO_BATCH_SIZE = 64
+
+
+class StageSummary(msgspec.Struct, kw_only=True):
+    """What one command did; printed as its last line, and as its JSON."""
+
+    stage: str
+    path: str
+    read: int = 0
+    written: int = 0
+    skipped: int = 0
+    """Rows an earlier run of this command had finished already."""
+    failed: int = 0
+    """Rows with status error or too_long."""
+    tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    notices: list[str] = []
+    details: dict[str, Any] = {}
+
+    def line(self) -> str:
+        """The summary in one line."""
+        speed = f", {self.tokens_per_second:,.0f} tokens/s" if self.tokens else ""
+        skipped = f", skipped {self.skipped} (done before)" if self.skipped else ""
+        failed = f", failed {self.failed}" if self.failed else ""
+        return (
+            f"{self.stage}: read {self.read}, written {self.written}{skipped}{failed}, "
+            f"{self.seconds:.1f} s{speed} -> {self.path}"
+        )
+
+
+class Session:
+    """What the stages of one process share: the recipe, one engine kept loaded, where progress goes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        progress: Progress | None = None,
+        round_number: int = 1,
+        limit: int | None = None,
+        overwrite: bool = False,
+        allow_incomplete: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.progress = progress or Progress()
+        self.round_number = round_number
+        self.limit = limit
+        self.overwrite = overwrite
+        self.allow_incomplete = allow_incomplete
+        self._engine: registry.Engine | None = None
+
+    @property
+    def engine(self) -> registry.Engine:
+        """The engine, opened at first use."""
+        if self._engine is None:
+            name, _, argument = self.recipe.engine.partition(":")
+            self._engine = registry.load("engines", name)(self.recipe, argument)
+        return self._engine
+
+    @property
+    def batch_size(self) -> int:
+        """The micro-batch that segments are cut by; not part of the fingerprint."""
+        size = self.recipe.batch_size
+        if size == "auto":
+            return AUTO_BATCH_SIZE
+        if size < 1:
+            raise ConfigError(f"batch_size: {size}; expected at least 1, or auto")
+        return size
+
+    def close(self) -> None:
+        """Free the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def read(self, path: Path) -> Input:
+        """A stage's input, with its notices said."""
+        data = read_input(path, allow_incomplete=self.allow_incomplete)
+        for notice in data.notices:
+            self.progress.say(notice)
+        return data
+
+    def output(self, stage: str, path: Path, options: Mapping[str, Any], *inputs: Path) -> Output:
+        """The stage's output; the fingerprint is what decides content: policy, seed, round and options."""
+        fingerprint = {"seed": self.recipe.seed, "round": self.round_number, **options}
+        return Output(path, stage=stage, fingerprint=fingerprint, inputs=inputs, overwrite=self.overwrite)
+
+    def policy_fingerprint(self, policy: Policy) -> dict[str, Any]:
+        """The policy's digests, and the engine where it is not the real one."""
+        engine = {} if self.recipe.engine == "hf" else {"engine": self.recipe.engine}
+        return {"policy": msgspec.to_builtins(policy), "deterministic": self.engine.deterministic, **engine}
+
+
+class Generated(msgspec.Struct):
+    """The planned rows, finished, and what it took."""
+
+    rows: list[Row]
+    tokens: int = 0
+    made: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def summary(self, stage: str, path: Path, *, read: int, written: int) -> StageSummary:
+        """The stage's summary."""
+        return StageSummary(
+            stage=stage,
+            path="stdout" if path == STDIO else str(path),
+            read=read,
+            written=written,
+            skipped=self.skipped,
+            failed=sum(row.status in ("error", "too_long") for row in self.rows),
+            tokens=self.tokens,
+            seconds=round(self.seconds, 3),
+            tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+        )
+
+
+def generate(
+    session: Session,
+    output: Output,
+    planned: Sequence[Row],
+    *,
+    passed: Sequence[Row] = (),
+    finish: Callable[[Row], Row],
+    limited: Sequence[Row] | None = None,
+    prepare: Callable[[Row], None] | None = None,
+) -> Generated:
+    """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
+
+    Args:
+        session: gives the engine and the micro-batch.
+        output: entered; rows are appended to it segment by segment.
+        planned: all rows of this command, whatever `--limit` says, each id once.
+        passed: input rows that pass through; they may stand in the earlier output too.
+        finish: parses a completed row (question, answer, score, status).
+        limited: the planned rows to work on now; all by default.
+        prepare: called with the first row of each segment before it is generated (one policy per segment).
+
+    Raises:
+        ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
+    """
+    start = time.monotonic()
+    _check_plan(output, planned, passed)
+    wanted = planned if limited is None else limited
+    done = {row.id: output.known[row.id] for row in planned if row.id in output.known}
+    todo = [row for row in wanted if row.id not in done]
+    result = Generated(rows=[], skipped=len(done))
+    segments = _segments(session, todo) if todo else []
+    whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
+    recovered = [row.id for segment in whole for row in segment]
+    if todo or not output.was_complete:
+        output.begin(recovered)
+    done.update((identity, output.partial[identity]) for identity in recovered)
+    result.skipped += len(recovered)
+    with session.progress.task(output.stage, len(todo)) as task:
+        task.advance(len(recovered))
+        for segment in segments:
+            if segment[0].id in done:
+                continue
+            if prepare is not None:
+                prepare(segment[0])
+            completions = session.engine.generate([request_of(row) for row in segment], segment[0].sampling)
+            rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
+            output.append(rows)
+            done.update((row.id, row) for row in rows)
+            tokens = sum(row.usage.completion_tokens for row in rows if row.usage)
+            result.tokens += tokens
+            result.made += len(rows)
+            task.advance(len(rows), tokens)
+    # Rows an earlier run made beyond this one's --limit stay: nothing made is lost.
+    result.rows = [done[row.id] for row in planned if row.id in done]
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _segments(session: Session, rows: Sequence[Row]) -> list[list[Row]]:
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.policy, row.sampling), []).append(row)
+    segments = []
+    for group in groups.values():
+        plan = session.engine.plan([request_of(row) for row in group], session.batch_size)
+        segments += [[group[index] for index in indices] for indices in plan]
+    return segments
+
+
+def _check_plan(output: Output, planned: Sequence[Row], passed: Sequence[Row]) -> None:
+    known = {row.id for row in planned}
+    if len(known) != len(planned):
+        raise DataError("two planned rows have one id; are two input rows equal?")
+    allowed = known | {row.id for row in passed}
+    lost = [identity for identity in (*output.known, *output.partial) if identity not in allowed]
+    if lost:
+        raise ConfigError(
+            f"{output.path}: {len(lost)} of its rows (first {lost[0]}) come from input rows that were removed or "
+            f"changed; use --overwrite (moves it aside) or another -o"
+        )
+
+
+def limit_rows(session: Session, rows: list[Any]) -> list[Any]:
+    """The first `--limit` input rows, or all."""
+    return rows if session.limit is None else rows[: session.limit]
+
+
+def dropped_path_for(path: Path) -> Path:
+    """Where the dropped rows of an output go unless the user says so."""
+    return beside(path, ".dropped.jsonl")

@@ -1,0 +1,106 @@
+"""`mae filter`: what is trained and what is stored.
+
+Two decisions in two fields. `kept` (with `reasons`) says whether a train row is trained; `stored` names the pools a
+row goes to. Rows of other purposes are no candidates: they pass through undecided. A candidate that is neither kept
+nor stored leaves the file for the dropped file, with its reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mae_cli import registry
+from mae_cli.errors import ConfigError, GateError
+from mae_cli.reading import STDIO
+from mae_cli.records import Row
+from mae_cli.stages import Session, StageSummary, dropped_path_for, limit_rows
+
+ROWS_PER_APPEND = 256
+NOT_STORED = "none"
+
+
+def run_filter(
+    session: Session, input_path: Path, output_path: Path, *, dropped_path: Path | None = None
+) -> StageSummary:
+    """Apply the recipe's filters in order.
+
+    Raises:
+        GateError: no row was kept; the funnel says at which filter they went. The files are written all the same.
+    """
+    specs = session.recipe.filter.filters
+    built = [(registry.spec_name(spec), registry.build("filters", spec)) for spec in specs]
+    if output_path == STDIO and dropped_path is None:
+        raise ConfigError("-o - needs --dropped FILE for the rows that are not kept")
+    data = session.read(input_path)
+    rows = limit_rows(session, data.rows)
+    if not rows:
+        raise ConfigError(
+            f"{input_path}: plain problems cannot be filtered; expected records of propose, solve or judge"
+        )
+    options = {"filters": [registry.resolved("filters", spec) for spec in specs], "limit": session.limit}
+    dropped_to = dropped_path or dropped_path_for(output_path)
+    with session.output("filter", output_path, options, input_path) as output:
+        for notice in output.notices:
+            session.progress.say(notice)
+        funnel = select_rows(rows, built)
+        selected = [row for row in rows if row.kept is not False or row.stored]
+        dropped = [row for row in rows if row.kept is False and not row.stored]
+        current = {row.id for row in selected} | {row.id for row in dropped}
+        is_same = output.was_complete and set(output.known) == {row.id for row in selected}
+        if not is_same:
+            if any(identity not in current for identity in output.known):
+                raise ConfigError(f"{output_path}: its input rows were removed or changed; use --overwrite")
+            output.begin([])
+            for start in range(0, len(selected), ROWS_PER_APPEND):
+                output.append(selected[start : start + ROWS_PER_APPEND])
+            output.finish(selected, dropped=dropped, dropped_path=dropped_to)
+    summary = StageSummary(
+        stage="filter",
+        path="stdout" if output_path == STDIO else str(output_path),
+        read=len(rows),
+        written=len(selected),
+        skipped=len(selected) if is_same else 0,
+        details={"funnel": funnel, **_counts(rows)},
+    )
+    if not any(row.kept for row in rows):
+        steps = ", ".join(f"{name} {count}" for name, count in funnel.items())
+        raise GateError(f"{summary.path}: no row was kept ({steps})")
+    return summary
+
+
+def select_rows(rows: Sequence[Row], filters: Sequence[tuple[str, Any]]) -> dict[str, int]:
+    """Decide every train row in place; returns the funnel: candidates, then those left after each filter."""
+    for row in rows:
+        row.kept = True if row.purpose == "train" else None
+        row.reasons, row.stored = [], []
+    barred: set[str] = set()
+    funnel = {"candidates": sum(row.kept is True for row in rows)}
+    for position, (name, plugin) in enumerate(filters):
+        for row, selection in zip(rows, plugin.select(rows), strict=True):
+            if selection.reason is not None and row.kept is not None:
+                row.kept = False
+                row.reasons = [*row.reasons, selection.reason]
+            if selection.stored == NOT_STORED:
+                barred.add(row.id)
+            elif selection.stored is not None and selection.stored not in row.stored:
+                row.stored = [*row.stored, selection.stored]
+        label = name if name not in funnel else f"{name}#{position + 1}"
+        funnel[label] = sum(row.kept is True for row in rows)
+    for row in rows:
+        if row.id in barred:
+            row.stored = []
+    return funnel
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        role: {
+            "candidates": sum(row.role == role and row.kept is not None for row in rows),
+            "kept": sum(row.role == role and row.kept is True for row in rows),
+            "stored": sum(row.role == role and bool(row.stored) for row in rows),
+        }
+        for role in ("proposer", "solver", "judge")
+        if any(row.role == role and row.kept is not None for row in rows)
+    }

@@ -1,0 +1,119 @@
+"""`mae finetune`: the kept rows train a LoRA adapter.
+
+Rows of the trained purposes that no filter dropped are trained, on the token ids that were generated. The adapter
+continues from a start adapter or begins anew, always relative to the base model, with a fresh optimizer. An
+interrupted training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mae_cli import registry
+from mae_cli.errors import ConfigError, GateError
+from mae_cli.records import Row, digest
+from mae_cli.stages import Session, StageSummary, limit_rows
+from mae_cli.store import FolderOutput
+
+
+def run_finetune(
+    session: Session, input_path: Path, output_dir: Path, *, start_adapter: Path | None = None
+) -> StageSummary:
+    """Train on the input's kept rows.
+
+    Raises:
+        GateError: no row is left to train on.
+        ConfigError: the engine has no weights to train, or the output was made with other settings.
+    """
+    section = session.recipe.finetune
+    objective: registry.Objective = registry.build("objectives", section.objective)
+    data = session.read(input_path)
+    if data.problems:
+        raise ConfigError(f"{input_path}: plain problems cannot be trained on; expected rows of solve, judge or filter")
+    rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
+    if not rows:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise GateError(f"{input_path}: no row to train on ({counts})")
+    engine: Any = session.engine
+    if not hasattr(engine, "attach"):
+        raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
+    engine.attach(start_adapter)
+    options = {
+        **session.policy_fingerprint(engine.policy),
+        "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
+        "objective": registry.resolved("objectives", section.objective),
+        "rows": digest([row.id for row in rows]),
+        "rewards": digest([row.reward for row in rows]),
+        "seed": session.recipe.seed,
+    }
+    start = time.monotonic()
+    summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
+    for reason, count in left_out.items():
+        session.progress.say(f"finetune: {count} rows not trained: {reason}")
+    with FolderOutput(output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite) as output:
+        if output.is_done:
+            summary.skipped = len(rows)
+            return summary
+        report = _train(session, output, rows, objective, start_adapter)
+    summary.seconds = round(time.monotonic() - start, 3)
+    summary.written = report.rows
+    summary.tokens = report.tokens
+    summary.tokens_per_second = round(report.tokens / max(summary.seconds, 1e-9), 1)
+    summary.details = report.details
+    summary.details["left_out"] = left_out
+    return summary
+
+
+# What changes speed or what is shown, not the adapter.
+_FREE_KEYS = {"show_batch", "save_every", "objective"}
+
+
+def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
+    """The rows to train on, and how many were left out for which reason."""
+    left_out: dict[str, int] = {}
+    chosen = []
+    for row in rows:
+        if row.purpose not in purposes:
+            reason = f"purpose {row.purpose}"
+        elif row.kept is False:
+            reason = "dropped by filter"
+        elif row.status in ("error", "too_long") or not row.raw:
+            reason = "nothing generated"
+        elif objective.needs_reward and row.reward is None:
+            reason = "reward unknown"
+        else:
+            chosen.append(row)
+            continue
+        left_out[reason] = left_out.get(reason, 0) + 1
+    return chosen, left_out
+
+
+def _train(
+    session: Session, output: FolderOutput, rows: list[Row], objective: registry.Objective, start_adapter: Path | None
+) -> Any:
+    from mae_cli.training.trainer import train
+
+    engine: Any = session.engine
+    engine.attach(None)
+    engine.release_caches()
+    made = output.work_dir / "adapter"
+    with session.progress.task("finetune", len(rows) * session.recipe.finetune.epochs) as task:
+        report = train(
+            engine.model,
+            engine.tokenizer,
+            rows,
+            session.recipe.finetune,
+            objective,
+            seed=session.recipe.seed,
+            output_dir=made,
+            start_adapter=start_adapter,
+            checkpoint_dir=output.work_dir / "checkpoints",
+            base_name=session.recipe.model,
+            progress=task.advance,
+            say=session.progress.say,
+        )
+    output.finish(made)
+    engine.release_caches()
+    return report

@@ -1,0 +1,141 @@
+"""`mae solve`: problems in, rollouts out.
+
+Plain problems get `rollouts_per_problem` train rollouts each. Among records, the proposals are solved: with purpose
+`difficulty` where only their difficulty is wanted (MAE), with purpose `train` where they are trained on at once.
+Problems drawn from the question pool of the round join them. All input records pass through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mae_cli import pools
+from mae_cli.errors import DataError
+from mae_cli.extraction import extract_answer, extract_choice
+from mae_cli.prompting import Prompt, load_prompt, question_with_choices
+from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, new_row, verdicts_on
+from mae_cli.stages import Session, StageSummary, generate, limit_rows
+
+
+def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
+    """Solve the input's problems, and some of the pool's; see `SolveSection` for the options."""
+    section = session.recipe.solve
+    data = session.read(input_path)
+    prompt = load_prompt(section.prompt)
+    plan = _Planner(session, prompt, section.sampling(), session.engine.policy)
+    pool = pools.read_questions(pool_path) if pool_path else []
+    drawn = pools.draw(pool, section.num_problems, session.recipe.seed, "solve", session.round_number)
+    everything = _plan_all(plan, session, data.rows, data.problems, drawn)
+    limited = None
+    if session.limit is not None:
+        rows, problems = limit_rows(session, data.rows), limit_rows(session, data.problems)
+        limited = _plan_all(plan, session, rows, problems, drawn)
+    if not everything and not data.rows:
+        raise DataError(f"{input_path}: no problem to solve")
+    options = {
+        **session.policy_fingerprint(session.engine.policy),
+        "sampling": section.sampling(),
+        "prompt": prompt.digest,
+        "solve": {
+            "rollouts_per_problem": section.rollouts_per_problem,
+            "num_problems": section.num_problems,
+            "difficulty_samples": section.difficulty_samples,
+            "train_on_proposals": section.train_on_proposals,
+            "checked_only": section.checked_only,
+        },
+    }
+    with session.output("solve", output_path, options, input_path) as output:
+        for notice in output.notices:
+            session.progress.say(notice)
+        made = generate(session, output, everything, passed=data.rows, finish=read_solution, limited=limited)
+        rows = [*data.rows, *made.rows]
+        if made.made or not output.was_complete:
+            output.finish(rows)
+        summary = made.summary("solve", output_path, read=len(data.rows) + len(data.problems), written=len(rows))
+        summary.details = rollout_details(made.rows)
+        return summary
+
+
+class _Planner:
+    """Plans rollouts of problems with one prompt, sampling and policy."""
+
+    def __init__(self, session: Session, prompt: Prompt, sampling: Sampling, policy: Policy) -> None:
+        self._session, self._prompt, self._sampling, self._policy = session, prompt, sampling, policy
+
+    def rollouts(self, problem: Problem, purpose: Purpose, count: int, parents: Sequence[str] = ()) -> list[Row]:
+        messages = self._prompt.render(
+            question=question_with_choices(problem.question, problem.meta.get("choices") or [])
+        )
+        return [
+            new_row(
+                "solve",
+                role="solver",
+                purpose=purpose,
+                round_number=self._session.round_number,
+                run_seed=self._session.recipe.seed,
+                messages=messages,
+                sampling=self._sampling,
+                policy=self._policy,
+                problem=problem,
+                sample_index=index,
+                parents=parents,
+            )
+            for index in range(count)
+        ]
+
+
+def _plan_all(
+    plan: _Planner, session: Session, rows: Sequence[Row], problems: Sequence[Problem], drawn: Sequence[Problem]
+) -> list[Row]:
+    section = session.recipe.solve
+    planned: list[Row] = []
+    proposed, parents = proposals(rows, checked_only=section.checked_only)
+    for problem in proposed:
+        planned += plan.rollouts(problem, "difficulty", section.difficulty_samples, parents[problem.id])
+    trained = {problem.id: problem for problem in proposed} if section.train_on_proposals else {}
+    for problem in (*problems, *drawn):
+        trained.setdefault(problem.id, problem)
+    for problem in trained.values():
+        above = parents.get(problem.id, [])
+        planned += plan.rollouts(problem, "train", section.rollouts_per_problem, above)
+    return planned
+
+
+def proposals(rows: Sequence[Row], *, checked_only: bool) -> tuple[list[Problem], dict[str, list[str]]]:
+    """The proposed problems, each once, and the proposer rows behind each; one question is solved once."""
+    found: dict[str, Problem] = {}
+    parents: dict[str, list[str]] = {}
+    for row in rows:
+        if row.role != "proposer" or row.problem is None:
+            continue
+        if checked_only and not any(verdict.score for verdict in verdicts_on(row, "problem")):
+            continue
+        found.setdefault(row.problem.id, row.problem)
+        parents.setdefault(row.problem.id, []).append(row.id)
+    return list(found.values()), parents
+
+
+def read_solution(row: Row) -> Row:
+    """Read the answer out of a rollout; without one an otherwise sound row is `unparsed`."""
+    if row.completion is None:
+        return row
+    choices = (row.problem.meta.get("choices") or []) if row.problem else []
+    if choices:
+        found = extract_choice(row.completion, [chr(ord("A") + index) for index in range(len(choices))])
+    else:
+        found = extract_answer(row.completion)
+    row.answer, row.answer_source = found.answer, found.source
+    if row.status == "ok" and row.answer is None:
+        row.status = "unparsed"
+    return row
+
+
+def rollout_details(rows: Sequence[Row]) -> dict[str, Any]:
+    """How the new rows ended: counts by status, and the truncated share."""
+    if not rows:
+        return {}
+    statuses = sorted({row.status for row in rows})
+    counts: dict[str, Any] = {status: sum(row.status == status for row in rows) for status in statuses}
+    return {**counts, "truncated_share": round(sum(r.status == "truncated" for r in rows) / len(rows), 4)}

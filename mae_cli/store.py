@@ -1,0 +1,335 @@
+"""Writing files so that nothing is lost and nothing is done twice.
+
+`Output` is the one writer of a stage's file: a lock beside it, finished rows in `<out>.partial` as they come, the
+canonical file written once, fsynced and renamed, and `<out>.meta.json` with `complete: true` last. The same command
+run again after a kill at any moment gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import msgspec
+
+from mae_cli.errors import ConfigError, LockedError
+from mae_cli.reading import STDIO, beside, decode_row, iterate_rows, read_json
+from mae_cli.records import SCHEMA_VERSION, Row
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_rows(rows: Iterable[msgspec.Struct]) -> bytes:
+    """The rows as JSON lines."""
+    return b"".join(_ENCODER.encode(row) + b"\n" for row in rows)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file through a temporary one, fsynced, so that readers see the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a small JSON file, readable by people, atomically."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+
+
+def _canonical(path: Path, rows: Sequence[msgspec.Struct]) -> bytes:
+    data = encode_rows(rows)
+    if path.suffix != ".gz":
+        return data
+    buffer = io.BytesIO()
+    # No name and no time in the header, so that equal rows give equal bytes.
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
+        file.write(data)
+    return buffer.getvalue()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def compare_fingerprints(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    """Refuse to mix two experiments in one file.
+
+    Raises:
+        ConfigError: the settings differ; names each key with both values.
+    """
+    before, after = flatten(old), flatten(_plain(new))
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if changed:
+        listed = "; ".join(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now" for key in changed[:6])
+        more = f" (+{len(changed) - 6} more)" if len(changed) > 6 else ""
+        raise ConfigError(
+            f"{where} was made with other settings: {listed}{more}; use --overwrite (moves it aside) or another -o"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+class Lock:
+    """One writer per output; freed by the system when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        from filelock import FileLock
+
+        self.path = beside(path, ".lock")
+        self._lock = FileLock(str(self.path))
+
+    def __enter__(self) -> Self:
+        from filelock import Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise LockedError(
+                f"{self.path.name.removesuffix('.lock')}: another process is writing it (lock {self.path})"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class Output:
+    """The one writer of a stage's file; use as a context manager.
+
+    Attributes:
+        known: rows of an earlier finished run of the same command, by id.
+        partial: rows an interrupted run had finished, by id, in the order they were finished.
+        notices: what a person should know about the recovery.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        stage: str,
+        fingerprint: Mapping[str, Any],
+        inputs: Sequence[Path] = (),
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self.stage = stage
+        self.fingerprint = _plain(fingerprint)
+        self.overwrite = overwrite
+        self.known: dict[str, Row] = {}
+        self.partial: dict[str, Row] = {}
+        self.notices: list[str] = []
+        self.was_complete = False
+        self._file: BinaryIO | None = None
+        self._lock: Lock | None = None
+        for source in inputs:
+            if path != STDIO and source != STDIO and source.exists() and path.exists() and source.samefile(path):
+                raise ConfigError(f"{path}: input and output are the same file; give another -o")
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether rows go to standard output, which cannot be resumed."""
+        return self.path == STDIO
+
+    def __enter__(self) -> Self:
+        if self.is_stream:
+            return self
+        self._lock = Lock(self.path)
+        self._lock.__enter__()
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lock is not None:
+            self._lock.__exit__()
+
+    @property
+    def _meta_path(self) -> Path:
+        return beside(self.path, ".meta.json")
+
+    @property
+    def _partial_path(self) -> Path:
+        return beside(self.path, ".partial")
+
+    def _recover(self) -> None:
+        if self.overwrite:
+            self._move_aside()
+        if self._meta_path.exists():
+            meta = read_json(self._meta_path)
+            if meta.get("stage") != self.stage:
+                raise ConfigError(f"{self.path}: made by {meta.get('stage')}, not {self.stage}; give another -o")
+            compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
+            self.was_complete = bool(meta.get("complete"))
+        elif self.path.exists():
+            raise ConfigError(f"{self.path}: exists and has no meta file; use --overwrite (moves it aside)")
+        if self.path.exists():
+            self.known = {row.id: row for row in iterate_rows(self.path)}
+        if self._partial_path.exists():
+            self.partial = {row.id: row for row in self._read_partial()}
+            self.notices.append(f"resuming {self.path}: {len(self.partial)} rows were finished")
+
+    def _read_partial(self) -> Iterator[Row]:
+        data = self._partial_path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            self.notices.append(f"{self._partial_path}: a torn last line of {len(data) - end} bytes was cut off")
+        for number, line in enumerate(data[:end].splitlines(), 1):
+            yield decode_row(self._partial_path, number, line)
+
+    def _move_aside(self) -> None:
+        number = 1
+        while beside(self.path, f".old-{number}").exists():
+            number += 1
+        if self.path.exists():
+            os.replace(self.path, beside(self.path, f".old-{number}"))
+            self.notices.append(f"{self.path}: the old file is now {beside(self.path, f'.old-{number}').name}")
+        for leftover in (self._meta_path, self._partial_path):
+            leftover.unlink(missing_ok=True)
+
+    def begin(self, keep: Iterable[str]) -> None:
+        """Start writing: mark the output incomplete and keep only these rows of an interrupted run.
+
+        Rows of a segment that broke are redone, since a row's segment may show in its last float bits.
+        """
+        if self.is_stream:
+            return
+        kept = [self.partial[identity] for identity in keep]
+        self.partial = {row.id: row for row in kept}
+        self._write_meta(complete=False)
+        write_atomically(self._partial_path, encode_rows(kept))
+        self._file = self._partial_path.open("ab", buffering=0)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Store finished rows at once, whole lines."""
+        if self._file is None:
+            return
+        data = memoryview(encode_rows(rows))
+        while data:
+            data = data[os.write(self._file.fileno(), data) :]
+
+    def finish(
+        self, rows: Sequence[Row], *, dropped: Sequence[Row] | None = None, dropped_path: Path | None = None
+    ) -> None:
+        """Write the canonical file (and the dropped rows before it), then the completion marker."""
+        if dropped is not None and dropped_path is not None:
+            write_atomically(dropped_path, _canonical(dropped_path, dropped))
+        if self.is_stream:
+            sys.stdout.buffer.write(encode_rows(rows))
+            sys.stdout.buffer.flush()
+            return
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+        write_atomically(self.path, _canonical(self.path, rows))
+        self._write_meta(complete=True, rows=len(rows))
+        self._partial_path.unlink(missing_ok=True)
+
+    def _write_meta(self, *, complete: bool, rows: int | None = None) -> None:
+        meta = {
+            "schema": SCHEMA_VERSION,
+            "stage": self.stage,
+            "complete": complete,
+            "rows": rows,
+            "fingerprint": self.fingerprint,
+        }
+        write_json(self._meta_path, meta)
+
+
+class FolderOutput:
+    """The one writer of a folder (an adapter): made in `<out>.partial/`, renamed when whole, marked complete last.
+
+    Attributes:
+        is_done: the folder and its marker stand; nothing is left to do.
+        work_dir: where it is made; checkpoints there survive an interruption.
+    """
+
+    def __init__(self, path: Path, *, stage: str, fingerprint: Mapping[str, Any], overwrite: bool) -> None:
+        self.path, self.stage, self.overwrite = path, stage, overwrite
+        self.fingerprint = _plain(fingerprint)
+        self.work_dir = beside(path, ".partial")
+        self.is_done = False
+        self._meta_path = beside(path, ".meta.json")
+        self._lock = Lock(path)
+
+    def __enter__(self) -> Self:
+        self._lock.__enter__()
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.__exit__()
+
+    def _recover(self) -> None:
+        if self.overwrite:
+            self._move_aside()
+        if not self._meta_path.exists():
+            if self.path.exists():
+                raise ConfigError(f"{self.path}: exists and has no meta file; use --overwrite (moves it aside)")
+            self._write_meta(complete=False)
+            return
+        meta = read_json(self._meta_path)
+        compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
+        # The folder is renamed only when it is whole: killed between that and its marker, only the marker is missing.
+        if self.path.exists():
+            self._finish_marker()
+            self.is_done = True
+
+    def _move_aside(self) -> None:
+        number = 1
+        while beside(self.path, f".old-{number}").exists():
+            number += 1
+        if self.path.exists():
+            os.replace(self.path, beside(self.path, f".old-{number}"))
+        self._meta_path.unlink(missing_ok=True)
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+    def finish(self, made: Path) -> None:
+        """Move the finished folder into place, then mark it complete."""
+        for file in sorted(made.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        os.replace(made, self.path)
+        self._finish_marker()
+
+    def _finish_marker(self) -> None:
+        self._write_meta(complete=True)
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+    def _write_meta(self, *, complete: bool) -> None:
+        meta = {"schema": SCHEMA_VERSION, "stage": self.stage, "complete": complete, "fingerprint": self.fingerprint}
+        write_json(self._meta_path, meta)

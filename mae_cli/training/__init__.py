@@ -1,0 +1,1 @@
+"""LoRA training: rows to token ids (`batches`), to log-probabilities (`logprobs`), to an adapter (`trainer`)."""

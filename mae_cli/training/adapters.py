@@ -1,0 +1,156 @@
+"""A LoRA adapter put on a base model for one training and taken off again, and the folder it is saved to."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
+
+from mae_cli.config import FinetuneSection
+from mae_cli.errors import ConfigError, EngineError
+from mae_cli.records import seed_from
+from mae_cli.store import write_atomically
+from mae_cli.training.batches import Renderer
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@contextmanager
+def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: Path | None) -> Iterator[Any]:
+    """The model with a trainable adapter, in training mode; afterwards the base is as it was.
+
+    A fresh adapter is a pure function of the seed. The global random state is put back at the end.
+
+    Raises:
+        ConfigError: target_modules names nothing in this model.
+        EngineError: start_adapter is missing, broken or made for another base.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    was_training = model.training
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_from(seed, "lora"))
+        try:
+            policy = _fresh(model, section) if start_adapter is None else _continued(model, start_adapter)
+            if section.gradient_checkpointing:
+                # Reentrant recomputation needs inputs with gradients, which a frozen embedding does not give.
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            policy.train()
+            yield policy
+        finally:
+            _strip(model)
+            if section.gradient_checkpointing:
+                model.gradient_checkpointing_disable()
+            model.train(was_training)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(flags[name])
+
+
+def _fresh(model: Any, section: FinetuneSection) -> Any:
+    names = section.target_modules
+    config = LoraConfig(
+        r=section.lora_r,
+        lora_alpha=section.lora_alpha,
+        lora_dropout=section.lora_dropout,
+        target_modules=names if names == "all-linear" else [name.strip() for name in names.split(",")],
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f'finetune.target_modules "{names}": {" ".join(str(error).split())[:300]}') from error
+
+
+def _continued(model: Any, folder: Path) -> Any:
+    try:
+        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+            expected = set(file.keys())
+        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=True, local_files_only=True)
+    except Exception as error:
+        # PEFT and safetensors raise whatever fits them; all of it means that this folder cannot be continued.
+        raise EngineError(f"{folder}: cannot continue this adapter: {' '.join(str(error).split())[:300]}") from error
+    held = set(get_peft_model_state_dict(policy, save_embedding_layers=False))
+    if held != expected:
+        # PEFT only warns when names do not match, and would train a fresh adapter under an old name.
+        odd = sorted(held ^ expected)[0]
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+    return policy
+
+
+def _strip(model: Any) -> None:
+    """Take the LoRA layers out of the base, also those a failed load has left there; its weights never changed."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def trainable(policy: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """The adapter's parameters by name, in the order of the model."""
+    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+
+
+def lora_settings(policy: Any) -> dict[str, Any]:
+    """Rank, scale and targets of the adapter in use; a continued one brings its own."""
+    config = policy.peft_config["default"]
+    targets = config.target_modules
+    return {
+        "lora_r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
+    }
+
+
+def save_adapter(policy: Any, folder: Path, *, base_name: str) -> None:
+    """Weights and config of the adapter as PEFT reads them; equal adapters give equal bytes."""
+    policy.peft_config["default"].base_model_name_or_path = base_name
+    # Embeddings are not trained; "auto" would ask the hub about them.
+    policy.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    path = folder / CONFIG
+    config = json.loads(path.read_text("utf-8"))
+    for key, value in config.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            # PEFT keeps module names in a set, whose order changes from process to process.
+            config[key] = sorted(value)
+    write_atomically(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def save_tokenizer(chat: Renderer, folder: Path) -> None:
+    """The tokenizer with the template it was trained with."""
+    tokenizer = copy.copy(chat.tokenizer)
+    tokenizer.chat_template = chat.template
+    tokenizer.save_pretrained(str(folder))
+
+
+def write_card(folder: Path, *, base_name: str, facts: Sequence[tuple[str, object]]) -> None:
+    """README.md with the front matter that hubs read, and what the adapter was trained on."""
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base_name)}",
+        "base_model_relation: adapter",
+        "library_name: peft",
+        "pipeline_tag: text-generation",
+        "tags: [lora, self-improvement, mae]",
+        "---",
+        "",
+        f"# LoRA adapter for {base_name}",
+        "",
+        "Trained by `mae finetune` on rows the model wrote and graded itself. `train_rows.jsonl` lists every trained",
+        "row by id, `train_log.jsonl` every optimizer step.",
+        "",
+        *(f"- {name}: {value}" for name, value in facts),
+        "",
+    ]
+    write_atomically(folder / "README.md", "\n".join(lines).encode())

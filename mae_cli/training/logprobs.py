@@ -1,0 +1,65 @@
+"""Log-probabilities of completion tokens, with logits only where a token is trained.
+
+The output layer is the widest of a small model (49,152 of 576 in SmolLM2) and prompts are most of a row, so the hidden
+states are gathered before it. That happens in a hook on the output layer: whatever a model does to its logits
+afterwards (Gemma's soft cap, Granite's scale) still happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from mae_cli.training.batches import MicroBatch
+
+
+class Logprobs(NamedTuple):
+    """(B, T) in nats, 0 where masked; the entropy only where it was asked for."""
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None
+
+
+def completion_logprobs(model: Any, batch: MicroBatch, *, entropy: bool = False) -> Logprobs:
+    """Natural-log probabilities of the completion tokens under the model, float32, with gradient.
+
+    Args:
+        model: a causal language model of transformers, alone or inside a PEFT model.
+        batch: B rows with N trained tokens.
+        entropy: also compute the entropy of the distribution each token was drawn from.
+    """
+    with _gathered(model.get_output_embeddings(), batch.positions):
+        logits = model(input_ids=batch.input_ids, use_cache=False).logits[0].float()  # (N, V)
+    chosen = -cross_entropy(logits, batch.targets, reduction="none")  # (N,)
+    spread = _entropy(logits) if entropy else None
+    return Logprobs(_scatter(chosen, batch.mask), None if spread is None else _scatter(spread, batch.mask))
+
+
+@contextmanager
+def _gathered(output_layer: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Let the output layer see (1, N, H) at the given positions of the flattened (B, S) instead of (B, S, H)."""
+
+    def gather(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *rest = arguments
+        return (hidden.flatten(0, 1)[positions].unsqueeze(0), *rest)
+
+    handle = output_layer.register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    """(N, V) to (N,), in nats: log sum exp(z) - sum p z."""
+    probabilities = logits.softmax(-1)
+    return logits.logsumexp(-1) - (probabilities * logits).sum(-1)
+
+
+def _scatter(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(N,) to (B, T), 0 where masked."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

@@ -1,0 +1,1 @@
+"""Verifiers: deterministic program checks of an answer against a reference answer."""

@@ -1,0 +1,176 @@
+import math
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mae_cli.metrics import distinct_n, mcnemar_exact, mean_and_spread, paired_bootstrap_difference, wilson_interval
+
+
+def test_wilson_interval_is_the_hand_computed_one() -> None:
+    # z = 1 at confidence 0.6826894921370859; n = 4, p = 1/2:
+    # centre = (1/2 + 1/8) / (5/4) = 1/2; half = (4/5) * sqrt(1/16 + 1/64) = 0.8 * sqrt(5)/8 = 0.223606797749979
+    low, high = wilson_interval(2, 4, 0.6826894921370859)
+
+    assert low == pytest.approx(0.276393202250021, abs=1e-12)
+    assert high == pytest.approx(0.723606797749979, abs=1e-12)
+
+
+def test_wilson_interval_ends_exactly_at_zero_and_one() -> None:
+    # z = 1, n = 4, no success: high = (1/8 + 1/8) / (5/4) = 0.2
+    low, high = wilson_interval(0, 4, 0.6826894921370859)
+    assert low == 0.0
+    assert high == pytest.approx(0.2, abs=1e-12)
+
+    low, high = wilson_interval(4, 4, 0.6826894921370859)
+    assert low == pytest.approx(0.8, abs=1e-12)
+    assert high == 1.0
+
+
+def test_wilson_interval_of_no_trials_is_everything() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(5, 4), (-1, 4), (0, -1)])
+def test_wilson_interval_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, float("nan")])
+def test_confidence_must_be_between_zero_and_one(confidence: float) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        wilson_interval(1, 2, confidence)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),  # 2 * 1/2
+        (5, 0, 0.0625),  # 2 * 1/32
+        (0, 5, 0.0625),
+        (8, 2, 0.109375),  # 2 * (1 + 10 + 45) / 1024 = 112/1024
+        (3, 3, 1.0),  # 2 * (1 + 6 + 15 + 20) / 64 = 84/64, capped
+        (10, 1, 0.01171875),  # 2 * (1 + 11) / 2048 = 24/2048
+    ],
+)
+def test_mcnemar_is_the_exact_sign_test_on_discordant_pairs(wins: int, losses: int, p: float) -> None:
+    assert mcnemar_exact(wins, losses) == p
+
+
+def test_mcnemar_stays_exact_for_many_pairs() -> None:
+    assert mcnemar_exact(5000, 0) == 0.0  # 2**-4999 is below the smallest double
+    assert 0.04 < mcnemar_exact(5000, 5206) < 0.05  # z = 206 / sqrt(10206) = 2.04
+
+
+def test_mcnemar_refuses_negative_counts() -> None:
+    with pytest.raises(ValueError, match="counts"):
+        mcnemar_exact(-1, 2)
+
+
+def test_bootstrap_difference_is_after_minus_before() -> None:
+    # means 0.25 and 0.75
+    estimate = paired_bootstrap_difference([0, 0, 0, 1], [1, 1, 0, 1], seed=1, resamples=500)
+
+    assert estimate.difference == 0.5
+    assert 0.0 <= estimate.low <= 0.5 <= estimate.high <= 1.0
+
+
+def test_bootstrap_interval_has_no_width_when_all_pairs_differ_alike() -> None:
+    assert paired_bootstrap_difference([1, 2, 3], [1.5, 2.5, 3.5], seed=0, resamples=50) == (0.5, 0.5, 0.5)
+
+
+def test_bootstrap_is_a_function_of_its_seed() -> None:
+    before, after = [0.0, 1.0, 0.0, 1.0, 0.0, 0.5], [1.0, 1.0, 0.0, 0.0, 1.0, 0.5]
+
+    one = paired_bootstrap_difference(before, after, seed=7, resamples=200)
+    again = paired_bootstrap_difference(before, after, seed=7, resamples=200)
+
+    assert one == again
+
+
+def test_bootstrap_interval_is_near_the_normal_one() -> None:
+    # 400 pairs, half of them +1: mean 0.5, standard error sqrt(0.25 / 400) = 0.025, ends 0.5 -+ 1.96 * 0.025
+    estimate = paired_bootstrap_difference([0.0] * 400, [0.0, 1.0] * 200, seed=3, resamples=4000)
+
+    assert estimate.low == pytest.approx(0.451, abs=0.006)
+    assert estimate.high == pytest.approx(0.549, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "resamples"),
+    [([], [], 10), ([1.0], [1.0, 2.0], 10), ([1.0], [1.0], 0), ([1.0], [float("nan")], 10)],
+)
+def test_bootstrap_refuses_what_is_not_paired_finite_scores(
+    before: list[float], after: list[float], resamples: int
+) -> None:
+    with pytest.raises(ValueError, match=r"scores|resamples"):
+        paired_bootstrap_difference(before, after, seed=0, resamples=resamples)
+
+
+def test_mean_and_spread_use_the_population_formula_and_leave_out_unknowns() -> None:
+    # mean of 2, 4, 4, 4, 5, 5, 7, 9 is 40/8 = 5; squared deviations 9+1+1+1+0+0+4+16 = 32; sqrt(32/8) = 2
+    assert mean_and_spread([2, 4, 4, 4, 5, 5, 7, 9]) == (5.0, 2.0)
+    assert mean_and_spread([None, 3.0, None]) == (3.0, 0.0)
+    assert mean_and_spread([None]) == mean_and_spread([]) == (None, None)
+
+
+def test_distinct_n_is_the_share_of_different_n_grams() -> None:
+    # words a b a b | A b: unigrams 6 of which {a, b}; bigrams ab ba ab | ab: 4 of which {ab, ba}
+    assert distinct_n(["a b a b", "A b"], 1) == 2 / 6
+    assert distinct_n(["a b a b", "A b"], 2) == 2 / 4
+    assert distinct_n(["a b", "c d"], 2) == 1.0  # b c is no bigram
+
+
+def test_distinct_n_is_unknown_where_there_are_no_n_grams() -> None:
+    assert distinct_n([], 1) is None
+    assert distinct_n(["one", ""], 2) is None
+    with pytest.raises(ValueError, match="at least 1"):
+        distinct_n(["a"], 0)
+
+
+@given(st.integers(0, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_wilson_interval_holds_the_share_and_stays_within_zero_and_one(counts: tuple[int, int], level: float) -> None:
+    successes, n = counts
+
+    low, high = wilson_interval(successes, n, level)
+
+    assert 0 <= low <= high <= 1
+    assert n == 0 or low - 1e-12 <= successes / n <= high + 1e-12
+
+
+@pytest.fixture(scope="module")
+def stats() -> ModuleType:
+    module = pytest.importorskip("scipy.stats")
+    assert isinstance(module, ModuleType)
+    return module
+
+
+@settings(deadline=None)
+@given(wins=st.integers(0, 200), losses=st.integers(0, 200))
+def test_mcnemar_agrees_with_scipy(stats: ModuleType, wins: int, losses: int) -> None:
+    expected = stats.binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
+
+    assert mcnemar_exact(wins, losses) == mcnemar_exact(losses, wins) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(deadline=None)
+@given(
+    counts=st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), level=st.floats(0.5, 0.999)
+)
+def test_wilson_interval_agrees_with_scipy(stats: ModuleType, counts: tuple[int, int], level: float) -> None:
+    expected = stats.binomtest(*counts).proportion_ci(confidence_level=level, method="wilson")
+
+    assert wilson_interval(*counts, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_mean_and_spread_agree_with_the_definition(values: list[float]) -> None:
+    mean, spread = mean_and_spread(values)
+
+    assert mean is not None
+    assert spread is not None
+    assert mean == pytest.approx(sum(values) / len(values), abs=1e-6)
+    assert spread == pytest.approx(math.sqrt(sum((x - mean) ** 2 for x in values) / len(values)), abs=1e-6)

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mae_cli.extraction import extract_answer
+from mae_cli.verifiers.numeric import numeric_score
+
+GSM8K = Path("/work/shared/data/gsm8k_test.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("18", "18"),
+        ("$18", "18"),
+        ("18 dollars per day.", "18"),
+        ("70,000", "70000"),
+        ("70000.00", "70,000"),
+        ("3/4", "0.75"),
+        ("\\frac{3}{4}", "3/4"),
+        ("1 1/2", "1.5"),
+        ("\u22123", "-3"),
+        ("50%", "50%"),
+        ("50 percent", "50%"),
+        ("50%", "0.5"),
+        ("0.5", "50%"),
+        ("x = 18", "18"),
+    ],
+)
+def test_same_number_is_right_whatever_its_spelling(answer: str, reference: str) -> None:
+    score, status, _ = numeric_score(answer, reference, ())
+
+    assert (score, status) == (1.0, "ok")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("19", "18"),
+        ("-18", "18"),
+        ("18.01", "18"),
+        ("0.333", "1/3"),
+        ("1000001", "1000000"),
+        ("51%", "50%"),
+        ("51%", "50"),
+        ("eighteen", "18"),
+        ("18 or 19", "18"),
+        ("18 apples, 3 pears", "18"),
+        ("1e999999999", "18"),
+    ],
+)
+def test_other_or_no_number_is_wrong(answer: str, reference: str) -> None:
+    score, status, reason = numeric_score(answer, reference, ())
+
+    assert (score, status) == (0.0, "ok")
+    assert reason
+
+
+@pytest.mark.parametrize("answer", [None, "", "  "])
+def test_missing_answer_is_wrong(answer: str | None) -> None:
+    assert numeric_score(answer, "18", ()) == (0.0, "ok", "no answer found")
+
+
+@pytest.mark.parametrize("reference", ["", "p - q", "\\left( 3, \\frac{\\pi}{2} \\right)", "3 or 4", "1/0"])
+@pytest.mark.parametrize("answer", [None, "18"])
+def test_reference_that_is_no_number_is_unsupported(answer: str | None, reference: str) -> None:
+    score, status, reason = numeric_score(answer, reference, ())
+
+    assert (score, status) == (None, "unsupported")
+    assert reason
+
+
+@pytest.mark.parametrize(("answer", "reference"), [("50%", "50"), ("50", "50%"), ("50 percent", "50.0")])
+def test_lone_percent_sign_is_unsure_unless_it_is_only_a_unit(answer: str, reference: str) -> None:
+    unsure = numeric_score(answer, reference, ())
+    stripped = numeric_score(answer, reference, (), lone_percent="strip")
+
+    assert unsure[:2] == (None, "unsure")
+    assert stripped[:2] == (1.0, "ok")
+
+
+def test_tolerance_admits_rounding() -> None:
+    assert numeric_score("33.33", "100/3", ())[0] == 0.0
+    assert numeric_score("33.33", "100/3", (), tolerance=0.001)[0] == 1.0
+
+
+@given(st.text(max_size=40) | st.none(), st.text(max_size=40))
+def test_score_is_null_exactly_where_the_status_is_not_ok(answer: str | None, reference: str) -> None:
+    score, status, reason = numeric_score(answer, reference, ())
+
+    assert (score is None) == (status != "ok")
+    assert score in {None, 0.0, 1.0}
+    assert reason
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="needs the shared GSM8K test file")
+def test_every_gsm8k_solution_is_right_in_the_usual_forms() -> None:
+    forms = ["{}", "${}", "{}.", "{} dollars", "**{}**", "\\boxed{{{}}}", "\\({}\\)", "x = {}"]
+
+    for line in GSM8K.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        extracted = extract_answer(item["solution"])
+        assert extracted.source == "hashes", item["id"]
+        assert numeric_score(extracted.answer, item["answer"], ())[:2] == (1.0, "ok"), item["id"]
+        for form in forms:
+            assert numeric_score(form.format(item["answer"]), item["answer"], ())[0] == 1.0, (form, item["id"])
+            assert numeric_score(form.format("7" + item["answer"]), item["answer"], ())[0] == 0.0, (form, item["id"])
+            prose = f"First 3 + 4 = 7. The answer is {form.format(item['answer'])}."
+            assert numeric_score(extract_answer(prose).answer, item["answer"], ())[0] == 1.0, (prose, item["id"])
