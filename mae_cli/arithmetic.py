@@ -171,14 +171,14 @@ def _plain_difference(numbers: Sequence[str]) -> Expression | None:
 
 
 def _chain(numbers: Sequence[str]) -> Expression | None:
-    # Numbers first, so that the hyphen of "ninety-three" is no minus.
+    # Numbers first: the hyphen of "ninety-three" is no minus, and "What is ninety-three?" no chain.
     operands = tuple(_read_number(found) for found in re.findall(_NUMBER, numbers[0]))
     operators = re.split(_NUMBER, numbers[0])[1:-1]
     return _checked(operands, tuple(_SIGNS[operator.strip()] for operator in operators))
 
 
 def _checked(operands: tuple[int, ...], operators: tuple[Operator, ...]) -> Expression | None:
-    if len(operands) > MAX_OPERANDS:
+    if not 2 <= len(operands) <= MAX_OPERANDS:
         return None
     kinds = set(operators)
     if kinds == {"/"}:

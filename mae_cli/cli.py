@@ -64,14 +64,21 @@ def _end(summary: StageSummary, common: Common) -> None:
         print(msgspec.json.encode(summary).decode())
 
 
-def _dry(session: Session, common: Common, *inputs: Path | None) -> bool:
-    """With --dry-run: read the inputs, resolve the model, and stop there."""
+def _dry(session: Session, common: Common, *inputs: Path | None, with_model: bool = True) -> bool:
+    """With --dry-run: read the inputs, build the plugins, resolve the model, and stop there."""
+    from mae_cli.stages import check_plugins
+
     if not common.dry_run:
         return False
+    check_plugins(session.recipe)
     for path in inputs:
         if path is not None:
             session.read(path)
-    print(f"dry run: inputs and recipe are sound; policy {session.engine.policy}", file=sys.stderr)
+    policy = session.engine.policy if with_model else None
+    if not common.quiet:
+        print(f"dry run: inputs and recipe are sound{f'; policy {policy.model}' if policy else ''}", file=sys.stderr)
+    if common.json:
+        print(msgspec.json.encode({"dry_run": True, "policy": policy}).decode())
     return True
 
 
@@ -139,7 +146,9 @@ def filter_command(
     """
     from mae_cli.stages.filter import run_filter
 
-    _end(run_filter(_session(recipe, common, output), judged, output, dropped_path=dropped), common)
+    session = _session(recipe, common, output)
+    if not _dry(session, common, judged, with_model=False):
+        _end(run_filter(session, judged, output, dropped_path=dropped), common)
 
 
 @app.command()
@@ -284,6 +293,28 @@ def data_import(
     print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
 
 
+@data_app.command("pools")
+def data_pools(
+    folder: Annotated[Path, typer.Argument(help="folder of the round, e.g. runs/mine/round-002")],
+    recipe_name: Annotated[str, typer.Option("--recipe", "-c", help="recipe file or name", show_default=False)],
+    before: Annotated[Path | None, typer.Option("--before", help="folder of the round before; none in round 1")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+) -> None:
+    """Write the question and pair pools of a round, as `mae run` does."""
+    from mae_cli.config import find_recipe, load_recipe
+    from mae_cli.errors import ConfigError
+    from mae_cli.loop import Round, file_seeds, snapshot
+
+    path = find_recipe(recipe_name)
+    recipe = load_recipe(path, settings or [])
+    if recipe.self_seeds:
+        raise ConfigError(f"{path}: self_seeds needs the model; use mae run")
+    earlier = Round(before, 0) if before else None
+    for pool in (Round(folder, 0).questions, Round(folder, 0).pairs):
+        pool.unlink(missing_ok=True)
+    snapshot(recipe, Round(folder, 0), earlier, file_seeds(recipe, path))
+
+
 @data_app.command("features")
 def data_features() -> None:
     """The record schema as `datasets` features, for load_dataset("json", features=Features.from_dict(...))."""
@@ -305,8 +336,11 @@ def _top(
     pass
 
 
-class _TerminatedError(Exception):
-    """SIGTERM came; raised in the main thread so that locks and partial files are left in order."""
+class _TerminatedError(BaseException):
+    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
+
+    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
+    """
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:
@@ -338,16 +372,32 @@ def run_app(arguments: list[str]) -> int:
         return _fail("interrupted; the same command goes on from here", 130)
     except _TerminatedError:
         return _fail("terminated; the same command goes on from here", 143)
+    except SystemExit as error:
+        # The option parser turns a broken pipe into exit 1 by itself.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _broken_pipe()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _broken_pipe()
     except OSError as error:
+        if error.errno in _USERS_ERRNOS:
+            return _fail(str(error), 2)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(
                 f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
             )
         raise
     return result if isinstance(result, int) else 0
+
+
+# The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
+_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+def _broken_pipe() -> int:
+    # What is still buffered must not raise again when the interpreter flushes it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
 
 
 def _fail(message: str, code: int) -> int:

@@ -246,21 +246,39 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
     if path is not None:
         where = str(path)
         tree = _read_yaml(path)
+    origins: dict[str, str] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator:
             raise ConfigError(f"--set {setting}: expected section.key=value")
+        origins[key.strip()] = f"--set {setting}"
         _assign(tree, key.strip(), _yaml_value(text), f"--set {setting}")
     for key, value in (flags or {}).items():
         if value is not None:
-            _assign(tree, key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
-    _check_keys(tree, Recipe, where, "")
+            origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+            _assign(tree, key, value, origins[key])
+    _check_keys(tree, Recipe, where, "", origins)
     try:
-        return msgspec.convert(tree, Recipe)
+        return msgspec.convert(_spelled_out(tree, Recipe), Recipe)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         field = place.strip("`$.") or "recipe"
-        raise ConfigError(f"{where}: {field}: {message[:1].lower()}{message[1:]}") from error
+        raise ConfigError(
+            f"{origins.get(field, where)}: {field}: {message[:1].lower()}{message[1:].replace('`', '')}"
+        ) from error
+
+
+def _spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The tree without empty sections, and with null for the word "none" where a key may be null."""
+    hints = {name: hint for name, hint, _, _ in section_fields(kind)}
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        hint = hints[key]
+        if isinstance(hint, type) and issubclass(hint, Section):
+            result[key] = _spelled_out(value or {}, hint)
+        else:
+            result[key] = None if value == "none" and type(None) in get_args(hint) else value
+    return result
 
 
 def section_fields(section: type[msgspec.Struct]) -> list[tuple[str, Any, str, Any]]:
@@ -337,16 +355,19 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
     tree[leaf] = value
 
 
-def _check_keys(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
+def _check_keys(
+    tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str, origins: Mapping[str, str]
+) -> None:
     known = {name: hint for name, hint, _, _ in section_fields(kind)}
     for key, value in tree.items():
         if key not in known:
             near = did_you_mean(str(key), known)
-            raise ConfigError(f'{where}: unknown key "{prefix}{key}"; {near}')
+            place = origins.get(f"{prefix}{key}", where)
+            raise ConfigError(f'{place}: unknown key "{prefix}{key}"; {near}')
         inner = known[key]
         if isinstance(inner, type) and issubclass(inner, Section):
             if value is None:
                 continue
             if not isinstance(value, Mapping):
-                raise ConfigError(f'{where}: "{key}" is a section; found {value!r}')
-            _check_keys(value, inner, where, f"{key}.")
+                raise ConfigError(f'{origins.get(key, where)}: "{key}" is a section; found {value!r}')
+            _check_keys(value, inner, where, f"{key}.", origins)

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from mae_cli import __version__, pools, report
-from mae_cli.config import find_file
+from mae_cli.config import Recipe, find_file
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.reading import read_json, read_lines, read_problems, read_rows
 from mae_cli.records import Problem, Row, mean_score, verdicts_on
-from mae_cli.stages import Session, StageSummary
+from mae_cli.stages import Session, StageSummary, check_plugins
 from mae_cli.stages.eval import attach, load_eval, run_eval
 from mae_cli.stages.filter import run_filter
 from mae_cli.stages.finetune import run_finetune
@@ -38,10 +38,8 @@ SELF_SEED_FACTOR = 4
 class Round:
     """The files of one round; names are the contract of README "A run"."""
 
-    def __init__(self, run_dir: Path, number: int) -> None:
-        self.number = number
-        self.label = f"round-{number:03d}"
-        self.folder = run_dir / self.label
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number, self.folder, self.label = number, folder, folder.name
         self.questions = self.folder / "0_questions.jsonl"
         self.pairs = self.folder / "0_pairs.jsonl"
         self.problems = self.folder / "1_problems.jsonl"
@@ -68,18 +66,22 @@ class Run:
             ConfigError: the folder holds a run of another recipe.
             GateError: a gate failed or no row was kept, and the recipe says to stop.
         """
+        check_plugins(self.recipe)
         with Lock(self.run_dir / "run"):
             self._open()
-            base = Round(self.run_dir, 0)
+            base = self._files(0)
             accepted: Path | None = Path(self.recipe.adapter) if self.recipe.adapter else None
             self._eval(base, accepted)
             seeds = self._seeds(base)
             done = [base]
             for number in range(1, self.recipe.rounds + 1):
-                current = Round(self.run_dir, number)
+                current = self._files(number)
                 accepted = self._round(current, done[-1], seeds, accepted)
                 done.append(current)
             return self._finish(done)
+
+    def _files(self, number: int) -> Round:
+        return Round(self.run_dir / f"round-{number:03d}", number)
 
     # ---- opening
 
@@ -90,7 +92,8 @@ class Run:
         manifest = self.run_dir / "manifest.json"
         if manifest.exists():
             old = {k: v for k, v in read_json(manifest)["recipe"].items() if k not in FREE_KEYS}
-            compare_fingerprints(old, {k: v for k, v in tree.items() if k not in FREE_KEYS}, str(self.run_dir))
+            new = {k: v for k, v in tree.items() if k not in FREE_KEYS}
+            compare_fingerprints(old, new, str(self.run_dir), "give another --run-dir")
         elif self.run_dir.exists() and any(self.run_dir.glob("round-*")):
             raise ConfigError(f"{self.run_dir}: holds rounds but no manifest.json; give another --run-dir")
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,7 @@ class Run:
 
     def _round(self, current: Round, before: Round, seeds: Sequence[Problem], accepted: Path | None) -> Path | None:
         session = self.session
-        self._snapshot(current, before, seeds)
+        snapshot(self.recipe, current, before if before.number else None, seeds)
         attach(session, accepted)
         self._stage(current, lambda: run_propose(session, current.questions, current.problems))
         self._stage(
@@ -178,19 +181,6 @@ class Run:
             self._link(name, current.label)
         return current.adapter
 
-    def _snapshot(self, current: Round, before: Round, seeds: Sequence[Problem]) -> None:
-        if current.questions.exists() and current.pairs.exists():
-            return
-        if current.number == 1:
-            questions = list(seeds)
-            pairs = pools.seed_pairs(seeds) if self.recipe.seed_pairs else []
-        else:
-            rows = read_rows(before.selected) if before.selected.exists() else []
-            questions = pools.grow_questions(pools.read_questions(before.questions), rows, self.recipe.pool_limit)
-            pairs = pools.grow_pairs(pools.read_pairs(before.pairs), rows, self.recipe.pool_limit)
-        pools.write_pairs(current.pairs, pairs)
-        pools.write_questions(current.questions, questions)
-
     def _roles(self, current: Round) -> None:
         rows = read_rows(current.selected) + (read_rows(current.dropped) if current.dropped.exists() else [])
         listing = current.adapter / "train_rows.jsonl"
@@ -202,15 +192,8 @@ class Run:
     # ---- seeds
 
     def _seeds(self, base: Round) -> list[Problem]:
-        problems: list[Problem] = []
-        if self.recipe.seeds:
-            beside = self.recipe_path.parent if self.recipe_path else None
-            problems = read_problems(find_file(self.recipe.seeds, beside=beside))
-            if self.recipe.num_seeds:
-                problems = pools.draw(problems, self.recipe.num_seeds, self.recipe.seed, "seeds")
-        if self.recipe.self_seeds:
-            problems += self._self_seeds(base)
-        return problems
+        problems = file_seeds(self.recipe, self.recipe_path)
+        return problems + (self._self_seeds(base) if self.recipe.self_seeds else [])
 
     def _self_seeds(self, base: Round) -> list[Problem]:
         """MAE zero: the base model writes its own seeds; the best distinct ones by its own quality judgement stay."""
@@ -264,6 +247,29 @@ class Run:
             ]
         write_json(self.run_dir / "summary.json", result)
         return result
+
+
+def file_seeds(recipe: Recipe, recipe_path: Path | None) -> list[Problem]:
+    """The seeds of the recipe's file, or the drawn `num_seeds` of them."""
+    if not recipe.seeds:
+        return []
+    problems = read_problems(find_file(recipe.seeds, beside=recipe_path.parent if recipe_path else None))
+    return pools.draw(problems, recipe.num_seeds, recipe.seed, "seeds") if recipe.num_seeds else problems
+
+
+def snapshot(recipe: Recipe, current: Round, before: Round | None, seeds: Sequence[Problem]) -> None:
+    """Write the pools of a round, unless they stand: the seeds at first, then what the round before stored."""
+    if current.questions.exists() and current.pairs.exists():
+        return
+    if before is None:
+        questions = list(seeds)
+        pairs = pools.seed_pairs(seeds) if recipe.seed_pairs else []
+    else:
+        rows = read_rows(before.selected) if before.selected.exists() else []
+        questions = pools.grow_questions(pools.read_questions(before.questions), rows, recipe.pool_limit)
+        pairs = pools.grow_pairs(pools.read_pairs(before.pairs), rows, recipe.pool_limit)
+    pools.write_pairs(current.pairs, pairs)
+    pools.write_questions(current.questions, questions)
 
 
 def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:

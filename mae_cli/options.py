@@ -121,7 +121,11 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
             flags = {key: value for key, value in flags.items() if value not in (None, [], ())}
             if isinstance(flags.get("batch_size"), str) and flags["batch_size"].isdigit():
                 flags["batch_size"] = int(flags["batch_size"])
+            if section is None:  # `mae run RECIPE`: its recipe is an argument
+                plain["recipe"] = values["recipe_name"]
             common = Common(**plain)
+            if section is None:
+                common.recipe = values["recipe_name"]
             function(**values, recipe=_load(common, flags), common=common)
 
         keyword = inspect.Parameter.KEYWORD_ONLY

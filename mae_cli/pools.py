@@ -15,7 +15,7 @@ import msgspec
 
 from mae_cli.errors import DataError
 from mae_cli.extraction import STRICT_SOURCES
-from mae_cli.reading import problem_from, read_lines
+from mae_cli.reading import decode_object, problem_from, read_lines
 from mae_cli.records import Problem, Row, seed_from
 from mae_cli.store import write_atomically
 
@@ -33,14 +33,16 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 def _entry(problem: Problem, **more: Any) -> dict[str, Any]:
-    return {"question": problem.question, "answer": problem.reference_answer, **problem.meta, **more}
+    # The first names a reader looks for, and not the problem's own spare ones: what is read back is what was written.
+    own = {"question": problem.question, "reference_answer": problem.reference_answer}
+    return {**own, **{key: value for key, value in problem.meta.items() if key not in own}, **more}
 
 
 def read_questions(path: Path) -> list[Problem]:
     """The question pool of a snapshot; may be empty, unlike a stage's input."""
     found: dict[str, Problem] = {}
     for number, line in read_lines(path):
-        problem = problem_from(msgspec.json.decode(line), f"{path}:{number}")
+        problem = problem_from(decode_object(path, number, line), f"{path}:{number}")
         found.setdefault(problem.id, problem)
     return list(found.values())
 
@@ -53,7 +55,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     pairs = []
     for number, line in read_lines(path):
-        tree = msgspec.json.decode(line)
+        tree = decode_object(path, number, line)
         candidate, from_row = tree.pop("candidate", None), tree.pop("from_row", None)
         if not isinstance(candidate, str):
             raise DataError(f'{path}:{number}: field "candidate" is missing; expected an answer to judge')

@@ -34,7 +34,7 @@ class Task:
         speed = self.tokens / max(now - self._start, 1e-9)
         if self._bar is not None:
             bar, task = self._bar
-            bar.update(task, advance=rows, speed=f"{speed:,.0f} tokens/s" if self.tokens else "")
+            bar.update(task, total=self.total, advance=rows, speed=f"{speed:,.0f} tokens/s" if self.tokens else "")
         elif not self._quiet and now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             left = (now - self._start) / max(self.done, 1) * (self.total - self.done)

@@ -74,7 +74,10 @@ def load_prompt(name: str) -> Prompt:
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.txt")]
         raise ConfigError(f'no prompt "{name}": not a file, and {did_you_mean(name, known)}')
-    return Prompt(name, path.read_text("utf-8"))
+    try:
+        return Prompt(name, path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompt {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def quoted(text: str) -> str:

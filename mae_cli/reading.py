@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if not line.isspace():
                     yield number, line
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{path}:{number + 1}: cannot be read further: {error}") from error
 
 
+def _name(path: Path) -> str:
+    return "stdin" if path == STDIO else str(path)
+
+
 def _at(path: Path, number: int) -> str:
-    return f"{'stdin' if path == STDIO else path}:{number}"
+    return f"{_name(path)}:{number}"
 
 
 def _bad_line(path: Path, number: int, line: bytes, error: Exception) -> DataError:
@@ -121,7 +126,7 @@ def decode_row(path: Path, number: int, line: bytes) -> Row:
     except msgspec.ValidationError as error:
         if "unknown field" not in str(error):
             raise _bad_field(path, number, error) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad_line(path, number, line, error) from error
     # Foreign fields survive: they move to `extra` (of a record) and `problem.meta` (of its problem).
     tree = _ANY_DECODER.decode(line)
@@ -171,10 +176,11 @@ def read_input(path: Path, *, allow_incomplete: bool = False) -> Input:
     merged = 0
     first_kind: tuple[bool, int] | None = None
     for number, line in read_lines(path):
-        is_record = b'"schema":' in line or b'"schema" :' in line
-        tree: Any = None
-        if not is_record or first_kind is None:
-            tree = _decode_any(path, number, line)
+        # Decoding twice is spared only where a record is expected and the line looks like one.
+        is_record = first_kind is not None and first_kind[0] and b'"schema":' in line
+        tree: dict[str, Any] = {}
+        if not is_record:
+            tree = decode_object(path, number, line)
             is_record = "schema" in tree and "role" in tree
         if first_kind is None:
             first_kind = (is_record, number)
@@ -199,9 +205,9 @@ def read_input(path: Path, *, allow_incomplete: bool = False) -> Input:
             seen[problem.id] = number
             found.problems.append(problem)
     if not seen:
-        raise DataError(f"{'stdin' if path == STDIO else path}: empty, expected at least one row")
+        raise DataError(f"{_name(path)}: empty, expected at least one row")
     if merged:
-        found.notices.append(f"{path}: {merged} duplicate problems merged")
+        found.notices.append(f"{_name(path)}: {merged} duplicate problems merged")
     return found
 
 
@@ -211,7 +217,12 @@ def read_problems(path: Path) -> list[Problem]:
     return data.problems or list({row.problem.id: row.problem for row in data.rows if row.problem}.values())
 
 
-def _decode_any(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def decode_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """One line as a JSON object of any kind.
+
+    Raises:
+        DataError: torn, not JSON, or another JSON value; the message names file and line.
+    """
     try:
         tree = _ANY_DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -274,8 +285,9 @@ def _answer(value: Any, choices: list[str], meta: dict[str, Any], where: str) ->
     if isinstance(value, str):
         # GSM8K style: the worked solution first, the answer behind four hashes.
         solution, hashes, last = value.rpartition("####")
-        if hashes and solution.strip():
-            meta.setdefault("solution", value)
+        if hashes:
+            if solution.strip():
+                meta.setdefault("solution", value)
             return last.strip()
         return value.strip()
     raise DataError(f"{where}: expected text or a number, found {type(value).__name__}")

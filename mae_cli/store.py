@@ -7,6 +7,8 @@ run again after a kill at any moment gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import gzip
 import io
 import os
@@ -35,11 +37,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a whole file through a temporary one, fsynced, so that readers see the old or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        # On a full disk the half-written file would take the room that the next try needs.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,7 +77,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def compare_fingerprints(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+REMEDY = "use --overwrite (moves it aside) or another -o"
+
+
+def compare_fingerprints(old: Mapping[str, Any], new: Mapping[str, Any], where: str, remedy: str = REMEDY) -> None:
     """Refuse to mix two experiments in one file.
 
     Raises:
@@ -80,13 +91,28 @@ def compare_fingerprints(old: Mapping[str, Any], new: Mapping[str, Any], where: 
     if changed:
         listed = "; ".join(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now" for key in changed[:6])
         more = f" (+{len(changed) - 6} more)" if len(changed) > 6 else ""
-        raise ConfigError(
-            f"{where} was made with other settings: {listed}{more}; use --overwrite (moves it aside) or another -o"
-        )
+        raise ConfigError(f"{where} was made with other settings: {listed}{more}; {remedy}")
 
 
 def _plain(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _meta_of(path: Path) -> Path:
+    return beside(path, ".meta.json")
+
+
+def _free_number(path: Path) -> int:
+    number = 1
+    while any(path.parent.glob(f"{glob.escape(path.name)}.old-{number}*")):
+        number += 1
+    return number
+
+
+def _is_same_file(written: Path, source: Path) -> bool:
+    if STDIO in (written, source) or not (written.exists() and source.exists()):
+        return False
+    return source.samefile(written)
 
 
 class Lock:
@@ -118,6 +144,7 @@ class Output:
     """The one writer of a stage's file; use as a context manager.
 
     Attributes:
+        companion: a second file written with the first (the dropped rows); none but ours is ever replaced.
         known: rows of an earlier finished run of the same command, by id.
         partial: rows an interrupted run had finished, by id, in the order they were finished.
         notices: what a person should know about the recovery.
@@ -130,9 +157,11 @@ class Output:
         stage: str,
         fingerprint: Mapping[str, Any],
         inputs: Sequence[Path] = (),
+        companion: Path | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path = path
+        self.companion = companion
         self.stage = stage
         self.fingerprint = _plain(fingerprint)
         self.overwrite = overwrite
@@ -143,8 +172,11 @@ class Output:
         self._file: BinaryIO | None = None
         self._lock: Lock | None = None
         for source in inputs:
-            if path != STDIO and source != STDIO and source.exists() and path.exists() and source.samefile(path):
-                raise ConfigError(f"{path}: input and output are the same file; give another -o")
+            for written, flag in ((path, "-o"), (companion, "--dropped")):
+                if written is not None and _is_same_file(written, source):
+                    raise ConfigError(f"{written}: input and output are the same file; give another {flag}")
+        if companion is not None and companion == path:
+            raise ConfigError(f"{path}: both outputs are the same file; give another -o or --dropped")
 
     @property
     def is_stream(self) -> bool:
@@ -174,7 +206,7 @@ class Output:
 
     @property
     def _meta_path(self) -> Path:
-        return beside(self.path, ".meta.json")
+        return _meta_of(self.path)
 
     @property
     def _partial_path(self) -> Path:
@@ -188,11 +220,17 @@ class Output:
             if meta.get("stage") != self.stage:
                 raise ConfigError(f"{self.path}: made by {meta.get('stage')}, not {self.stage}; give another -o")
             compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
-            self.was_complete = bool(meta.get("complete"))
-        elif self.path.exists():
-            raise ConfigError(f"{self.path}: exists and has no meta file; use --overwrite (moves it aside)")
+            self.was_complete = bool(meta.get("complete")) and self.path.exists()
+        else:
+            # Without a meta nobody knows the settings of what stands there, an interrupted run's rows included.
+            for found in (self.path, self._partial_path, self.companion):
+                if found is not None and found.exists():
+                    raise ConfigError(f"{found}: exists and has no meta file; use --overwrite (moves it aside)")
         if self.path.exists():
             self.known = {row.id: row for row in iterate_rows(self.path)}
+        if self.was_complete:
+            # Killed between the completion marker and this.
+            self._partial_path.unlink(missing_ok=True)
         if self._partial_path.exists():
             self.partial = {row.id: row for row in self._read_partial()}
             self.notices.append(f"resuming {self.path}: {len(self.partial)} rows were finished")
@@ -206,14 +244,21 @@ class Output:
             yield decode_row(self._partial_path, number, line)
 
     def _move_aside(self) -> None:
-        number = 1
-        while beside(self.path, f".old-{number}").exists():
-            number += 1
+        number = _free_number(self.path)
+        old = beside(self.path, f".old-{number}")
         if self.path.exists():
-            os.replace(self.path, beside(self.path, f".old-{number}"))
-            self.notices.append(f"{self.path}: the old file is now {beside(self.path, f'.old-{number}').name}")
-        for leftover in (self._meta_path, self._partial_path):
-            leftover.unlink(missing_ok=True)
+            self.notices.append(f"{self.path}: the old file is now {old.name}")
+        moves = [(self._partial_path, beside(old, ".partial")), (self.path, old), (self._meta_path, _meta_of(old))]
+        if self.companion is not None:
+            moves.insert(0, (self.companion, beside(self.companion, f".old-{number}")))
+        # The meta goes last: killed in between, what is left is still known for what it is.
+        for source, target in moves:
+            if source.exists():
+                os.replace(source, target)
+
+    def is_current(self, rows: Sequence[Row]) -> bool:
+        """Whether the finished file holds exactly these rows already, so that there is nothing to write."""
+        return self.was_complete and list(self.known.values()) == list(rows)
 
     def begin(self, keep: Iterable[str]) -> None:
         """Start writing: mark the output incomplete and keep only these rows of an interrupted run.
@@ -243,7 +288,10 @@ class Output:
         if dropped is not None and dropped_path is not None:
             write_atomically(dropped_path, _canonical(dropped_path, dropped))
         if self.is_stream:
-            sys.stdout.buffer.write(encode_rows(rows))
+            # Unbuffered (PYTHONUNBUFFERED, python -u) this is the bare file, and one write to a pipe may be short.
+            data = memoryview(encode_rows(rows))
+            while data:
+                data = data[sys.stdout.buffer.write(data) or 0 :]
             sys.stdout.buffer.flush()
             return
         if self._file is not None:
@@ -278,7 +326,7 @@ class FolderOutput:
         self.fingerprint = _plain(fingerprint)
         self.work_dir = beside(path, ".partial")
         self.is_done = False
-        self._meta_path = beside(path, ".meta.json")
+        self._meta_path = _meta_of(path)
         self._lock = Lock(path)
 
     def __enter__(self) -> Self:
@@ -299,6 +347,7 @@ class FolderOutput:
         if not self._meta_path.exists():
             if self.path.exists():
                 raise ConfigError(f"{self.path}: exists and has no meta file; use --overwrite (moves it aside)")
+            shutil.rmtree(self.work_dir, ignore_errors=True)
             self._write_meta(complete=False)
             return
         meta = read_json(self._meta_path)
@@ -309,13 +358,12 @@ class FolderOutput:
             self.is_done = True
 
     def _move_aside(self) -> None:
-        number = 1
-        while beside(self.path, f".old-{number}").exists():
-            number += 1
-        if self.path.exists():
-            os.replace(self.path, beside(self.path, f".old-{number}"))
-        self._meta_path.unlink(missing_ok=True)
+        # Checkpoints of other settings must never meet the new ones, wherever this is killed.
         shutil.rmtree(self.work_dir, ignore_errors=True)
+        old = beside(self.path, f".old-{_free_number(self.path)}")
+        for source, target in ((self.path, old), (self._meta_path, _meta_of(old))):
+            if source.exists():
+                os.replace(source, target)
 
     def finish(self, made: Path) -> None:
         """Move the finished folder into place, then mark it complete."""

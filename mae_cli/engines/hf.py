@@ -29,7 +29,7 @@ from mae_cli.engines.hf_model import (
     resolve_device,
     resolve_dtype,
 )
-from mae_cli.errors import EngineError
+from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models import adapter_digest, local_model, model_digest
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
 
@@ -66,10 +66,10 @@ class HfEngine:
             model=model_digest(self.folder), revision=recipe.revision, adapter=None, template=self.chat.digest
         )
         self._base = self.model
-        self._tags = recipe.think_tags
-        self._hidden = chats.hidden_token_ids(self.tokenizer, self._tags)
-        self._end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
-        self._pad_id = pad_token_id(self.model, self.tokenizer, self._end_ids)
+        self._think_tags = recipe.think_tags
+        self._hidden = chats.hidden_token_ids(self.tokenizer, self._think_tags)
+        self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
+        self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
         self._context = context_length(self.model)
         self._prompts: dict[tuple[Message, ...], Prompt] = {}
         if recipe.adapter:
@@ -103,7 +103,7 @@ class HfEngine:
             try:
                 text = self.chat.text(messages)
                 ids = chats.encode(self.tokenizer, text)
-                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._tags))
+                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._think_tags))
             except EngineError as error:
                 self._prompts[messages] = Prompt([], False, str(error))
         return self._prompts[messages]
@@ -173,11 +173,14 @@ class HfEngine:
         prompts = [self.prompt(messages).ids for messages in places]
         try:
             decoded = decode_batch(
-                self.model, prompts, asks, sampling, end_ids=self._end_ids, pad_id=self._pad_id, hits_stop=stop
+                self.model, prompts, asks, sampling, end_ids=self.end_ids, pad_id=self._pad_id, hits_stop=stop
             )
-        except torch.cuda.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError as error:
             if len(requests) == 1:
-                raise
+                raise TemporaryError(
+                    f"out of GPU memory with a single row ({len(prompts[0])} prompt tokens): free the GPU or lower "
+                    f"max_new_tokens; what is done is kept"
+                ) from error
         else:
             self.batch_sizes_used.append(len(requests))
             return decoded
@@ -211,7 +214,7 @@ class HfEngine:
         cuts = [raw.find(stop) for stop in self._stop_strings(sampling) if stop in raw]
         if cuts:
             raw = raw[: min(cuts)]
-        parts = chats.split_reasoning(raw, self._tags, prompt.opens_think)
+        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
         whole = decoded.stopped and parts.closed
         return Completion(
             raw=raw,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError
@@ -78,7 +79,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
             local_files_only=True,
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {_one_line(error)}") from error
     return model.to(device).eval()
 
@@ -125,7 +126,7 @@ def attach_adapter(model: Any, folder: Path) -> Any:
     try:
         json.loads((folder / "adapter_config.json").read_text("utf-8"))
         peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         _strip_adapter(model)
         raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
     # PEFT only warns when names do not match, and the model would go on as if it had no adapter.

@@ -17,6 +17,7 @@ from mae_cli import registry
 from mae_cli.config import Recipe
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.progress import Progress
+from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
 from mae_cli.records import Policy, Row, complete_row, request_of
 from mae_cli.store import Output
@@ -104,14 +105,20 @@ class Session:
             self.progress.say(notice)
         return data
 
-    def output(self, stage: str, path: Path, options: Mapping[str, Any], *inputs: Path) -> Output:
+    def output(
+        self, stage: str, path: Path, options: Mapping[str, Any], *inputs: Path, companion: Path | None = None
+    ) -> Output:
         """The stage's output; the fingerprint is what decides content: policy, seed, round and options."""
         fingerprint = {"seed": self.recipe.seed, "round": self.round_number, **options}
-        return Output(path, stage=stage, fingerprint=fingerprint, inputs=inputs, overwrite=self.overwrite)
+        return Output(
+            path, stage=stage, fingerprint=fingerprint, inputs=inputs, companion=companion, overwrite=self.overwrite
+        )
 
     def policy_fingerprint(self, policy: Policy) -> dict[str, Any]:
         """The policy's digests, and the engine where it is not the real one."""
-        engine = {} if self.recipe.engine == "hf" else {"engine": self.recipe.engine}
+        # Its options that change a text are in the policy; a delay or a file's place change none.
+        name = self.recipe.engine.partition(":")[0]
+        engine = {} if name == "hf" else {"engine": name}
         return {"policy": msgspec.to_builtins(policy), "deterministic": self.engine.deterministic, **engine}
 
 
@@ -162,6 +169,7 @@ def generate(
 
     Raises:
         ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
+        DataError: the input holds rows of this very stage already.
     """
     start = time.monotonic()
     _check_plan(output, planned, passed)
@@ -209,16 +217,54 @@ def _segments(session: Session, rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _check_plan(output: Output, planned: Sequence[Row], passed: Sequence[Row]) -> None:
-    known = {row.id for row in planned}
+    known = {row.id: row for row in planned}
     if len(known) != len(planned):
         raise DataError("two planned rows have one id; are two input rows equal?")
-    allowed = known | {row.id for row in passed}
-    lost = [identity for identity in (*output.known, *output.partial) if identity not in allowed]
+    given = {row.id for row in passed}
+    again = known.keys() & given
+    if again:
+        raise DataError(
+            f"{len(again)} input rows are what {output.stage} would make from the others; "
+            f"give it the file of the stage before"
+        )
+    lost = [
+        row.id
+        for row in (*output.known.values(), *output.partial.values())
+        if row.id not in given and not _is_planned(row, known)
+    ]
     if lost:
         raise ConfigError(
             f"{output.path}: {len(lost)} of its rows (first {lost[0]}) come from input rows that were removed or "
             f"changed; use --overwrite (moves it aside) or another -o"
         )
+
+
+def _is_planned(made: Row, planned: Mapping[str, Row]) -> bool:
+    """Whether a row of an earlier run is one of the planned, about the same problem with the same reference answer."""
+    plan = planned.get(made.id)
+    return plan is not None and (plan.problem is None or plan.problem == made.problem)
+
+
+def check_plugins(recipe: Recipe) -> None:
+    """Build every plugin and prompt that a recipe names, so that a wrong option shows before the first stage.
+
+    Raises:
+        ConfigError: an unknown plugin, option or prompt.
+        MissingDependencyError: a plugin needs a package that is not installed.
+    """
+    kinds = {"proposer": "proposers", "verifier": "verifiers", "judge": "judges", "objective": "objectives"}
+    for section in (recipe.propose, recipe.solve, recipe.judge, recipe.filter, recipe.finetune, recipe.eval):
+        for name in section.__struct_fields__:
+            value = getattr(section, name)
+            if name.startswith("prompt"):
+                load_prompt(value)
+            elif name.endswith("_reward"):
+                registry.build("rewards", value)
+            elif name == "filters":
+                for spec in value:
+                    registry.build("filters", spec)
+            elif name in kinds and value is not None:
+                registry.build(kinds[name], value)
 
 
 def limit_rows(session: Session, rows: list[Any]) -> list[Any]:

@@ -81,7 +81,7 @@ def run_eval(
             attach(session, folders[row.policy.adapter])
 
         made = generate(session, output, planned, finish=finish, prepare=prepare)
-        if made.made or not output.was_complete:
+        if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
     summary.details = summarise(made.rows, labels, section.confidence)

@@ -39,19 +39,23 @@ def run_filter(
         raise ConfigError(
             f"{input_path}: plain problems cannot be filtered; expected records of propose, solve or judge"
         )
-    options = {"filters": [registry.resolved("filters", spec) for spec in specs], "limit": session.limit}
+    options = {"filters": [registry.resolved("filters", spec) for spec in specs]}
     dropped_to = dropped_path or dropped_path_for(output_path)
-    with session.output("filter", output_path, options, input_path) as output:
+    with session.output("filter", output_path, options, input_path, companion=dropped_to) as output:
         for notice in output.notices:
             session.progress.say(notice)
         funnel = select_rows(rows, built)
         selected = [row for row in rows if row.kept is not False or row.stored]
         dropped = [row for row in rows if row.kept is False and not row.stored]
-        current = {row.id for row in selected} | {row.id for row in dropped}
-        is_same = output.was_complete and set(output.known) == {row.id for row in selected}
+        given = {row.id for row in data.rows}
+        lost = [identity for identity in output.known if identity not in given]
+        if lost:
+            raise ConfigError(
+                f"{output_path}: {len(lost)} of its rows (first {lost[0]}) are not in the input any more; "
+                f"use --overwrite (moves it aside) or another -o"
+            )
+        is_same = output.is_current(selected) and (dropped_to.exists() or not dropped)
         if not is_same:
-            if any(identity not in current for identity in output.known):
-                raise ConfigError(f"{output_path}: its input rows were removed or changed; use --overwrite")
             output.begin([])
             for start in range(0, len(selected), ROWS_PER_APPEND):
                 output.append(selected[start : start + ROWS_PER_APPEND])

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mae_cli import registry
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.records import Row, digest
 from mae_cli.stages import Session, StageSummary, limit_rows
 from mae_cli.store import FolderOutput
+
+if TYPE_CHECKING:
+    from mae_cli.training.logs import StepNote, TrainReport
 
 
 def run_finetune(
@@ -45,6 +50,8 @@ def run_finetune(
         "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
         "objective": registry.resolved("objectives", section.objective),
         "rows": digest([row.id for row in rows]),
+        # An id never depends on what was generated, so what is trained on is told apart by its text.
+        "texts": digest([row.raw for row in rows]),
         "rewards": digest([row.reward for row in rows]),
         "seed": session.recipe.seed,
     }
@@ -59,15 +66,21 @@ def run_finetune(
         report = _train(session, output, rows, objective, start_adapter)
     summary.seconds = round(time.monotonic() - start, 3)
     summary.written = report.rows
-    summary.tokens = report.tokens
-    summary.tokens_per_second = round(report.tokens / max(summary.seconds, 1e-9), 1)
-    summary.details = report.details
-    summary.details["left_out"] = left_out
+    summary.tokens = report.trained_tokens
+    summary.tokens_per_second = round(report.trained_tokens / max(report.seconds, 1e-9), 1)
+    summary.details = {
+        "steps": report.steps,
+        "resumed_from": report.resumed_from,
+        "first_loss": report.first_loss,
+        "last_loss": report.last_loss,
+        "left_out": left_out,
+        "data": msgspec.to_builtins(report.data),
+    }
     return summary
 
 
 # What changes speed or what is shown, not the adapter.
-_FREE_KEYS = {"show_batch", "save_every", "objective"}
+_FREE_KEYS = {"show_batch", "save_every", "objective", "micro_batch_tokens", "gradient_checkpointing"}
 
 
 def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
@@ -92,27 +105,34 @@ def trainable(rows: list[Row], purposes: list[str], objective: registry.Objectiv
 
 def _train(
     session: Session, output: FolderOutput, rows: list[Row], objective: registry.Objective, start_adapter: Path | None
-) -> Any:
+) -> TrainReport:
     from mae_cli.training.trainer import train
 
     engine: Any = session.engine
     engine.attach(None)
     engine.release_caches()
     made = output.work_dir / "adapter"
-    with session.progress.task("finetune", len(rows) * session.recipe.finetune.epochs) as task:
+    with session.progress.task("finetune", 0) as task:
+
+        def on_step(note: StepNote, steps: int) -> None:
+            task.total = steps
+            task.advance(1, note.tokens)
+
         report = train(
             engine.model,
-            engine.tokenizer,
+            engine.chat,
             rows,
             session.recipe.finetune,
             objective,
             seed=session.recipe.seed,
+            end_ids=frozenset(engine.end_ids),
+            base_name=session.recipe.model,
             output_dir=made,
             start_adapter=start_adapter,
             checkpoint_dir=output.work_dir / "checkpoints",
-            base_name=session.recipe.model,
-            progress=task.advance,
-            say=session.progress.say,
+            identity={"policy": msgspec.to_builtins(engine.policy)},
+            on_step=on_step,
+            on_text=session.progress.say,
         )
     output.finish(made)
     engine.release_caches()

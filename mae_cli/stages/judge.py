@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mae_cli import pools, registry
-from mae_cli.errors import GateError
+from mae_cli.errors import ConfigError, GateError
 from mae_cli.metrics import mean_and_spread
 from mae_cli.prompting import fence_nonce
 from mae_cli.records import Message, Problem, Purpose, Row, Term, Verdict, new_row, seed_from, verdicts_on
@@ -68,6 +68,8 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
     """
     section = session.recipe.judge
     data = session.read(input_path)
+    if data.problems:
+        raise ConfigError(f"{input_path}: plain problems cannot be judged; expected records of propose or solve")
     plugins = _Plugins(session)
     for row in data.rows:
         _check(row, plugins)
@@ -88,7 +90,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
 
         made = generate(session, output, planned, passed=data.rows, finish=finish, limited=limited)
         rows = assemble(data.rows, made.rows, plugins, session, drawn)
-        if made.made or not output.was_complete:
+        if not output.is_current(rows):
             output.finish(rows)
         summary = made.summary("judge", output_path, read=len(data.rows), written=len(rows))
         summary.details = _details(rows, made.rows)

@@ -54,7 +54,7 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
             session.progress.say(notice)
         limited = planned[: session.limit] if session.limit is not None else None
         made = generate(session, output, planned, finish=finish, limited=limited)
-        if made.made or not output.was_complete:
+        if not output.is_current(made.rows):
             output.finish(made.rows)
         summary = made.summary("propose", output_path, read=len(pool), written=len(made.rows))
         summary.details = {**rollout_details(made.rows), **_problem_details(made.rows)}

@@ -51,7 +51,7 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
             session.progress.say(notice)
         made = generate(session, output, everything, passed=data.rows, finish=read_solution, limited=limited)
         rows = [*data.rows, *made.rows]
-        if made.made or not output.was_complete:
+        if not output.is_current(rows):
             output.finish(rows)
         summary = made.summary("solve", output_path, read=len(data.rows) + len(data.problems), written=len(rows))
         summary.details = rollout_details(made.rows)

@@ -1,0 +1,91 @@
+"""The `replay` engine: answers from the rows of an earlier file, so a run or a bug report works without its model.
+
+`--engine replay:FILE` looks a request up by row id; when the id is new (another prompt version or seed), by equal
+messages, in the order of the recorded samples. A request nobody has answered gets status "error".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mae_cli.config import Recipe
+from mae_cli.errors import ConfigError
+from mae_cli.reading import read_rows
+from mae_cli.records import Completion, Message, Policy, Request, Row, Sampling
+
+
+class ReplayEngine:
+    """Answers from recorded rows; see the module."""
+
+    deterministic = True
+
+    def __init__(self, path: Path, rows: Sequence[Row]) -> None:
+        self._path = path
+        self._by_id = {row.id: row for row in rows}
+        self._by_messages: dict[tuple[Message, ...], list[Row]] = {}
+        for row in sorted(rows, key=lambda row: row.sample_index):
+            self._by_messages.setdefault(tuple(row.messages), []).append(row)
+        self._used: set[str] = set()
+        self.batch_sizes_used: list[int] = []
+        # The recorded policy, because ids depend on it: the same command then plans the same ids.
+        self.policy: Policy = rows[0].policy
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Segments of `batch_size` in input order."""
+        return [
+            list(range(start, min(start + batch_size, len(requests)))) for start in range(0, len(requests), batch_size)
+        ]
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer one segment, order kept."""
+        self.batch_sizes_used.append(len(requests))
+        # Ids first, for the whole segment, so that no request takes an answer that belongs to another.
+        self._used.update(request.id for request in requests if request.id in self._by_id)
+        return [self._answer(request) for request in requests]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _answer(self, request: Request) -> Completion:
+        row = self._by_id.get(request.id) or self._next_unused(request.messages)
+        if row is None:
+            reason = f"no recorded answer in {self._path.name}: neither this row id nor these messages are left there"
+            return Completion(status="error", error=reason, finish_reason="error")
+        return Completion(
+            raw=row.raw,
+            reasoning=row.reasoning,
+            completion=row.completion,
+            prompt_token_ids=row.prompt_token_ids,
+            completion_token_ids=row.completion_token_ids,
+            # Unparsed is what the stage found out from the text; it will find it out again.
+            status="ok" if row.status == "unparsed" else row.status,
+            error=row.error,
+            finish_reason=row.finish_reason,
+            usage=row.usage,
+        )
+
+    def _next_unused(self, messages: tuple[Message, ...]) -> Row | None:
+        for row in self._by_messages.get(messages, ()):
+            if row.id not in self._used:
+                self._used.add(row.id)
+                return row
+        return None
+
+
+def open_engine(recipe: Recipe, argument: str) -> ReplayEngine:
+    """Read the recorded rows.
+
+    Raises:
+        ConfigError: no file is named, or it holds no rows.
+        DataError: the file holds something else than records.
+    """
+    if not argument:
+        raise ConfigError("engine replay: name the file to answer from, replay:FILE")
+    path = Path(argument)
+    if not path.is_file():
+        raise ConfigError(f"engine replay: {path}: no such file")
+    rows = [row for row in read_rows(path) if row.finish_reason is not None]
+    if not rows:
+        raise ConfigError(f"engine replay: {path} holds no answered row")
+    return ReplayEngine(path, rows)

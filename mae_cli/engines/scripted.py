@@ -1,0 +1,154 @@
+"""The `scripted` engine: answers by rule, needs no weights. Tests, demos of a recipe, bug reports.
+
+Copy this file to write a new engine: an object with `policy`, `deterministic`, `plan`, `generate` and `close`
+(the Protocol in registry.py), an `open_engine(recipe, argument)`, and one line in registry.ENGINES.
+
+Every answer is a function of the request's seed and messages. The role is read off the tags the prompt asks for.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from mae_cli.arithmetic import Expression, read_question
+from mae_cli.config import Recipe
+from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+# Half of the duplicates must meet another, so few sums serve them all.
+DUPLICATES = ("What is 2 + 2?", "What is 7 + 5?")
+FENCE = re.compile(r"^=====.*=====$", re.MULTILINE)
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What follows the colon in `scripted:accuracy=0.7,delay=0.01`."""
+
+    accuracy: Share = 0.7
+    """Chance that the solver's answer is right."""
+    malformed: Share = 0.05
+    """Chance that a reply lacks the tags it was asked for."""
+    truncated: Share = 0.05
+    """Chance that the solver runs into the token limit."""
+    duplicate: Share = 0.1
+    """Chance that a proposal is one of two that come up again and again."""
+    delay: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Seconds per segment, so that a test can kill the process in the middle."""
+
+
+class ScriptedEngine:
+    """Answers by rule; see the module."""
+
+    deterministic = True
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.batch_sizes_used: list[int] = []
+        # The delay changes no text, so it is no part of what names the policy.
+        told = [f"{name}={value:g}" for name, value in msgspec.structs.asdict(options).items() if name != "delay"]
+        self.policy = Policy(model="scripted:" + ",".join(told))
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Segments of `batch_size` in input order."""
+        return [
+            list(range(start, min(start + batch_size, len(requests)))) for start in range(0, len(requests), batch_size)
+        ]
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer one segment, order kept."""
+        self.batch_sizes_used.append(len(requests))
+        if self.options.delay:
+            time.sleep(self.options.delay)
+        return [self._answer(request, sampling) for request in requests]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _answer(self, request: Request, sampling: Sampling) -> Completion:
+        prompt = "\n".join(message.content for message in request.messages)
+        # Greedy samples of one prompt are equal, as they are for a model.
+        rng = random.Random(seed_from(request.seed if sampling.temperature > 0 else 0, request.messages))
+        cut = False
+        if "<score>" in prompt:
+            text = self._judge(rng, prompt)
+        elif "<question>" in prompt:
+            text = self._propose(rng)
+        else:
+            text, cut = self._solve(rng, prompt)
+        words = text.split()
+        if len(words) > sampling.max_new_tokens:
+            text, cut = " ".join(words[: sampling.max_new_tokens]), True
+        return Completion(
+            raw=text,
+            completion=text,
+            status="truncated" if cut else "ok",
+            finish_reason="length" if cut else "stop",
+            usage=Usage(len(prompt.split()), len(text.split())),
+        )
+
+    def _propose(self, rng: random.Random) -> str:
+        question = f"What is {rng.randint(1, 99)} + {rng.randint(1, 99)}?"
+        if rng.random() < self.options.duplicate:
+            question = rng.choice(DUPLICATES)
+        if rng.random() < self.options.malformed:
+            return f"Here is a task: {question}"
+        return f"<question>{question}</question>"
+
+    def _solve(self, rng: random.Random, prompt: str) -> tuple[str, bool]:
+        expression = _find_expression(prompt)
+        value = expression.value if expression else 0
+        if rng.random() >= self.options.accuracy:
+            value += rng.choice((-10, -1, 1, 10))
+        if rng.random() < self.options.truncated:
+            return f"Step by step, the numbers give {value}, and then", True
+        if rng.random() < self.options.malformed:
+            return "I would rather not say.", False
+        return f"Step by step, the numbers give {value}. <answer>{value}</answer>", False
+
+    def _judge(self, rng: random.Random, prompt: str) -> str:
+        if rng.random() < self.options.malformed:
+            return "It looks good to me."
+        # The shipped judge prompts fence the question first and the answer after it.
+        parts = FENCE.split(prompt)
+        expression = _find_expression(parts[1] if len(parts) > 1 else prompt)
+        is_sound = expression is not None
+        if expression is not None and len(parts) > 3:
+            is_sound = re.search(rf"(?<![\d.-]){expression.value}(?!\d)", parts[2]) is not None
+        score = rng.choice((8, 9, 10)) if is_sound else rng.choice((1, 2, 3))
+        return f"<think>I worked it out myself.</think><score>{score}</score>"
+
+
+def _find_expression(prompt: str) -> Expression | None:
+    """The last line of a prompt that is a readable sum; the question comes after the instructions."""
+    for line in reversed(prompt.splitlines()):
+        expression = read_question(line.strip().removeprefix("Task:").strip())
+        if expression is not None:
+            return expression
+    return None
+
+
+def open_engine(recipe: Recipe, argument: str) -> ScriptedEngine:
+    """The engine with the options after the colon.
+
+    Raises:
+        ConfigError: an unknown option or a value out of range.
+    """
+    values: dict[str, str] = {}
+    for setting in filter(None, argument.split(",")):
+        name, separator, value = setting.partition("=")
+        if not separator or name not in Options.__struct_fields__:
+            known = did_you_mean(name, Options.__struct_fields__)
+            raise ConfigError(f'engine scripted: "{setting}": expected option=value; {known}')
+        values[name] = value
+    try:
+        return ScriptedEngine(msgspec.convert(values, Options, strict=False))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"engine scripted: {error}") from error

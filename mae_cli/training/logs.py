@@ -1,0 +1,186 @@
+"""What a training leaves to read: `train_log.jsonl`, `train_rows.jsonl`, and the report for its stage.
+
+No times, hosts or paths, so that a rerun or a resumed training writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mae_cli.errors import DataError
+from mae_cli.store import write_atomically
+from mae_cli.training.batches import Example, Examples
+
+LOG = "train_log.jsonl"
+ROWS = "train_rows.jsonl"
+
+
+class RoleNote(msgspec.Struct, frozen=True):
+    """One role's rows in a training or a step; means and population spreads, null without rewards."""
+
+    role: str
+    rows: int
+    tokens: int
+    reward_mean: float | None
+    reward_spread: float | None
+    advantage_mean: float
+    advantage_spread: float
+
+
+class DataNote(msgspec.Struct, frozen=True):
+    """First line of the log: what is trained and what is not."""
+
+    step: int
+    steps: int
+    rows: int
+    trained_tokens: int
+    trained_share: float
+    """Trained tokens divided by all tokens of the trained rows."""
+    retokenised: int
+    """Rows whose engine gave no token ids, so that their text was tokenised again."""
+    dropped: dict[str, int]
+    skipped: list[str]
+    """Roles whose rewards hardly differ; their rows count under dropped.no_spread."""
+    roles: list[RoleNote]
+
+
+class StepNote(msgspec.Struct, frozen=True):
+    """One optimizer step; loss and metrics are means per trained token, before the update."""
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    """L2, before clipping."""
+    rows: int
+    tokens: int
+    roles: list[RoleNote]
+    metrics: dict[str, float]
+
+
+class TrainedRow(msgspec.Struct, frozen=True):
+    """One line of train_rows.jsonl, in the order rows were first trained."""
+
+    id: str
+    role: str
+    reward: float | None
+    advantage: float
+    tokens: int
+    passes: int
+    """How often the row was part of an optimizer step."""
+
+
+class TrainReport(msgspec.Struct, frozen=True):
+    """What the stage tells its user."""
+
+    steps: int
+    resumed_from: int
+    """The step a checkpoint was taken up at; 0 is a start from scratch."""
+    rows: int
+    trained_tokens: int
+    """Summed over all steps of this training, those before a resume included."""
+    seconds: float
+    """Of this process; not written to any file."""
+    first_loss: float | None
+    last_loss: float | None
+    data: DataNote
+    micro_batch_tokens: int
+    """As asked for, or what memory allowed."""
+
+
+def role_notes(examples: Sequence[Example], advantages: Sequence[float]) -> list[RoleNote]:
+    """Per role, in the order of the names: rows, tokens, rewards and advantages."""
+    notes = []
+    for role in sorted({example.role for example in examples}):
+        chosen = [index for index, example in enumerate(examples) if example.role == role]
+        rewards = [reward for index in chosen if (reward := examples[index].reward) is not None]
+        values = [advantages[index] for index in chosen]
+        notes.append(
+            RoleNote(
+                role=role,
+                rows=len(chosen),
+                tokens=sum(len(examples[index].completion) for index in chosen),
+                reward_mean=_mean(rewards) if rewards else None,
+                reward_spread=_spread(rewards) if rewards else None,
+                advantage_mean=_mean(values),
+                advantage_spread=_spread(values),
+            )
+        )
+    return notes
+
+
+def data_note(
+    found: Examples, trained: Sequence[Example], notes: list[RoleNote], *, steps: int, skipped: Sequence[str]
+) -> DataNote:
+    """The first line of the log; `notes` cover all readable rows, also those of skipped roles."""
+    tokens = sum(len(example.completion) for example in trained)
+    dropped = dict(found.dropped)
+    if len(trained) < len(found.examples):
+        dropped["no_spread"] = len(found.examples) - len(trained)
+    return DataNote(
+        step=0,
+        steps=steps,
+        rows=len(trained),
+        trained_tokens=tokens,
+        trained_share=tokens / max(1, sum(example.length for example in trained)),
+        retokenised=found.retokenised,
+        dropped=dropped,
+        skipped=list(skipped),
+        roles=notes,
+    )
+
+
+def require_rows(found: Examples) -> None:
+    """Refuse a training that would learn nothing and look fine.
+
+    Raises:
+        DataError: no row has a trained token; the message says why.
+    """
+    if not found.examples:
+        reasons = ", ".join(f"{number} {name}" for name, number in found.dropped.items()) or "the input has no rows"
+        raise DataError(f"nothing to train: no row with a trained token ({reasons})")
+
+
+def trained_rows(
+    examples: Sequence[Example], advantages: Sequence[float], steps: Iterable[Sequence[int]]
+) -> list[TrainedRow]:
+    """The rows of these steps, each once."""
+    passes: dict[int, int] = {}
+    for indices in steps:
+        for index in indices:
+            passes[index] = passes.get(index, 0) + 1
+    return [
+        TrainedRow(
+            id=examples[index].id,
+            role=examples[index].role,
+            reward=examples[index].reward,
+            advantage=advantages[index],
+            tokens=len(examples[index].completion),
+            passes=number,
+        )
+        for index, number in passes.items()
+    ]
+
+
+def line(note: msgspec.Struct) -> str:
+    """One line of JSON; a value that is not finite becomes null."""
+    return msgspec.json.encode(note).decode()
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A whole file of lines, atomically."""
+    write_atomically(path, "".join(f"{text}\n" for text in lines).encode())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _spread(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

@@ -1,0 +1,230 @@
+"""Training as one call: rows in, a LoRA adapter folder out, the base model untouched.
+
+An optimizer step sees `batch_size` rows, its loss is the objective's sum over their trained tokens divided by the
+number of those tokens, and cutting it into micro-batches changes nothing but memory. Everything is a function of rows,
+settings, seed and starting adapter, so a training killed and taken up from its checkpoint writes the same bytes (on
+one CPU). Not here: which rows are picked (the stage), what they are worth (the objective).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.config import FinetuneSection
+from mae_cli.errors import CollapseError, GateError
+from mae_cli.records import Row, digest
+from mae_cli.registry import Advantages, Objective, Rewarded
+from mae_cli.training.adapters import (
+    WEIGHTS,
+    attached,
+    lora_settings,
+    save_adapter,
+    save_tokenizer,
+    write_card,
+)
+from mae_cli.training.batches import Example, Renderer, marked, num_steps, read_examples
+from mae_cli.training.logs import (
+    LOG,
+    ROWS,
+    StepNote,
+    TrainReport,
+    data_note,
+    line,
+    require_rows,
+    role_notes,
+    trained_rows,
+    write_lines,
+)
+from mae_cli.training.loop import Job, Loop
+
+# They change speed, memory or output on the screen, and no result beyond float noise.
+_NOT_IN_FINGERPRINT = ("save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing")
+
+
+def train(
+    model: Any,
+    chat: Renderer,
+    rows: Sequence[Row],
+    section: FinetuneSection,
+    objective: Objective,
+    *,
+    seed: int,
+    end_ids: frozenset[int],
+    base_name: str,
+    output_dir: Path,
+    start_adapter: Path | None = None,
+    checkpoint_dir: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    on_step: Callable[[StepNote, int], None] | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> TrainReport:
+    """Train a LoRA adapter on the rows and write its folder; the model comes back as it was.
+
+    Args:
+        model: the plain base (no adapter attached), on its device and in its dtype.
+        chat: its tokenizer and template.
+        rows: the rows to train, already picked.
+        section: the recipe's `finetune`.
+        objective: built from `section.objective`.
+        seed: of the run; LoRA initialisation, order and dropout derive from it.
+        end_ids: ids that end a completion.
+        base_name: what adapter_config.json and the card call the base.
+        output_dir: a temporary folder; the caller renames it.
+        start_adapter: an adapter to continue, with a fresh optimizer; none starts a new one.
+        checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
+        identity: more of what determines the result (digests of model and template), for the fingerprint.
+        on_step: called after each step with its note and the number of steps.
+        on_text: called with each text for people: notices and the examples of `show_batch`.
+
+    Raises:
+        DataError: no row with a trained token.
+        GateError: every row belongs to a role whose rewards hardly differ.
+        ConfigError: the checkpoint belongs to other settings, or target_modules fits no module.
+        EngineError: start_adapter does not fit, or a single row does not fit into memory.
+        CollapseError: loss or gradient is no longer finite; the adapter from before that step is in output_dir.
+    """
+    begin = time.monotonic()
+    say = on_text or _silent
+    origin = {"seed": seed, "dtype": str(model.dtype), "adapter": _file_digest(start_adapter), **(identity or {})}
+    job = prepare(rows, chat, section, objective, seed=seed, end_ids=end_ids, origin=origin)
+    _announce(job, chat, say)
+    with attached(model, section, seed=seed, start_adapter=start_adapter) as policy:
+        loop = Loop(policy, job, checkpoint_dir, say)
+        loop.run(on_step)
+        _write(loop, chat, output_dir, base_name)
+    if loop.collapse is not None:
+        raise CollapseError(
+            f"{loop.collapse}: training stopped, the adapter of step {loop.step} is kept; a lower "
+            "finetune.learning_rate or finetune.max_grad_norm may help"
+        )
+    return _report(loop, time.monotonic() - begin)
+
+
+def prepare(
+    rows: Sequence[Row],
+    chat: Renderer,
+    section: FinetuneSection,
+    objective: Objective,
+    *,
+    seed: int,
+    end_ids: frozenset[int],
+    origin: Mapping[str, Any],
+) -> Job:
+    """Token ids, advantages and step plan of a training; needs no model, so `--dry-run` can use it.
+
+    Raises:
+        DataError: no row with a trained token.
+        GateError: every row belongs to a role whose rewards hardly differ.
+    """
+    found = read_examples(rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=objective.needs_reward)
+    require_rows(found)
+    known = [Rewarded(example.role, example.group, example.reward) for example in found.examples]
+    weights = objective.advantages(known, min_spread=section.min_spread)
+    notes = role_notes(found.examples, weights.values)
+    examples, advantages = _learnable(found.examples, weights)
+    if not examples:
+        raise GateError(
+            f"nothing to learn: the rewards of {', '.join(weights.skipped)} differ by less than "
+            f"finetune.min_spread ({section.min_spread:g}) among {len(known)} rows"
+        )
+    total = num_steps(len(examples), batch_size=section.batch_size, epochs=section.epochs, max_steps=section.max_steps)
+    return Job(
+        examples=examples,
+        advantages=advantages,
+        section=section,
+        objective=objective,
+        seed=seed,
+        fingerprint=_fingerprint(section, objective, examples, advantages, origin),
+        data=data_note(found, examples, notes, steps=total, skipped=weights.skipped),
+    )
+
+
+def _learnable(examples: Sequence[Example], weights: Advantages) -> tuple[list[Example], list[float]]:
+    """The rows that carry a signal, with their advantages, by id: the order of the file must not matter from here."""
+    kept = sorted(set(range(len(examples))) - weights.left_out, key=lambda index: examples[index].id)
+    return [examples[index] for index in kept], [weights.values[index] for index in kept]
+
+
+def _fingerprint(
+    section: FinetuneSection,
+    objective: Objective,
+    examples: Sequence[Example],
+    advantages: Sequence[float],
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What determines the adapter; a checkpoint is only taken up when all of it is equal."""
+    settings = msgspec.to_builtins(section)
+    for name in _NOT_IN_FINGERPRINT:
+        del settings[name]
+    settings["objective"] = {"name": type(objective).__name__, **msgspec.to_builtins(objective)}
+    return {"finetune": settings, "rows": digest(examples, advantages), **origin}
+
+
+def _file_digest(adapter: Path | None) -> str | None:
+    if adapter is None or not (adapter / WEIGHTS).is_file():
+        return None
+    with (adapter / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:20]
+
+
+def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
+    """What will be trained, before the first step: a training on nothing must not look fine."""
+    data = job.data
+    say(f"{data.rows} rows, {data.trained_tokens} trained tokens ({data.trained_share:.0%} of all), {data.steps} steps")
+    if data.dropped:
+        say("not trained: " + ", ".join(f"{number} {reason}" for reason, number in data.dropped.items()))
+    if data.skipped:
+        say(f"skipped, the rewards hardly differ: {', '.join(data.skipped)}")
+    if data.retokenised:
+        say(f"{data.retokenised} rows without token ids were tokenised again from their text")
+    first = next(iter(job.steps()), None)
+    for index in first[2][: job.section.show_batch] if first else []:
+        say(marked(job.examples[index], chat.tokenizer))
+
+
+def _write(loop: Loop, chat: Renderer, folder: Path, base_name: str) -> None:
+    job, data = loop.job, loop.job.data
+    folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(loop.policy, folder, base_name=base_name)
+    save_tokenizer(chat, folder)
+    done = [indices for step, _, indices in job.steps() if step <= loop.step]
+    write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.advantages, done)))
+    stop = [msgspec.json.encode({"step": loop.step + 1, "collapse": loop.collapse}).decode()] if loop.collapse else []
+    write_lines(folder / LOG, [line(data), *loop.notes, *stop])
+    roles = ", ".join(f"{note.rows} {note.role}" for note in data.roles)
+    facts: list[tuple[str, object]] = [
+        ("objective", type(job.objective).__name__),
+        ("optimizer steps", loop.step),
+        ("rows", f"{data.rows} ({roles})"),
+        ("trained tokens per pass", data.trained_tokens),
+        ("learning rate", job.section.learning_rate),
+        *lora_settings(loop.policy).items(),
+    ]
+    if loop.collapse:
+        facts.append(("stopped early", loop.collapse))
+    write_card(folder, base_name=base_name, facts=facts)
+
+
+def _report(loop: Loop, seconds: float) -> TrainReport:
+    notes = [msgspec.json.decode(text) for text in loop.notes]
+    return TrainReport(
+        steps=loop.step,
+        resumed_from=loop.resumed_from,
+        rows=loop.job.data.rows,
+        trained_tokens=sum(note["tokens"] for note in notes),
+        seconds=seconds,
+        first_loss=notes[0]["loss"] if notes else None,
+        last_loss=notes[-1]["loss"] if notes else None,
+        data=loop.job.data,
+        micro_batch_tokens=loop.micro_batch_tokens,
+    )
+
+
+def _silent(_: str) -> None:
+    """For callers who want no text."""

@@ -1,0 +1,311 @@
+"""The hf engine on a tiny random model: a row's text is a function of the row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from mae_cli.config import Recipe
+from mae_cli.engines import hf
+from mae_cli.engines.hf_decode import deciding_gap, decode_batch
+from mae_cli.errors import EngineError
+from mae_cli.models import resolve_model
+from mae_cli.records import Completion, Message, Request, Sampling
+from tests.conftest import TEXT, save_tiny_model
+
+WORDS = TEXT.split()
+SAMPLED = Sampling(max_new_tokens=48, temperature=1.0)
+GREEDY = Sampling(max_new_tokens=48, temperature=0.0)
+
+
+def chat(index: int) -> tuple[Message, ...]:
+    length = 1 + (index * 7) % 23
+    return (Message("user", " ".join(WORDS[(index + 3 * place) % len(WORDS)] for place in range(length))),)
+
+
+def requests_for(num_prompts: int, samples: int = 1) -> list[Request]:
+    return [
+        Request(f"{prompt}-{sample}", chat(prompt), 1000 * prompt + sample)
+        for prompt in range(num_prompts)
+        for sample in range(samples)
+    ]
+
+
+@pytest.fixture
+def engine(tiny_recipe: Recipe) -> Any:
+    opened = hf.open_engine(tiny_recipe, "")
+    yield opened
+    opened.close()
+
+
+def answers(engine: hf.HfEngine, requests: list[Request], sampling: Sampling, batch_size: int) -> list[Completion]:
+    engine.batch_size = batch_size
+    engine.batch_sizes_used.clear()
+    return engine.generate(requests, sampling)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, msgspec.structs.replace(SAMPLED, top_k=20, top_p=0.9)])
+def test_rows_are_equal_for_every_micro_batch(engine: hf.HfEngine, sampling: Sampling) -> None:
+    requests = requests_for(20)
+    by_size = {}
+    for size in (1, 2, 8):
+        by_size[size] = answers(engine, requests, sampling, size)
+        assert engine.batch_sizes_used == {1: [1] * 20, 2: [2] * 10, 8: [8, 8, 4]}[size]
+
+    assert len({len(chat(index)[0].content.split()) for index in range(20)}) > 10
+    assert by_size[1] == by_size[2] == by_size[8]
+    assert len({completion.raw for completion in by_size[1]}) > 15
+
+
+def test_a_prefill_shared_by_samples_equals_separate_prefills(engine: hf.HfEngine) -> None:
+    requests = requests_for(3, samples=4)
+
+    shared = answers(engine, requests, SAMPLED, 12)
+    separate = [answers(engine, [request], SAMPLED, 1)[0] for request in requests]
+
+    assert shared == separate
+    assert len({completion.raw for completion in shared[:4]}) == 4
+
+
+def test_each_distinct_prompt_is_prefilled_once(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    forward = engine.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(engine.model, "forward", counted)
+    answers(engine, requests_for(2, samples=4), msgspec.structs.replace(SAMPLED, max_new_tokens=2), 8)
+
+    assert [shape[0] for shape in shapes] == [2, 8]
+    assert shapes[1][1] == 1
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine: hf.HfEngine) -> None:
+    request = requests_for(1)[0]
+    other = msgspec.structs.replace(request, seed=99)
+
+    first, second, third = (engine.generate([asked], SAMPLED)[0] for asked in (request, request, other))
+
+    assert first == second
+    assert first.raw != third.raw
+
+
+def test_order_is_kept_and_one_too_long_prompt_loses_no_other(engine: hf.HfEngine) -> None:
+    requests = requests_for(4)
+    long = Request("long", (Message("user", " ".join(WORDS * 5)),), 1)
+
+    mixed = engine.generate([requests[0], long, *requests[1:]], GREEDY)
+
+    assert mixed[1].status == "too_long"
+    assert mixed[1].finish_reason == "error"
+    assert mixed[1].raw is None
+    assert [mixed[0], *mixed[2:]] == engine.generate(requests, GREEDY)
+
+
+def test_the_context_caps_new_tokens(engine: hf.HfEngine) -> None:
+    prompt = next(
+        (Message("user", " ".join(WORDS[:count])),)
+        for count in range(len(WORDS), 0, -1)
+        if len(engine.prompt((Message("user", " ".join(WORDS[:count])),)).ids) < 250
+    )
+    length = len(engine.prompt(prompt).ids)
+    engine.end_ids = frozenset()
+
+    (completion,) = engine.generate([Request("a", prompt, 1)], msgspec.structs.replace(GREEDY, max_new_tokens=400))
+
+    assert completion.completion_token_ids is not None
+    assert len(completion.completion_token_ids) == 256 - length
+    assert completion.finish_reason == "length"
+    assert completion.status == "truncated"
+
+
+def test_every_ending_token_ends_a_row_and_stays_in_the_ids(engine: hf.HfEngine) -> None:
+    request = requests_for(1)[0]
+    free = engine.generate([request], GREEDY)[0].completion_token_ids
+    assert free is not None
+    end = free[5]
+    engine.end_ids = engine.end_ids | {end}
+
+    (completion,) = engine.generate([request], GREEDY)
+
+    assert completion.completion_token_ids == free[: free.index(end) + 1]
+    assert completion.finish_reason == "stop"
+    assert completion.status == "ok"
+
+
+def test_turn_ends_of_the_template_count_as_ending_tokens(engine: hf.HfEngine) -> None:
+    tokenizer = engine.tokenizer
+
+    assert engine.end_ids == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+
+
+def test_a_stop_string_is_cut_from_the_text_and_kept_in_the_ids(engine: hf.HfEngine) -> None:
+    request = requests_for(1)[0]
+    free = engine.generate([request], GREEDY)[0]
+    assert free.raw is not None
+    stop = free.raw[20:24]
+
+    (completion,) = engine.generate([request], msgspec.structs.replace(GREEDY, stop=(stop,)))
+
+    assert completion.raw == free.raw[: free.raw.index(stop)]
+    assert completion.finish_reason == "stop"
+    assert completion.completion_token_ids is not None
+    assert stop in engine.tokenizer.decode(completion.completion_token_ids)
+
+
+def test_prompt_ids_are_those_fed_and_usage_counts_tokens(engine: hf.HfEngine) -> None:
+    request = requests_for(1)[0]
+
+    (completion,) = engine.generate([request], GREEDY)
+
+    assert completion.prompt_token_ids == engine.chat.render(request.messages)
+    assert completion.usage is not None
+    assert completion.completion_token_ids is not None
+    assert completion.usage.prompt_tokens == len(completion.prompt_token_ids)
+    assert completion.usage.completion_tokens == len(completion.completion_token_ids)
+
+
+def test_a_plan_keeps_equal_prompts_together_and_short_ones_first(engine: hf.HfEngine) -> None:
+    requests = [request for pair in zip(requests_for(5), requests_for(5), strict=True) for request in pair][::-1]
+
+    plan = engine.plan(requests, 3)
+
+    flat = [index for segment in plan for index in segment]
+    lengths = [len(engine.prompt(requests[index].messages).ids) for index in flat]
+    assert sorted(flat) == list(range(10))
+    assert [len(segment) for segment in plan] == [3, 3, 3, 1]
+    assert lengths == sorted(lengths)
+    assert all(requests[flat[place]].messages == requests[flat[place + 1]].messages for place in range(0, 10, 2))
+    assert plan == engine.plan(requests, 3)
+
+
+def test_samples_follow_the_models_distribution(engine: hf.HfEngine) -> None:
+    prompt = engine.chat.render(chat(1))
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([prompt])).logits[0, -1]
+    expected = logits.softmax(-1)
+    requests = [Request(str(seed), chat(1), seed * 7919) for seed in range(3000)]
+    engine.batch_size = 1000
+
+    drawn = engine.generate(requests, msgspec.structs.replace(SAMPLED, max_new_tokens=1))
+
+    counts = torch.bincount(
+        torch.tensor([(completion.completion_token_ids or [0])[0] for completion in drawn]), minlength=len(expected)
+    )
+    top = expected.topk(5).indices
+    deviation = (counts[top] / 3000 - expected[top]).abs() / (expected[top] * (1 - expected[top]) / 3000).sqrt()
+    assert deviation.max() < 4.5
+
+
+def test_the_policy_does_not_depend_on_where_the_model_lies(
+    engine: hf.HfEngine, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_recipe.model, moved)
+
+    again = hf.open_engine(Recipe(model=str(moved), device="cpu"), "")
+
+    assert again.policy == engine.policy
+    assert str(tmp_path) not in str(again.policy)
+
+
+def test_pickled_weights_are_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+    with pytest.raises(EngineError, match="pickled"):
+        hf.open_engine(Recipe(model=str(folder), device="cpu"), "")
+
+
+def test_a_model_without_a_chat_template_works_and_says_so(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "plain", chat_template=None)
+    engine = hf.open_engine(Recipe(model=str(folder), device="cpu"), "")
+
+    (completion,) = engine.generate(requests_for(1), GREEDY)
+
+    assert completion.status in ("ok", "truncated")
+    assert any("plain template" in notice for notice in engine.notices)
+
+
+def test_reasoning_that_never_ends_makes_a_row_truncated(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    template = tmp_path / "think.jinja"
+    template.write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}<think>\n")
+    engine = hf.open_engine(msgspec.structs.replace(tiny_recipe, chat_template=str(template)), "")
+
+    (completion,) = engine.generate(requests_for(1), GREEDY)
+
+    assert completion.status == "truncated"
+    assert completion.completion == ""
+    assert completion.reasoning
+
+
+def test_running_out_of_gpu_memory_halves_the_batch_and_goes_on(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_for(8)
+    expected = answers(engine, requests, SAMPLED, 8)
+
+    def small_gpu(model: Any, prompts: Any, asks: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(asks) > 3:
+            raise torch.cuda.OutOfMemoryError
+        return decode_batch(model, prompts, asks, *args, **kwargs)
+
+    monkeypatch.setattr(hf, "decode_batch", small_gpu)
+    halved = answers(engine, requests, SAMPLED, 8)
+
+    assert halved == expected
+    assert engine.batch_sizes_used == [2, 2, 2, 2]
+    assert engine.batch_size == 2
+    assert any("memory" in notice for notice in engine.notices)
+
+
+def test_the_deciding_gap_recomputes_the_token_that_was_taken(engine: hf.HfEngine) -> None:
+    request = requests_for(1)[0]
+    (completion,) = engine.generate([request], SAMPLED)
+    prompt, ids = completion.prompt_token_ids, completion.completion_token_ids
+    assert prompt is not None
+    assert ids is not None
+
+    gaps = [
+        deciding_gap(engine.model, prompt, ids, place, seed=request.seed, sampling=SAMPLED) for place in range(len(ids))
+    ]
+
+    assert all(gap > 0 for gap in gaps)
+
+
+@pytest.mark.slow
+def test_on_the_real_model_rows_differ_only_at_a_token_that_was_nearly_a_tie() -> None:
+    try:
+        resolve_model("smollm2-135m")
+    except EngineError as error:
+        pytest.skip(str(error))
+    engine = hf.open_engine(Recipe(device="cpu"), "")
+    requests = [
+        Request(str(index), (Message("user", f"What is {index} plus {3 * index}? " + "Think. " * (index % 7)),), index)
+        for index in range(20)
+    ]
+
+    alone, together = (answers(engine, requests, SAMPLED, size) for size in (1, 8))
+
+    differing = 0
+    for request, one, other in zip(requests, alone, together, strict=True):
+        if one == other:
+            continue
+        differing += 1
+        prompt, left, right = one.prompt_token_ids, one.completion_token_ids, other.completion_token_ids
+        assert prompt is not None
+        assert left is not None
+        assert right is not None
+        place = next(index for index in range(len(left)) if left[: index + 1] != right[: index + 1])
+        assert deciding_gap(engine.model, prompt, left, place, seed=request.seed, sampling=SAMPLED) < 1e-3
+    print(
+        f"{differing} of {len(requests)} rows differ between micro-batch 1 and 8, each from a token decided by < 1e-3"
+    )

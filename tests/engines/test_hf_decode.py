@@ -1,0 +1,90 @@
+"""The decode loop's pieces, on tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mae_cli.engines.hf_decode import GrowingLayer, Noise, draw_tokens, left_pad, perturbed_logits
+from mae_cli.records import Sampling
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.6), (4, 0.5)])
+def test_sampling_filters_keep_what_transformers_keeps(top_k: int, top_p: float) -> None:
+    from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * 2
+    expected = logits / 0.7
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+
+    noise = torch.full((5, 40), 0.5)
+    scores = perturbed_logits(logits, noise, Sampling(1, temperature=0.7, top_k=top_k, top_p=top_p))
+
+    assert torch.equal(scores.isinf(), expected.isinf())
+
+
+def test_a_nucleus_wider_than_the_candidates_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(3, 60, generator=torch.Generator().manual_seed(1))
+    sampling = Sampling(1, temperature=1.0, top_p=0.95)
+    whole = perturbed_logits(logits, torch.full((3, 60), 0.5), sampling)
+
+    monkeypatch.setattr("mae_cli.engines.hf_decode.NUCLEUS_CANDIDATES", 5)
+
+    assert torch.equal(perturbed_logits(logits, torch.full((3, 60), 0.5), sampling), whole)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 2.0, 20.0])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.0, 7, 0.9), (2.0, 0, 0.8)]
+)
+def test_the_short_race_picks_what_the_long_one_picks(
+    spread: float, temperature: float, top_k: int, top_p: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(200, 3000, generator=generator) * spread
+    noise = torch.rand(200, 3000, generator=generator)
+    noise[0] = 0.0
+    sampling = Sampling(1, temperature=temperature, top_k=top_k, top_p=top_p)
+    before = logits.clone()
+
+    expected = perturbed_logits(logits, noise, sampling).argmax(dim=-1)
+
+    assert torch.equal(draw_tokens(logits, noise, sampling)[1:], expected[1:])
+    assert torch.equal(logits, before)
+
+
+def test_noise_belongs_to_the_row_and_not_to_its_place_in_the_batch() -> None:
+    together, alone = Noise([5, 6], torch.device("cpu")), Noise([6], torch.device("cpu"))
+
+    first = together.draw([0, 1], 30)[1].clone()
+    second = together.draw([1], 30)[0].clone()
+
+    assert torch.equal(first, alone.draw([0], 30)[0])
+    assert torch.equal(second, alone.draw([0], 30)[0])
+    assert not torch.equal(first, second)
+
+
+def test_padding_stands_on_the_left() -> None:
+    ids, mask = left_pad([[1, 2, 3], [4]], 0, torch.device("cpu"))
+
+    assert ids.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_growing_cache_holds_what_was_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mae_cli.engines.hf_decode.SPARE", 3)
+    layer = GrowingLayer()
+    parts = [torch.randn(2, 1, size, 4) for size in (5, 1, 1, 1, 1, 1)]
+
+    for part in parts[:3]:
+        layer.update(part, -part)
+    layer.reorder_cache(torch.tensor([1, 0, 1]))
+    for part in parts[3:]:
+        keys, values = layer.update(part[[1, 0, 1]], -part[[1, 0, 1]])
+
+    assert torch.equal(keys, torch.cat(parts, dim=2)[[1, 0, 1]])
+    assert torch.equal(values, -keys)
+    assert layer.get_seq_length() == 10

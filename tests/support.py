@@ -1,0 +1,108 @@
+"""What tests of files and commands share: a finished row, JSONL in and out, the command here or in a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.cli import run_app
+from mae_cli.records import Message, Policy, Problem, Purpose, Role, Row, Sampling, Usage, new_row, problem_id
+from mae_cli.store import encode_rows
+
+ROOT = Path(__file__).parent.parent
+POLICY = Policy(model="test")
+SAMPLING = Sampling(max_new_tokens=16)
+SUMS = [(3, 4), (10, 5), (7, 8), (12, 9), (20, 30), (41, 1), (6, 6), (15, 17), (8, 1), (90, 9), (33, 22), (5, 14)]
+
+
+def a_problem(question: str = "What is 3 + 4?", answer: str | None = "7", **meta: Any) -> Problem:
+    return Problem(id=problem_id(question), question=question, reference_answer=answer, meta=meta)
+
+
+def a_row(
+    role: Role = "solver",
+    purpose: Purpose = "train",
+    *,
+    problem: Problem | None = None,
+    index: int = 0,
+    prompt: str = "p",
+    **changes: Any,
+) -> Row:
+    """A row as an engine has just answered it, with any field changed."""
+    stage = {"proposer": "propose", "solver": "solve", "judge": "judge"}[role]
+    row = new_row(
+        stage,
+        role=role,
+        purpose=purpose,
+        round_number=1,
+        run_seed=0,
+        messages=[Message("user", prompt)],
+        sampling=SAMPLING,
+        policy=POLICY,
+        problem=problem,
+        sample_index=index,
+    )
+    told = {"raw": "text", "completion": "text", "finish_reason": "stop", "usage": Usage(3, 1), **changes}
+    for name, value in told.items():
+        setattr(row, name, value)
+    return row
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> Path:
+    path.write_bytes(encode_rows(rows))
+    return path
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> Path:
+    path.write_bytes(b"".join(msgspec.json.encode(value) + b"\n" for value in values))
+    return path
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+
+
+def write_sums(path: Path, count: int = 6) -> Path:
+    """A problem file of small sums, which the scripted engine can solve."""
+    return write_json_lines(
+        path, ({"question": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in (_sum(i) for i in range(count)))
+    )
+
+
+def _sum(index: int) -> tuple[int, int]:
+    return SUMS[index] if index < len(SUMS) else (index, 2 * index + 1)
+
+
+def here(*arguments: object) -> int:
+    """The command in this process: its exit code."""
+    return run_app([str(argument) for argument in arguments])
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONUNBUFFERED", "PYTHONPATH")}
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+
+
+def command(arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, "-m", "mae_cli.cli", *map(str, arguments)]
+
+
+def mae(
+    *arguments: object, cwd: Path | None = None, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The command as a process of its own."""
+    return subprocess.run(
+        command(arguments),
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        env=child_environment(**environment),
+        timeout=120,
+        check=False,
+    )

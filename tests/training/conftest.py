@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mae_cli.engines.chat import Chat, open_chat
+from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
+from mae_cli.records import Message, Policy, Row, Sampling, new_row
+
+ANSWERS = {"proposer": " how many apples has sam", "solver": " the answer is ten", "judge": " score one good"}
+
+
+class Tiny(NamedTuple):
+    model: Any
+    chat: Chat
+    end_ids: frozenset[int]
+
+
+def load_tiny(folder: Path) -> Tiny:
+    import torch
+
+    tokenizer = load_tokenizer(folder)
+    chat = open_chat(tokenizer)
+    model = load_model(folder, device=torch.device("cpu"), dtype=torch.float32)
+    return Tiny(model, chat, end_token_ids(model, tokenizer, chat.template))
+
+
+@pytest.fixture
+def tiny(tiny_model_dir: Path) -> Tiny:
+    """A model of its own for each test, so that one cannot see what another left behind."""
+    return load_tiny(tiny_model_dir)
+
+
+def make_row(
+    chat: Chat, question: str, completion: str, *, role: Any = "solver", reward: float | None = 1.0, index: int = 0
+) -> Row:
+    """A row as the hf engine leaves it: prompt and completion ids, the end token included."""
+    row = new_row(
+        "solve",
+        role=role,
+        purpose="train",
+        round_number=1,
+        run_seed=0,
+        messages=[Message("user", question)],
+        sampling=Sampling(max_new_tokens=64),
+        policy=Policy(model="tiny"),
+        sample_index=index,
+    )
+    row.raw = row.completion = completion
+    row.prompt_token_ids = chat.render(row.messages)
+    row.completion_token_ids = chat.tokenizer.encode(completion + "<|im_end|>", add_special_tokens=False)
+    row.finish_reason = "stop"
+    row.reward = reward
+    return row
+
+
+def make_rows(chat: Chat, number: int = 12) -> list[Row]:
+    """Rows of three roles with different lengths and rewards."""
+    roles = list(ANSWERS)
+    return [
+        make_row(
+            chat,
+            "what is the sum of" + " two plus three" * (index % 4),
+            ANSWERS[roles[index % 3]] * (1 + index % 5),
+            role=roles[index % 3],
+            reward=(index * 7 % 10) / 10,
+            index=index,
+        )
+        for index in range(number)
+    ]

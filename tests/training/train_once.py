@@ -1,0 +1,53 @@
+"""One training in a process of its own, which may kill itself: python train_once.py '{"model": ..., ...}'."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from mae_cli.config import FinetuneSection
+from mae_cli.engines.chat import open_chat
+from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
+from mae_cli.records import Row
+from mae_cli.registry import build
+from mae_cli.training.logs import StepNote, TrainReport
+from mae_cli.training.trainer import train
+
+
+def train_once(job: dict[str, Any]) -> TrainReport:
+    """Train with the tiny model; with `kill_after` the process dies after that step."""
+    tokenizer = load_tokenizer(Path(job["model"]))
+    chat = open_chat(tokenizer)
+    model = load_model(Path(job["model"]), device=torch.device("cpu"), dtype=torch.float32)
+    section = msgspec.convert(job["section"], FinetuneSection)
+    lines = Path(job["rows"]).read_text("utf-8").splitlines()
+
+    def on_step(note: StepNote, _: int) -> None:
+        if note.step == job.get("kill_after"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return train(
+        model,
+        chat,
+        [msgspec.json.decode(line, type=Row) for line in lines],
+        section,
+        build("objectives", section.objective),
+        seed=7,
+        end_ids=end_token_ids(model, tokenizer, chat.template),
+        base_name="tiny",
+        output_dir=Path(job["output"]),
+        checkpoint_dir=Path(job["checkpoints"]),
+        on_step=on_step,
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_once(json.loads(sys.argv[1]))
