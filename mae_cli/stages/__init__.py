@@ -16,6 +16,7 @@ import msgspec
 from mae_cli import registry
 from mae_cli.config import Recipe
 from mae_cli.errors import ConfigError, DataError
+from mae_cli.models import local_model
 from mae_cli.progress import Progress
 from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
@@ -23,6 +24,7 @@ from mae_cli.records import Policy, Row, complete_row, request_of
 from mae_cli.store import Output
 
 AUTO_BATCH_SIZE = 64
+"""Micro-batch of `batch_size: auto`; more gains little on a CPU and fits every GPU for small models."""
 
 
 class StageSummary(msgspec.Struct, kw_only=True):
@@ -79,6 +81,9 @@ class Session:
         """The engine, opened at first use."""
         if self._engine is None:
             name, _, argument = self.recipe.engine.partition(":")
+            if name == "hf":
+                # A missing model must not show only after the seconds that loading torch takes.
+                local_model(self.recipe.model, self.recipe.revision)
             self._engine = registry.load("engines", name)(self.recipe, argument)
         return self._engine
 

@@ -18,7 +18,7 @@ from mae_cli import pools, registry
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.metrics import mean_and_spread
 from mae_cli.prompting import fence_nonce
-from mae_cli.records import Message, Problem, Purpose, Row, Term, Verdict, new_row, seed_from, verdicts_on
+from mae_cli.records import Message, Problem, Purpose, Row, Term, Verdict, digest, new_row, seed_from, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 
 
@@ -132,7 +132,33 @@ def _plan(session: Session, plugins: _Plugins, rows: Sequence[Row], drawn: Seque
         planned += _asks(session, plugins, row, pools.candidate_text(row), "train", 1)
     for pair in drawn:
         planned.append(_judge_row(session, plugins, pair.problem, pair.candidate, pair.from_row, "train", 0))
-    return planned
+    return _distinct(session, planned)
+
+
+def _distinct(session: Session, planned: list[Row]) -> list[Row]:
+    """Give equal prompts different sample indices: a prompt file without the nonce may ask one thing of two answers."""
+    seen: dict[tuple[str, str], int] = {}
+    result = []
+    for row in planned:
+        key = (row.purpose, digest(row.problem and row.problem.id, row.messages))
+        index = seen[key] = seen.get(key, -1) + 1
+        if index != row.sample_index:
+            row = new_row(
+                "judge",
+                role="judge",
+                purpose=row.purpose,
+                round_number=row.round,
+                run_seed=session.recipe.seed,
+                messages=row.messages,
+                sampling=row.sampling,
+                policy=row.policy,
+                problem=row.problem,
+                sample_index=index,
+                group=row.parents[0],
+                parents=row.parents,
+            )
+        result.append(row)
+    return result
 
 
 def _asks(

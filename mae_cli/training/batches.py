@@ -19,6 +19,9 @@ from mae_cli.records import Message, Row, digest
 MAX_PADDING = 0.25
 """Largest share of a micro-batch row that may be padding: short rows wait for the next micro-batch instead."""
 
+MIN_SHARED = 0.1
+"""A common prefix is computed once where that saves at least this share of a micro-batch's tokens."""
+
 
 class Renderer(Protocol):
     """A tokenizer with the chat template it is used with (`engines.chat.Chat`)."""
@@ -64,12 +67,14 @@ class Examples(msgspec.Struct):
 class MicroBatch(msgspec.Struct):
     """Examples that go through the model together. B rows, S tokens, T completion positions, N trained tokens.
 
-    input_ids: (B, S) right padded; no attention mask is needed because a causal model never looks to the right.
-    mask: (B, T) true where a completion token is. positions: (N,) indices into the flattened (B * S) of the tokens
-    that predict them. targets: (N,) their ids. Both run in the order of mask's true values, row by row.
+    prefix: (P,) the tokens all B prompts begin with, P = 0 where sharing would gain little. input_ids: (B, S) what
+    follows it, right padded; no attention mask is needed because a causal model never looks to the right. mask: (B, T)
+    true where a completion token is. positions: (N,) indices into the flattened (B * S) of the tokens that predict the
+    trained ones. targets: (N,) the ids of these. Both run in the order of mask's true values, row by row.
     """
 
     indices: list[int]
+    prefix: torch.Tensor
     input_ids: torch.Tensor
     mask: torch.Tensor
     positions: torch.Tensor
@@ -170,39 +175,61 @@ def steps(
 def micro_batches(examples: Sequence[Example], indices: Sequence[int], *, max_tokens: int) -> list[list[int]]:
     """Cut the rows of a step into groups of similar length with at most `max_tokens` tokens, padding included.
 
-    A row longer than max_tokens goes alone.
+    Rows of one role stay together: their prompts begin alike, and `collate` lets them share that. A row longer than
+    max_tokens goes alone.
     """
     groups: list[list[int]] = []
-    longest = 0
-    for index in sorted(indices, key=lambda index: (-examples[index].length, index)):
-        length = examples[index].length
-        fits = groups and longest * (len(groups[-1]) + 1) <= max_tokens and length >= (1.0 - MAX_PADDING) * longest
-        if fits:
+    first: Example | None = None
+    for index in sorted(indices, key=lambda index: (examples[index].role, -examples[index].length, index)):
+        example = examples[index]
+        if (
+            first is not None
+            and first.role == example.role
+            and first.length * (len(groups[-1]) + 1) <= max_tokens
+            and example.length >= (1.0 - MAX_PADDING) * first.length
+        ):
             groups[-1].append(index)
         else:
             groups.append([index])
-            longest = length
+            first = example
     return groups
 
 
-def collate(examples: Sequence[Example], indices: Sequence[int], *, device: torch.device) -> MicroBatch:
-    """The tensors of one micro-batch on the device."""
+def common_prefix(examples: Sequence[Example]) -> int:
+    """Length of what all prompts begin with, without a last prompt token, whose output is needed of each row."""
+    length = min(len(example.prompt) for example in examples) - 1
+    first = examples[0].prompt
+    for example in examples[1:]:
+        while example.prompt[:length] != first[:length]:
+            length = next(place for place in range(length) if example.prompt[place] != first[place])
+    return length
+
+
+def collate(
+    examples: Sequence[Example], indices: Sequence[int], *, device: torch.device, share_prefix: bool = False
+) -> MicroBatch:
+    """The tensors of one micro-batch on the device, with a shared prefix where asked for and worth it."""
     chosen = [examples[index] for index in indices]
-    width = max(example.length for example in chosen)
+    longest = max(example.length for example in chosen)
+    shared = common_prefix(chosen) if share_prefix else 0
+    if shared * (len(chosen) - 1) < MIN_SHARED * longest * len(chosen):
+        shared = 0
+    width = longest - shared
     columns = max(len(example.completion) for example in chosen)
     input_ids = torch.zeros(len(chosen), width, dtype=torch.long)
     mask = torch.zeros(len(chosen), columns, dtype=torch.bool)
     positions: list[int] = []
     targets: list[int] = []
     for number, example in enumerate(chosen):
-        input_ids[number, : example.length] = torch.tensor(example.prompt + example.completion)
+        input_ids[number, : example.length - shared] = torch.tensor(example.prompt[shared:] + example.completion)
         mask[number, : len(example.completion)] = True
         # The hidden state at a token predicts the next one: the last prompt token predicts the first trained one.
-        first = number * width + len(example.prompt) - 1
+        first = number * width + len(example.prompt) - shared - 1
         positions.extend(range(first, first + len(example.completion)))
         targets.extend(example.completion)
     return MicroBatch(
         indices=list(indices),
+        prefix=torch.tensor(chosen[0].prompt[:shared], dtype=torch.long, device=device),
         input_ids=input_ids.to(device),
         mask=mask.to(device),
         positions=torch.tensor(positions, device=device),

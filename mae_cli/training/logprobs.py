@@ -2,7 +2,8 @@
 
 The output layer is the widest of a small model (49,152 of 576 in SmolLM2) and prompts are most of a row, so the hidden
 states are gathered before it. That happens in a hook on the output layer: whatever a model does to its logits
-afterwards (Gemma's soft cap, Granite's scale) still happens.
+afterwards (Gemma's soft cap, Granite's scale) still happens. A prefix that all prompts of a micro-batch share goes
+through the model once, and its gradient is the sum over the rows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from mae_cli.training.batches import MicroBatch
 
@@ -32,11 +35,32 @@ def completion_logprobs(model: Any, batch: MicroBatch, *, entropy: bool = False)
         batch: B rows with N trained tokens.
         entropy: also compute the entropy of the distribution each token was drawn from.
     """
+    cache = _prefix_cache(model, batch) if len(batch.prefix) else None
     with _gathered(model.get_output_embeddings(), batch.positions):
-        logits = model(input_ids=batch.input_ids, use_cache=False).logits[0].float()  # (N, V)
+        output = model(input_ids=batch.input_ids, past_key_values=cache, use_cache=cache is not None)
+    logits = output.logits[0].float()  # (N, V)
     chosen = -cross_entropy(logits, batch.targets, reduction="none")  # (N,)
     spread = _entropy(logits) if entropy else None
     return Logprobs(_scatter(chosen, batch.mask), None if spread is None else _scatter(spread, batch.mask))
+
+
+def can_share_prefix(model: Any) -> bool:
+    """Whether keys and values are all that later tokens need of a prefix, in every layer of this model.
+
+    Not so with recurrent layers or sliding windows.
+    """
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _prefix_cache(model: Any, batch: MicroBatch) -> Any:
+    """Keys and values of the prefix for B rows, with gradient."""
+    cache = DynamicCache(config=model.config)
+    nothing = batch.positions[:0]
+    with _gathered(model.get_output_embeddings(), nothing):
+        model(input_ids=batch.prefix[None], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(batch.input_ids))
+    return cache
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from mae_cli.registry import Objective, ObjectiveBatch
 from mae_cli.training.adapters import trainable
 from mae_cli.training.batches import Example, MicroBatch, collate, micro_batches, steps
 from mae_cli.training.checkpoints import Checkpoint, load_behaviour, load_checkpoint, save_behaviour, save_checkpoint
-from mae_cli.training.logprobs import completion_logprobs
+from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 from mae_cli.training.logs import DataNote, StepNote, line, role_notes
 
 
@@ -76,6 +76,8 @@ class Loop:
             weight_decay=job.section.weight_decay,
         )
         self.micro_batch_tokens = job.section.micro_batch_tokens
+        # Recomputing activations excludes a cache of keys and values.
+        self.share_prefix = can_share_prefix(policy) and not job.section.gradient_checkpointing
         self.step = self.resumed_from = 0
         self.notes: list[str] = []
         self.collapse: str | None = None
@@ -134,7 +136,7 @@ class Loop:
         tokens = sum(len(examples[index].completion) for index in indices)
         sums = StepSums(metrics={})
         for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens):
-            batch = collate(examples, group, device=self.device)
+            batch = collate(examples, group, device=self.device, share_prefix=self.share_prefix)
             with self._precision():
                 current = completion_logprobs(self.policy, batch, entropy=objective.needs_entropy)
             output = objective.loss(
@@ -183,7 +185,7 @@ class Loop:
     def _read_behaviour(self, indices: list[int]) -> None:
         examples = self.job.examples
         for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens):
-            batch = collate(examples, group, device=self.device)
+            batch = collate(examples, group, device=self.device, share_prefix=self.share_prefix)
             with self._precision():
                 logprobs = completion_logprobs(self.policy, batch).logprobs
             for number, index in enumerate(group):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mae_cli.engines.hf_decode import GrowingLayer, Noise, draw_tokens, left_pad, perturbed_logits
+from mae_cli.engines.hf_decode import GrowingLayer, Noise, left_pad, perturbed_logits
 from mae_cli.records import Sampling
 
 
@@ -34,26 +34,6 @@ def test_a_nucleus_wider_than_the_candidates_is_exact(monkeypatch: pytest.Monkey
     monkeypatch.setattr("mae_cli.engines.hf_decode.NUCLEUS_CANDIDATES", 5)
 
     assert torch.equal(perturbed_logits(logits, torch.full((3, 60), 0.5), sampling), whole)
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.1, 2.0, 20.0])
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.0, 7, 0.9), (2.0, 0, 0.8)]
-)
-def test_the_short_race_picks_what_the_long_one_picks(
-    spread: float, temperature: float, top_k: int, top_p: float
-) -> None:
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(200, 3000, generator=generator) * spread
-    noise = torch.rand(200, 3000, generator=generator)
-    noise[0] = 0.0
-    sampling = Sampling(1, temperature=temperature, top_k=top_k, top_p=top_p)
-    before = logits.clone()
-
-    expected = perturbed_logits(logits, noise, sampling).argmax(dim=-1)
-
-    assert torch.equal(draw_tokens(logits, noise, sampling)[1:], expected[1:])
-    assert torch.equal(logits, before)
 
 
 def test_noise_belongs_to_the_row_and_not_to_its_place_in_the_batch() -> None:

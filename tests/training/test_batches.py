@@ -9,6 +9,7 @@ from mae_cli.engines.chat import PLAIN_TEMPLATE, open_chat
 from mae_cli.training.batches import (
     Example,
     collate,
+    common_prefix,
     marked,
     micro_batches,
     num_steps,
@@ -185,6 +186,40 @@ def test_a_short_row_is_not_padded_to_a_long_one() -> None:
     rows = [example(0, 50, 50), example(1, 5, 5), example(2, 45, 45)]
 
     assert micro_batches(rows, [0, 1, 2], max_tokens=1000) == [[0, 2], [1]]
+
+
+def test_rows_of_one_role_stay_together() -> None:
+    judge = Example("1", "judge", "g", 1.0, (1,) * 50, (2,) * 50)
+
+    assert micro_batches([example(0, 50, 50), judge, example(2, 50, 50)], [0, 1, 2], max_tokens=1000) == [[1], [0, 2]]
+
+
+def test_a_common_prefix_leaves_every_row_its_last_prompt_token() -> None:
+    def prompt(*ids: int) -> Example:
+        return Example("x", "solver", "g", 1.0, ids, (9,))
+
+    assert common_prefix([prompt(1, 2, 3, 4), prompt(1, 2, 5, 4, 6)]) == 2
+    assert common_prefix([prompt(1, 2, 3), prompt(1, 2, 3)]) == 2
+    assert common_prefix([prompt(1, 2, 3), prompt(1, 2)]) == 1
+    assert common_prefix([prompt(1), prompt(1, 2)]) == 0
+    assert common_prefix([prompt(1, 2), prompt(3, 2)]) == 0
+
+
+def test_a_shared_prefix_is_taken_out_of_every_row() -> None:
+    batch = collate([example(0, 4, 1), example(1, 5, 2)], [0, 1], device=CPU, share_prefix=True)
+
+    # Prompts 1 2 3 4 and 1 2 3 4 5 share 1 2 3; what is left is 4 | 50 and 4 5 | 50 51, four tokens wide.
+    assert batch.prefix.tolist() == [1, 2, 3]
+    assert batch.input_ids.tolist() == [[4, 50, 0, 0], [4, 5, 50, 51]]
+    assert batch.positions.tolist() == [0, 5, 6]
+
+
+def test_a_prefix_that_saves_little_is_not_shared() -> None:
+    batch = collate([example(0, 3, 20), example(1, 3, 20)], [0, 1], device=CPU, share_prefix=True)
+
+    # 2 tokens of 46 are under a tenth
+    assert batch.prefix.tolist() == []
+    assert batch.input_ids.shape == (2, 23)
 
 
 def test_a_row_over_the_budget_goes_alone() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mae_cli.training.batches import Example, MicroBatch, collate
-from mae_cli.training.logprobs import completion_logprobs
+from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 
 from .conftest import Tiny
 
@@ -83,3 +83,34 @@ def test_a_row_has_the_same_logprobs_alone_and_in_a_batch(tiny: Tiny) -> None:
         alone = completion_logprobs(tiny.model, collate(EXAMPLES, [0], device=CPU)).logprobs
 
     torch.testing.assert_close(together[0, :3], alone[0], atol=1e-5, rtol=0)
+
+
+def test_a_shared_prefix_changes_neither_values_nor_gradients(tiny: Tiny) -> None:
+    prompt = tuple(range(20, 40))
+    rows = [
+        Example("0", "solver", "g", 1.0, (*prompt, 5, 6), (9, 10, 3)),
+        Example("1", "solver", "g", 1.0, (*prompt, 7), (13, 14, 15, 3)),
+        Example("2", "solver", "g", 1.0, prompt, (3,)),
+    ]
+    results = []
+    for share in (False, True):
+        tiny.model.zero_grad()
+        batch = collate(rows, [0, 1, 2], device=CPU, share_prefix=share)
+        values = completion_logprobs(tiny.model, batch, entropy=True)
+        assert values.entropy is not None
+        (values.logprobs.sum() + values.entropy.sum()).backward()
+        gradient = tiny.model.model.layers[0].self_attn.k_proj.weight.grad.clone()
+        results.append((len(batch.prefix), values.logprobs.detach(), values.entropy.detach(), gradient))
+
+    assert (results[0][0], results[1][0]) == (0, 19)
+    for plain, shared in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(shared, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_models_whose_layers_need_more_than_keys_and_values_share_nothing(tiny: Tiny) -> None:
+    assert can_share_prefix(tiny.model)
+
+    tiny.model.config.sliding_window = 8
+    tiny.model.config.layer_types = ["sliding_attention", "full_attention"]
+
+    assert not can_share_prefix(tiny.model)
