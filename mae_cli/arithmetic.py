@@ -122,7 +122,7 @@ _BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_ONES[1:10])}))?|{'|
 # No leading zero, and no digit, point or comma may follow: 1.5 and 1,000 are not read as 1.
 _NUMBER = (
     rf"(?:(?:0|[1-9][0-9]{{0,2}})(?![\d.,]\d|\d)|(?:{'|'.join(_ONES[1:10])}) hundred"
-    rf"(?: (?:and )?{_BELOW_100})?\b|{_BELOW_100}\b)"
+    rf"(?: (?:and )?(?!zero){_BELOW_100})?\b|{_BELOW_100}\b)"
 )
 _N = rf"({_NUMBER})"
 
@@ -174,8 +174,11 @@ def _plain_difference(numbers: Sequence[str]) -> Expression | None:
 def _chain(numbers: Sequence[str]) -> Expression | None:
     # Numbers first: the hyphen of "ninety-three" is no minus, and "What is ninety-three?" no chain.
     operands = tuple(_read_number(found) for found in re.findall(_NUMBER, numbers[0]))
-    operators = re.split(_NUMBER, numbers[0])[1:-1]
-    return _checked(operands, tuple(_SIGNS[operator.strip()] for operator in operators))
+    before, *operators, after = (part.strip() for part in re.split(_NUMBER, numbers[0]))
+    # "twenty-one hundred" matches as twenty minus one hundred, but leaves " hundred" over here.
+    if before or after or not all(operator in _SIGNS for operator in operators):
+        return None
+    return _checked(operands, tuple(_SIGNS[operator] for operator in operators))
 
 
 def _checked(operands: tuple[int, ...], operators: tuple[Operator, ...]) -> Expression | None:

@@ -148,13 +148,16 @@ class Loop:
                     entropy=current.entropy,
                 )
             )
-            loss = output.loss_sum / tokens
-            sums.loss += float(loss.detach())
+            sums.loss += float(output.loss_sum.detach()) / tokens
             for name, value in output.metrics.items():
                 sums.metrics[name] = sums.metrics.get(name, 0.0) + float(value) / tokens
             if not math.isfinite(sums.loss):
                 break
-            loss.backward()  # type: ignore[no-untyped-call]
+            # Divided afterwards: a loss of the size of one token keeps float16 gradients above their smallest number.
+            output.loss_sum.backward()  # type: ignore[no-untyped-call]
+        for _, parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= tokens
         return sums
 
     def _behaviour_of(self, batch: MicroBatch, current: torch.Tensor) -> torch.Tensor:
@@ -214,10 +217,10 @@ class Loop:
             self.say(f"out of memory: going on with micro-batches of {self.micro_batch_tokens} tokens")
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Half-precision weights compute in their own type on a GPU; float32 weights were asked for and stay exact."""
+        """Half-precision weights compute in their own type, with the float32 adapter; float32 stays exact."""
         dtype: torch.dtype = self.policy.dtype
-        if self.device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-            return torch.autocast("cuda", dtype=dtype)
+        if dtype in (torch.bfloat16, torch.float16):
+            return torch.autocast(self.device.type, dtype=dtype)
         return nullcontext()
 
     def _save(self, folder: Path) -> None:

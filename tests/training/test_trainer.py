@@ -144,6 +144,20 @@ def test_gradient_checkpointing_changes_no_result(tiny: Tiny, tmp_path: Path) ->
     assert saving.last_loss == pytest.approx(plain.last_loss, abs=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_train_a_float32_adapter(dtype: torch.dtype, tiny: Tiny, tmp_path: Path) -> None:
+    rows = make_rows(tiny.chat, 4)
+    exact = run(tiny, rows, tmp_path / "exact", batch_size=4)
+    tiny.model.to(dtype)
+
+    report = run(tiny, rows, tmp_path / "half", batch_size=4)
+
+    # bfloat16 keeps 8 bits: about 1 %
+    assert report.first_loss == pytest.approx(exact.first_loss, rel=2e-2)
+    assert tiny.model.dtype == dtype
+    assert {tensor.dtype for tensor in weights(tmp_path / "half").values()} == {torch.float32}
+
+
 def test_the_folder_loads_with_peft_and_holds_what_it_promises(tiny: Tiny, tmp_path: Path) -> None:
     rows = make_rows(tiny.chat, 6)
     before = logits(tiny.model)
