@@ -31,11 +31,12 @@ control: model ## the demo with shuffled rewards: it should not get better
 	$(MAE) run quickstart --run-dir runs/control-$(SEED) --seed $(SEED) --set judge.shuffle_rewards=true
 
 # Small numbers, so that two rounds of the whole method end on a CPU; a model of this size learns nothing from it.
-MAE_SMALL = --set rounds=2 --set seeds=data/arithmetic_train.jsonl --set num_seeds=32 \
+MAE_SMALL = --rounds 2 --set seeds=data/arithmetic_train.jsonl --set num_seeds=32 \
   --set propose.num_problems=12 --set propose.max_new_tokens=48 \
   --set solve.num_problems=12 --set solve.difficulty_samples=2 --set solve.max_new_tokens=48 \
   --set judge.votes=2 --set judge.num_pairs=12 --set judge.max_new_tokens=48 \
-  --set judge.max_unparsed=1.0 --set finetune.batch_size=12 --set eval.max_new_tokens=24 --set eval.limit=40
+  --set judge.max_unparsed=1.0 --set finetune.batch_size=12 --set eval.max_new_tokens=24 --set eval.limit=40 \
+  --set 'eval.benchmarks=[data/arithmetic_heldout.jsonl]' --set eval.verifier=numeric
 RECIPE_SMALL ?= mae_half_reference
 
 mae-small: model ## a faithful MAE recipe with the small model and small numbers

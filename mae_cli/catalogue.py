@@ -9,8 +9,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import shipped_dir
+from mae_cli.config import Recipe, section_fields, shipped_dir
 from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.options import section_structs
 from mae_cli.records import Row
 from mae_cli.report import table
 
@@ -22,14 +23,18 @@ def listing(kind: str) -> str:
         ConfigError: no such kind.
     """
     if kind == "kinds":
-        return "\n".join([*registry.TABLES, "recipes", "prompts"])
+        return "\n".join([*registry.TABLES, "recipes", "prompts", "keys"])
     if kind == "recipes":
         lines = [(path.stem, _first_comment(path), path.name) for path in sorted(shipped_dir("recipes").glob("*.yaml"))]
         return table(("recipe", "what it shows", "file"), lines)
+    if kind == "keys":
+        return recipe_keys()
     if kind == "prompts":
         return "\n".join(sorted(path.stem for path in (Path(__file__).parent / "prompts").glob("*.txt")))
     if kind not in registry.TABLES:
-        raise ConfigError(f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts"])}')
+        raise ConfigError(
+            f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts", "keys"])}'
+        )
     entries = []
     for name, target in registry.TABLES[kind].items():
         document = (registry.load(kind, name).__doc__ or "").strip().splitlines()
@@ -42,6 +47,21 @@ def _first_comment(path: Path) -> str:
         if line.startswith("#"):
             return line.lstrip("# ").strip()
     return ""
+
+
+def recipe_keys() -> str:
+    """Every recipe key with its default and what it does, as Markdown tables; `recipes/README.md` holds a copy."""
+    parts = []
+    sections = {name: struct for name, struct in section_structs()}
+    top = [row for row in section_fields(Recipe) if row[0] not in sections]
+    for title, rows in [("top level", top), *((f"`{n}:`", section_fields(s)) for n, s in sections.items())]:
+        lines = [f"| `{name}` | `{_shown(default)}` | {doc} |" for name, _, doc, default in rows]
+        parts.append("\n".join([f"### {title}", "", "| key | default | what it does |", "|---|---|---|", *lines]))
+    return "\n\n".join(parts)
+
+
+def _shown(default: Any) -> str:
+    return "null" if default is None else msgspec.json.encode(default).decode() if default != "" else '""'
 
 
 def record_features() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -260,7 +261,7 @@ def models_get(name: Annotated[str, typer.Argument(help="name from mae models li
 
 @data_app.command("make")
 def data_make(
-    name: Annotated[str, typer.Argument(help="arithmetic, or gym:DATASET of reasoning-gym")],
+    name: Annotated[str, typer.Argument(help="arithmetic, or gym:NAME,NAME,... of reasoning-gym")],
     train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
     held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
     num_train: Annotated[int, typer.Option("--num-train", min=1, help="training problems")] = 600,
@@ -357,6 +358,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("mae_cli").setLevel(logging.INFO)
 

@@ -121,7 +121,9 @@ class FinetuneSection(Section):
     weight_decay: Annotated[float, Meta(ge=0.0, description="AdamW weight decay")] = 0.0
     max_grad_norm: Annotated[float, Meta(gt=0.0, description="gradient clipping, L2")] = 1.0
     batch_size: Annotated[Positive, _doc("rows per optimizer step")] = 16
-    micro_batch_tokens: Annotated[Positive, _doc("most tokens (padding included) in one forward pass")] = 4096
+    micro_batch_tokens: Annotated[
+        Count, _doc("most tokens (padding included) in one forward pass; 0: 4096 on a CPU, 16384 on a GPU")
+    ] = 0
     epochs: Annotated[Positive, _doc("passes over the rows")] = 1
     max_steps: Annotated[Count, _doc("stop after this many optimizer steps; 0 is off")] = 0
     max_length: Annotated[Positive, _doc("longest prompt + completion, in tokens; longer rows are dropped")] = 4096

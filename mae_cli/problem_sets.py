@@ -42,35 +42,37 @@ def make_set(
 
 
 def gym_problems(
-    dataset: str, seed: int, num_train: int, num_held_out: int
+    names: str, seed: int, num_train: int, num_held_out: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train and held-out problems of one reasoning-gym data set, disjoint by question.
+    """Train and held-out problems of reasoning-gym data sets (names by comma, taken in turn), disjoint by question.
 
     Raises:
         MissingDependencyError: reasoning-gym is not installed.
-        ConfigError: no such data set, or it has fewer distinct problems than asked for.
+        ConfigError: no such data set, or they have fewer distinct problems than asked for.
     """
     try:
         import reasoning_gym
     except ImportError as error:
         raise MissingDependencyError("gym problems need: pip install 'mae-cli[gym]'") from error
+    datasets = [name.strip() for name in names.split(",")]
     wanted = num_train + num_held_out
+    # Some data sets repeat themselves; a few more than the share is drawn of each.
+    size = 4 * -(-wanted // len(datasets))
     try:
-        items = reasoning_gym.create_dataset(dataset, size=4 * wanted, seed=seed)
+        columns = [reasoning_gym.create_dataset(name, size=size, seed=seed) for name in datasets]
     except ValueError as error:
-        raise ConfigError(f'reasoning-gym: no data set "{dataset}": {error}') from error
+        raise ConfigError(f"reasoning-gym: {error}") from error
     found: dict[str, dict[str, Any]] = {}
-    for item in items:
-        question = item["question"]
-        key = canonical_key(question) or normalise_question(question).casefold()
-        entry = msgspec.json.decode(msgspec.json.encode(item, enc_hook=str))
-        row = {"question": question, "answer": str(item["answer"]), "dataset": dataset, "entry": entry}
-        found.setdefault(key, row)
-        if len(found) == wanted:
-            break
-    rows = list(found.values())
+    for items in zip(*columns, strict=True):
+        for name, item in zip(datasets, items, strict=True):
+            question = item["question"]
+            key = canonical_key(question) or normalise_question(question).casefold()
+            entry = msgspec.json.decode(msgspec.json.encode(item, enc_hook=str))
+            row = {"question": question, "answer": str(item["answer"]), "dataset": name, "entry": entry}
+            found.setdefault(key, row)
+    rows = list(found.values())[:wanted]
     if len(rows) < wanted:
-        raise ConfigError(f"reasoning-gym {dataset}: {len(rows)} distinct problems, asked for {wanted}")
+        raise ConfigError(f"reasoning-gym {names}: {len(rows)} distinct problems, asked for {wanted}")
     return rows[num_held_out:], rows[:num_held_out]
 
 

@@ -130,7 +130,7 @@ def attach_adapter(model: Any, folder: Path) -> Any:
         _strip_adapter(model)
         raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
     # PEFT only warns when names do not match, and the model would go on as if it had no adapter.
-    held = set(get_peft_model_state_dict(peft_model))
+    held = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     if held != expected:
         odd = sorted(held ^ expected)[0]
         peft_model.unload()

@@ -15,7 +15,8 @@ class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep the first train row of each repeated one.
 
     Proposals repeat when their questions are equal after normalisation, or are one arithmetic problem in other words;
-    rollouts and judgements repeat when prompt and completion are equal. Source: exact deduplication, as MAE's own
+    rollouts and judgements repeat when prompt and completion are equal. Rows that an earlier filter dropped do not
+    count, or the last sound copy would go with the broken first one. Source: exact deduplication, as MAE's own
     loop lacks it (its weakness 10: the proposer copies).
     """
 
@@ -25,7 +26,7 @@ class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         selections = []
         for row in rows:
             key = _key(row)
-            if row.purpose != "train" or key is None:
+            if row.purpose != "train" or row.kept is False or key is None:
                 selections.append(Selection())
             elif key in seen:
                 selections.append(Selection(reason=f"dedup:same as {seen[key]}"))

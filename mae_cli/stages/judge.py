@@ -257,13 +257,16 @@ def _reward(rows: Sequence[Row], plugins: _Plugins, pairs: dict[str, pools.Pair]
     for row in rows:
         if row.purpose != "train":
             continue
+        if row.status in ("error", "too_long"):
+            # Nothing was generated, so there is nothing to reward: unknown, never the zero of a malformed text.
+            row.reward, row.reward_terms = None, []
+            continue
         problem_id = row.problem.id if row.problem else None
-        about = row
         answer_verdicts = verdicts_on(row, "answer")
         if row.role == "judge":
             answer_verdicts = _pair_verdicts(row, plugins, pairs, by_id)
         context = registry.RewardContext(
-            problem_verdicts=verdicts_on(about, "problem"),
+            problem_verdicts=verdicts_on(row, "problem"),
             answer_verdicts=answer_verdicts,
             solve_verdicts=solves.get(problem_id, []) if problem_id else [],
         )

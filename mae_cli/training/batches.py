@@ -14,13 +14,18 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
+from mae_cli.errors import EngineError
 from mae_cli.records import Message, Row, digest
 
-MAX_PADDING = 0.25
-"""Largest share of a micro-batch row that may be padding: short rows wait for the next micro-batch instead."""
+PASS_COST = {"cpu": 32, "cuda": 4096}
+"""What a forward and backward pass costs beside its tokens, counted in tokens, by device type.
 
-MIN_SHARED = 0.1
-"""A common prefix is computed once where that saves at least this share of a micro-batch's tokens."""
+Measured: a CPU reads all weights once per pass; a GPU waits for thousands of small LoRA kernels to be launched (H100:
+0.1 to 0.2 s per pass, whatever its size, for 135M and 1.5B parameters).
+"""
+
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""`finetune.micro_batch_tokens` = 0, by device type; halved when memory runs out."""
 
 
 class Renderer(Protocol):
@@ -33,6 +38,9 @@ class Renderer(Protocol):
     @property
     def template(self) -> str:
         """The Jinja source of the template in use."""
+
+    def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The messages as the template writes them."""
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Prompt token ids, generation prompt included."""
@@ -67,7 +75,7 @@ class Examples(msgspec.Struct):
 class MicroBatch(msgspec.Struct):
     """Examples that go through the model together. B rows, S tokens, T completion positions, N trained tokens.
 
-    prefix: (P,) the tokens all B prompts begin with, P = 0 where sharing would gain little. input_ids: (B, S) what
+    prefix: (P,) the tokens all B prompts begin with, P = 0 where they are not shared. input_ids: (B, S) what
     follows it, right padded; no attention mask is needed because a causal model never looks to the right. mask: (B, T)
     true where a completion token is. positions: (N,) indices into the flattened (B * S) of the tokens that predict the
     trained ones. targets: (N,) the ids of these. Both run in the order of mask's true values, row by row.
@@ -87,13 +95,14 @@ def turn_end_id(chat: Renderer, ends: frozenset[int]) -> int | None:
     They differ for some models (Gemma ends turns with <end_of_turn>, its EOS is <eos>), and a model that learns the
     wrong one never stops.
     """
-    tokenizer = chat.tokenizer
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    text = tokenizer.apply_chat_template(turns, chat_template=chat.template, tokenize=False)
-    found = [token for token in tokenizer.encode(text, add_special_tokens=False) if token in ends]
-    if found:
-        return int(found[-1])
-    return None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+    eos: int | None = chat.tokenizer.eos_token_id
+    try:
+        text = chat.text([Message("user", "a"), Message("assistant", "b")], add_generation_prompt=False)
+    except EngineError:
+        # A template for single prompts only, with no turn of its own to end.
+        return eos
+    found = [token for token in chat.tokenizer.encode(text, add_special_tokens=False) if token in ends]
+    return int(found[-1]) if found else eos
 
 
 def read_examples(
@@ -172,27 +181,49 @@ def steps(
                 yield step, epoch, rows[first : first + batch_size]
 
 
-def micro_batches(examples: Sequence[Example], indices: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Cut the rows of a step into groups of similar length with at most `max_tokens` tokens, padding included.
+def micro_batches(
+    examples: Sequence[Example], indices: Sequence[int], *, max_tokens: int, pass_cost: int = PASS_COST["cpu"]
+) -> list[list[int]]:
+    """Cut the rows of a step into groups with at most `max_tokens` tokens, padding included, the cheapest way.
 
-    Rows of one role stay together: their prompts begin alike, and `collate` lets them share that. A row longer than
-    max_tokens goes alone.
+    Rows of similar length pad little, rows of one role share the beginning of their prompts, and every group costs a
+    pass: of a cut by length alone and one that keeps roles apart the cheaper is taken. A row longer than max_tokens
+    goes alone.
     """
+    by_length = sorted(indices, key=lambda index: (-examples[index].length, index))
+    roles = sorted({examples[index].role for index in indices})
+    by_role = [[index for index in by_length if examples[index].role == role] for role in roles]
+    mixed = _cut(examples, by_length, max_tokens, pass_cost)
+    apart = [group for members in by_role for group in _cut(examples, members, max_tokens, pass_cost)]
+    return min(mixed, apart, key=lambda groups: sum(_cost(examples, group, pass_cost) for group in groups))
+
+
+def _cut(examples: Sequence[Example], ordered: Sequence[int], max_tokens: int, pass_cost: int) -> list[list[int]]:
+    """Groups of rows ordered by falling length; one ends where its padding would cost more than another pass."""
     groups: list[list[int]] = []
-    first: Example | None = None
-    for index in sorted(indices, key=lambda index: (examples[index].role, -examples[index].length, index)):
-        example = examples[index]
-        if (
-            first is not None
-            and first.role == example.role
-            and first.length * (len(groups[-1]) + 1) <= max_tokens
-            and example.length >= (1.0 - MAX_PADDING) * first.length
-        ):
+    longest = padding = 0
+    for index in ordered:
+        length = examples[index].length
+        padding += longest - length
+        if groups and longest * (len(groups[-1]) + 1) <= max_tokens and padding <= pass_cost:
             groups[-1].append(index)
         else:
             groups.append([index])
-            first = example
+            longest, padding = length, 0
     return groups
+
+
+def _cost(examples: Sequence[Example], group: Sequence[int], pass_cost: int) -> int:
+    """Tokens of a group, padding and passes included."""
+    chosen = [examples[index] for index in group]
+    longest, shared = max(example.length for example in chosen), shared_prefix(chosen, pass_cost)
+    return pass_cost + longest * len(group) - (shared * (len(group) - 1) - pass_cost if shared else 0)
+
+
+def shared_prefix(examples: Sequence[Example], pass_cost: int) -> int:
+    """Length of the common prefix where a pass of its own saves more than it costs, else 0."""
+    length = common_prefix(examples)
+    return length if length * (len(examples) - 1) > pass_cost else 0
 
 
 def common_prefix(examples: Sequence[Example]) -> int:
@@ -206,14 +237,11 @@ def common_prefix(examples: Sequence[Example]) -> int:
 
 
 def collate(
-    examples: Sequence[Example], indices: Sequence[int], *, device: torch.device, share_prefix: bool = False
+    examples: Sequence[Example], indices: Sequence[int], *, device: torch.device, shared: int = 0
 ) -> MicroBatch:
-    """The tensors of one micro-batch on the device, with a shared prefix where asked for and worth it."""
+    """The tensors of one micro-batch on the device; the first `shared` tokens of all prompts are its prefix."""
     chosen = [examples[index] for index in indices]
     longest = max(example.length for example in chosen)
-    shared = common_prefix(chosen) if share_prefix else 0
-    if shared * (len(chosen) - 1) < MIN_SHARED * longest * len(chosen):
-        shared = 0
     width = longest - shared
     columns = max(len(example.completion) for example in chosen)
     input_ids = torch.zeros(len(chosen), width, dtype=torch.long)

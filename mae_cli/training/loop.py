@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,16 @@ from mae_cli.errors import EngineError
 from mae_cli.records import seed_from
 from mae_cli.registry import Objective, ObjectiveBatch
 from mae_cli.training.adapters import trainable
-from mae_cli.training.batches import Example, MicroBatch, collate, micro_batches, steps
+from mae_cli.training.batches import (
+    MICRO_BATCH_TOKENS,
+    PASS_COST,
+    Example,
+    MicroBatch,
+    collate,
+    micro_batches,
+    shared_prefix,
+    steps,
+)
 from mae_cli.training.checkpoints import Checkpoint, load_behaviour, load_checkpoint, save_behaviour, save_checkpoint
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 from mae_cli.training.logs import DataNote, StepNote, line, role_notes
@@ -75,7 +84,9 @@ class Loop:
             lr=job.section.learning_rate,
             weight_decay=job.section.weight_decay,
         )
-        self.micro_batch_tokens = job.section.micro_batch_tokens
+        kind = "cpu" if self.device.type == "cpu" else "cuda"
+        self.pass_cost = PASS_COST[kind]
+        self.micro_batch_tokens = job.section.micro_batch_tokens or MICRO_BATCH_TOKENS[kind]
         # Recomputing activations excludes a cache of keys and values.
         self.share_prefix = can_share_prefix(policy) and not job.section.gradient_checkpointing
         self.step = self.resumed_from = 0
@@ -135,8 +146,7 @@ class Loop:
         examples, objective = self.job.examples, self.job.objective
         tokens = sum(len(examples[index].completion) for index in indices)
         sums = StepSums(metrics={})
-        for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens):
-            batch = collate(examples, group, device=self.device, share_prefix=self.share_prefix)
+        for batch in self._batches(indices):
             with self._precision():
                 current = completion_logprobs(self.policy, batch, entropy=objective.needs_entropy)
             output = objective.loss(
@@ -144,7 +154,9 @@ class Loop:
                     logprobs=current.logprobs,
                     behaviour_logprobs=self._behaviour_of(batch, current.logprobs),
                     mask=batch.mask.to(current.logprobs.dtype),
-                    advantages=torch.tensor([self.job.advantages[index] for index in group], device=self.device),
+                    advantages=torch.tensor(
+                        [self.job.advantages[index] for index in batch.indices], device=self.device
+                    ),
                     entropy=current.entropy,
                 )
             )
@@ -185,14 +197,20 @@ class Loop:
         if resumed and stored is None:
             self.say("the log-probabilities from before the first update were computed again")
 
-    def _read_behaviour(self, indices: list[int]) -> None:
+    def _batches(self, indices: list[int]) -> Iterator[MicroBatch]:
+        """The micro-batches of an optimizer step."""
         examples = self.job.examples
-        for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens):
-            batch = collate(examples, group, device=self.device, share_prefix=self.share_prefix)
+        for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens, pass_cost=self.pass_cost):
+            chosen = [examples[index] for index in group]
+            shared = shared_prefix(chosen, self.pass_cost) if self.share_prefix else 0
+            yield collate(examples, group, device=self.device, shared=shared)
+
+    def _read_behaviour(self, indices: list[int]) -> None:
+        for batch in self._batches(indices):
             with self._precision():
                 logprobs = completion_logprobs(self.policy, batch).logprobs
-            for number, index in enumerate(group):
-                self.behaviour[index] = logprobs[number, : len(examples[index].completion)].cpu()
+            for number, index in enumerate(batch.indices):
+                self.behaviour[index] = logprobs[number, : len(self.job.examples[index].completion)].cpu()
 
     def _fitting(self, work: Callable[[], Any]) -> Any:
         """The result of work that is tried again with half the micro-batch when memory runs out.

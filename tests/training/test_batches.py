@@ -15,6 +15,7 @@ from mae_cli.training.batches import (
     num_steps,
     order,
     read_examples,
+    shared_prefix,
     steps,
     turn_end_id,
 )
@@ -91,6 +92,15 @@ def test_a_template_without_a_turn_end_gives_the_end_of_text(tiny: Tiny) -> None
     chat = open_chat(tiny.chat.tokenizer, template=PLAIN_TEMPLATE.replace("eos_token", "nothing"))
 
     assert turn_end_id(chat, tiny.end_ids) == tiny.chat.tokenizer.eos_token_id
+
+
+def test_a_template_that_refuses_an_assistant_turn_gives_the_end_of_text(tiny: Tiny) -> None:
+    template = (
+        "{% for message in messages %}{% if message.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ message.content }}{% endfor %}"
+    )
+
+    assert turn_end_id(open_chat(tiny.chat.tokenizer, template=template), tiny.end_ids) == 1
 
 
 def test_rows_that_cannot_be_trained_are_dropped_and_counted(tiny: Tiny) -> None:
@@ -182,16 +192,22 @@ def test_micro_batches_keep_every_row_once_within_the_budget() -> None:
     assert all(max(rows[index].length for index in group) * len(group) <= 128 for group in groups)
 
 
-def test_a_short_row_is_not_padded_to_a_long_one() -> None:
+def test_a_group_ends_where_padding_costs_more_than_another_pass() -> None:
     rows = [example(0, 50, 50), example(1, 5, 5), example(2, 45, 45)]
 
-    assert micro_batches(rows, [0, 1, 2], max_tokens=1000) == [[0, 2], [1]]
+    # padding to 100: 10 for the row of 90 and 90 more for the row of 10
+    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=9) == [[0], [2], [1]]
+    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=99) == [[0, 2], [1]]
+    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=100) == [[0, 2, 1]]
 
 
-def test_rows_of_one_role_stay_together() -> None:
-    judge = Example("1", "judge", "g", 1.0, (1,) * 50, (2,) * 50)
+def test_roles_are_kept_apart_where_their_common_prompts_pay_for_the_passes() -> None:
+    judge = [Example(str(number), "judge", "g", 1.0, (*[7] * 50, number), (2,) * 10) for number in range(3)]
+    solver = [Example(str(number), "solver", "g", 1.0, (*[8] * 50, number), (2,) * 10) for number in range(3)]
 
-    assert micro_batches([example(0, 50, 50), judge, example(2, 50, 50)], [0, 1, 2], max_tokens=1000) == [[1], [0, 2]]
+    # Apart, 2 * 50 tokens are saved for each role, at three passes more than together.
+    assert micro_batches(judge + solver, range(6), max_tokens=1000, pass_cost=40) == [[0, 1, 2], [3, 4, 5]]
+    assert micro_batches(judge + solver, range(6), max_tokens=1000, pass_cost=90) == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_a_common_prefix_leaves_every_row_its_last_prompt_token() -> None:
@@ -206,20 +222,21 @@ def test_a_common_prefix_leaves_every_row_its_last_prompt_token() -> None:
 
 
 def test_a_shared_prefix_is_taken_out_of_every_row() -> None:
-    batch = collate([example(0, 4, 1), example(1, 5, 2)], [0, 1], device=CPU, share_prefix=True)
+    batch = collate([example(0, 4, 1), example(1, 5, 2)], [0, 1], device=CPU, shared=3)
 
-    # Prompts 1 2 3 4 and 1 2 3 4 5 share 1 2 3; what is left is 4 | 50 and 4 5 | 50 51, four tokens wide.
+    # Prompts 1 2 3 4 and 1 2 3 4 5 without 1 2 3; what is left is 4 | 50 and 4 5 | 50 51, four tokens wide.
     assert batch.prefix.tolist() == [1, 2, 3]
     assert batch.input_ids.tolist() == [[4, 50, 0, 0], [4, 5, 50, 51]]
     assert batch.positions.tolist() == [0, 5, 6]
 
 
-def test_a_prefix_that_saves_little_is_not_shared() -> None:
-    batch = collate([example(0, 3, 20), example(1, 3, 20)], [0, 1], device=CPU, share_prefix=True)
+def test_a_prefix_is_shared_only_where_it_saves_more_than_a_pass() -> None:
+    rows = [example(number, 11, 5) for number in range(4)]
 
-    # 2 tokens of 46 are under a tenth
-    assert batch.prefix.tolist() == []
-    assert batch.input_ids.shape == (2, 23)
+    # 10 common tokens, computed once instead of four times
+    assert shared_prefix(rows, 29) == 10
+    assert shared_prefix(rows, 30) == 0
+    assert shared_prefix(rows[:1], 0) == 0
 
 
 def test_a_row_over_the_budget_goes_alone() -> None:

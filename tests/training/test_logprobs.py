@@ -93,9 +93,9 @@ def test_a_shared_prefix_changes_neither_values_nor_gradients(tiny: Tiny) -> Non
         Example("2", "solver", "g", 1.0, prompt, (3,)),
     ]
     results = []
-    for share in (False, True):
+    for shared_tokens in (0, 19):
         tiny.model.zero_grad()
-        batch = collate(rows, [0, 1, 2], device=CPU, share_prefix=share)
+        batch = collate(rows, [0, 1, 2], device=CPU, shared=shared_tokens)
         values = completion_logprobs(tiny.model, batch, entropy=True)
         assert values.entropy is not None
         (values.logprobs.sum() + values.entropy.sum()).backward()

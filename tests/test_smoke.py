@@ -1,0 +1,141 @@
+"""The kill driver on the embedded model, `make smoke`.
+
+A start of the real command takes about seven seconds, and each kill needs two. So `solve` and `finetune` are killed
+at twenty moments as real processes' forks (a server holds torch, so that a start costs the loading of the model), and
+the other stages at eight. The counts are tiny: 8 problems, 2 samples, 12 new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mae_cli.errors import MaeError
+from tests.kill_driver import Fork, Landing, Launcher, Moment, Process, Subject, drive, folder_content, table
+from tests.kill_driver import moments_of_a_file as twenty_moments
+from tests.support import ROOT, mae, write_sums
+from tests.test_kills import TORCH, steps_done
+
+MODEL = "smollm2-135m"
+REAL = ("-m", MODEL, "--device", "cpu", "--batch-size", "2")
+SHORT = ("--max-new-tokens", "12")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _model() -> None:
+    from mae_cli.models import local_model
+
+    try:
+        local_model(MODEL)
+    except MaeError as error:
+        pytest.skip(f"{error}")
+
+
+@pytest.fixture(scope="module")
+def fork() -> Iterator[Launcher]:
+    server = Fork(ROOT, *TORCH)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sums(tmp_path_factory.mktemp("smoke") / "problems.jsonl", 8)
+
+
+@pytest.fixture(scope="module")
+def rollouts(problems: Path) -> Path:
+    out = problems.with_name("rollouts.jsonl")
+    assert mae("solve", problems, "-o", out, *REAL, *SHORT, "--rollouts-per-problem", 2).returncode == 0
+    return out
+
+
+def eight_moments(appends: int) -> list[Moment]:
+    return [
+        *(Moment("append", number) for number in (1, appends // 2, appends - 1)),
+        *(Moment("torn", number) for number in (2, appends)),
+        Moment("outside", delay=0.5),
+        Moment("before_replace", target="/out.jsonl"),
+        Moment("after_replace", target="/out.jsonl"),
+    ]
+
+
+def check(landings: Sequence[Landing], midway: int, segment: int = 2) -> None:
+    print("\n" + table(landings))
+    assert [str(item.moment) for item in landings if not item.equal] == []
+    assert [str(item.moment) for item in landings if item.growth > 0.01] == []
+    assert sum(item.is_midway for item in landings) >= midway
+    assert any(item.done == item.total and not item.renamed for item in landings)
+    assert all(item.done - item.reused < segment for item in landings)
+
+
+def test_propose_on_the_real_model_survives_eight_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
+    subject = Subject(
+        lambda out: ["propose", str(problems), "-o", str(out), *REAL, *SHORT, "--num-problems", "16"], total=16
+    )
+
+    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+
+
+def test_solve_on_the_real_model_survives_twenty_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
+    subject = Subject(
+        lambda out: ["solve", str(problems), "-o", str(out), *REAL, *SHORT, "--rollouts-per-problem", "4"], total=32
+    )
+
+    check(drive(subject, twenty_moments(16), tmp_path, fork), midway=15)
+
+
+def test_solve_as_a_process_of_its_own_survives_a_kill_from_outside_and_a_torn_line(
+    tmp_path: Path, problems: Path
+) -> None:
+    subject = Subject(
+        lambda out: ["solve", str(problems), "-o", str(out), *REAL, *SHORT, "--rollouts-per-problem", "2"], total=16
+    )
+    moments = [Moment("outside", delay=0.3), Moment("torn", 4), Moment("before_replace", target="/out.jsonl")]
+
+    check(drive(subject, moments, tmp_path, Process(tmp_path, ROOT)), midway=2)
+
+
+def test_judge_on_the_real_model_survives_eight_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
+    subject = Subject(
+        lambda out: ["judge", str(rollouts), "-o", str(out), *REAL, *SHORT, "--max-unparsed", "1"], total=16
+    )
+
+    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+
+
+def test_eval_on_the_real_model_survives_eight_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
+    subject = Subject(
+        lambda out: ["eval", str(problems), "-o", str(out), *REAL, *SHORT, "--samples", "2", "--temperature", "1"],
+        total=16,
+    )
+
+    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+
+
+def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
+    subject = Subject(
+        lambda out: [
+            *("finetune", str(rollouts), "-o", str(out), *REAL, "--lora-r", "2"),
+            *("--set", "finetune.batch_size=1", "--set", "finetune.save_every=1"),
+        ],
+        output="adapter",
+        total=16,
+        done=steps_done,
+        content=folder_content,
+        reused=lambda summary: summary["skipped"] or summary["details"]["resumed_from"],
+    )
+    state = "/checkpoints/state.pt"
+    moments = [
+        *(Moment("after_replace", number, state) for number in (1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 15)),
+        *(Moment("before_replace", number, state) for number in (2, 6, 9, 16)),
+        *(Moment("outside", delay=delay) for delay in (0.0, 0.5)),
+        Moment("before_replace", target="/adapter"),
+        Moment("after_replace", target="/adapter"),
+        Moment("after_replace", 2, "/adapter.meta.json"),
+    ]
+
+    check(drive(subject, moments, tmp_path, fork), midway=15, segment=1)
