@@ -31,12 +31,13 @@ control: model ## the demo with shuffled rewards: it should not get better
 	$(MAE) run quickstart --run-dir runs/control-$(SEED) --seed $(SEED) --set judge.shuffle_rewards=true
 
 # Small numbers, so that two rounds of the whole method end on a CPU; a model of this size learns nothing from it.
-MAE_SMALL = --rounds 2 --set seeds=data/arithmetic_train.jsonl --set num_seeds=32 \
-  --set propose.num_problems=12 --set propose.max_new_tokens=48 \
-  --set solve.num_problems=12 --set solve.difficulty_samples=2 --set solve.max_new_tokens=48 \
-  --set judge.votes=2 --set judge.num_pairs=12 --set judge.max_new_tokens=48 \
-  --set judge.max_unparsed=1.0 --set finetune.batch_size=12 --set eval.max_new_tokens=24 --set eval.limit=40 \
-  --set 'eval.benchmarks=[data/arithmetic_heldout.jsonl]' --set eval.verifier=numeric
+MAE_SMALL = --rounds 2 --set seeds=data/arithmetic_train.jsonl --set num_seeds=48 \
+  --set 'propose={num_problems: 24, references_per_prompt: 3, prompt: sums_propose_zero, prompt_reference: sums_propose, temperature: 0.8, max_new_tokens: 28}' \
+  --set 'solve={num_problems: 24, rollouts_per_problem: 1, difficulty_samples: 2, train_on_proposals: false, prompt: sums_solve, max_new_tokens: 20}' \
+  --set 'judge.judge={name: rubric, answer_prompt: sums_judge10, question_prompt: sums_judge10_question}' \
+  --set judge.votes=2 --set judge.num_pairs=24 --set judge.temperature=0.7 --set judge.max_new_tokens=10 --set judge.max_unparsed=1.0 \
+  --set finetune.lora_r=16 --set finetune.batch_size=24 --set finetune.gradient_checkpointing=false \
+  --set 'eval={benchmarks: [data/arithmetic_heldout.jsonl], prompt: sums_solve, verifier: numeric, max_new_tokens: 20, limit: 60}'
 RECIPE_SMALL ?= mae_half_reference
 
 mae-small: model ## a faithful MAE recipe with the small model and small numbers

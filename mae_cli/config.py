@@ -354,7 +354,11 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f'{where}: "{name}" is not a section')
         tree = child
-    tree[leaf] = value
+    if not parents and leaf in SECTIONS and isinstance(value, dict):
+        # `--set solve={a: 1}` changes a section's keys; it does not throw the others away.
+        tree[leaf] = {**(tree.get(leaf) or {}), **value}
+    else:
+        tree[leaf] = value
 
 
 def _check_keys(

@@ -247,7 +247,19 @@ class Run:
                 for reading in report.READINGS
             ]
         write_json(self.run_dir / "summary.json", result)
+        self._page(rounds, result)
         return result
+
+    def _page(self, rounds: Sequence[Round], result: dict[str, Any]) -> None:
+        sections = [("Held-out items", f"{result['table']}\n\n{result['final']}")] if "table" in result else []
+        for current in rounds:
+            figures = current.folder / "roles.json"
+            if figures.exists():
+                roles = msgspec.convert(read_json(figures), list[report.RoleFigures])
+                sections.append((f"{current.label}: train rows by role", report.role_table(roles)))
+        sections.append(("Recipe", (self.run_dir / "recipe.resolved.yaml").read_text("utf-8")))
+        page = report.html_page(f"mae run: {self.run_dir.name}", sections)
+        write_atomically(self.run_dir / "report.html", page.encode())
 
 
 def file_seeds(recipe: Recipe, recipe_path: Path | None) -> list[Problem]:

@@ -6,6 +6,7 @@ Pure functions over rows; the stages and the loop write what these return, and p
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 import msgspec
@@ -267,3 +268,11 @@ def table_of_details(details: dict[str, Any]) -> str:
             f"won {c['wins']}, lost {c['losses']}, n = {c['items']}, p = {p_text(c['p_value'])}"
         )
     return text
+
+
+def html_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
+    """One self-contained page: a heading and preformatted text per section, everything escaped."""
+    style = "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}pre{overflow-x:auto}"
+    body = "".join(f"<h2>{escape(heading)}</h2><pre>{escape(text)}</pre>" for heading, text in sections)
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>\n'
