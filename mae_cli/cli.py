@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from mae_cli import __version__
+from mae_cli.cli_tools import data_app, models_app
 from mae_cli.config import Recipe
 from mae_cli.errors import MaeError, TemporaryError
 from mae_cli.options import Common, with_options
@@ -31,8 +32,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make, import and describe problem files.", no_args_is_help=True)
-models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 
@@ -236,94 +235,6 @@ def list_command(
     from mae_cli.catalogue import listing
 
     print(listing(kind))
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """Models that `mae models get` can install."""
-    from mae_cli.models import list_models
-    from mae_cli.report import table
-
-    lines = [
-        (m.name, "installed" if m.installed else "not installed", f"{m.size_mib:,.0f} MiB", m.licence, m.source)
-        for m in list_models()
-    ]
-    print(table(("name", "state", "download", "licence", "source"), lines))
-
-
-@models_app.command("get")
-def models_get(name: Annotated[str, typer.Argument(help="name from mae models list")]) -> None:
-    """Install a model into the cache, for offline use ever after."""
-    from mae_cli.models import get_model
-
-    print(get_model(name, lambda text: print(text, file=sys.stderr)))
-
-
-@data_app.command("make")
-def data_make(
-    name: Annotated[str, typer.Argument(help="arithmetic, or gym:NAME,NAME,... of reasoning-gym")],
-    train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
-    held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
-    num_train: Annotated[int, typer.Option("--num-train", min=1, help="training problems")] = 600,
-    num_held_out: Annotated[int, typer.Option("--num-held-out", min=1, help="held-out problems")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="the set is a function of it")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
-) -> None:
-    """Build a problem set from a generator, train and held-out disjoint.
-
-    Example: mae data make arithmetic --train t.jsonl ...
-    """
-    from mae_cli.problem_sets import make_set
-
-    print(make_set(name, train, held_out, num_train=num_train, num_held_out=num_held_out, seed=seed, replace=overwrite))
-
-
-@data_app.command("import")
-def data_import(
-    source: Annotated[str, typer.Argument(help="JSONL file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the data set hub")],
-    output: Out,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="take the first N problems only")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
-) -> None:
-    """Turn rows with the usual field names into a problem file.
-
-    Example: mae data import questions.jsonl -o problems.jsonl
-    """
-    from mae_cli.problem_sets import import_set
-
-    print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
-
-
-@data_app.command("pools")
-def data_pools(
-    folder: Annotated[Path, typer.Argument(help="folder of the round, e.g. runs/mine/round-002")],
-    recipe_name: Annotated[str, typer.Option("--recipe", "-c", help="recipe file or name", show_default=False)],
-    before: Annotated[Path | None, typer.Option("--before", help="folder of the round before; none in round 1")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, over the recipe")
-    ] = None,
-) -> None:
-    """Write the question and pair pools of a round, as `mae run` does."""
-    from mae_cli.config import find_recipe, load_recipe
-    from mae_cli.errors import ConfigError
-    from mae_cli.loop import Round, file_seeds, snapshot
-
-    path = find_recipe(recipe_name)
-    recipe = load_recipe(path, settings or [])
-    if recipe.self_seeds:
-        raise ConfigError(f"{path}: self_seeds needs the model; use mae run")
-    earlier = Round(before, 0) if before else None
-    for pool in (Round(folder, 0).questions, Round(folder, 0).pairs):
-        pool.unlink(missing_ok=True)
-    snapshot(recipe, Round(folder, 0), earlier, file_seeds(recipe, path))
-
-
-@data_app.command("features")
-def data_features() -> None:
-    """The record schema as `datasets` features, for load_dataset("json", features=Features.from_dict(...))."""
-    from mae_cli.catalogue import record_features
-
-    print(msgspec.json.format(msgspec.json.encode(record_features()), indent=1).decode())
 
 
 def _version(wanted: bool) -> None:

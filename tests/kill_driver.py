@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
 VARIABLE = "MAE_TEST_KILL"
+OURS = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 PRELOAD = [
     *(f"mae_cli.stages.{name}" for name in ("propose", "solve", "judge", "filter", "eval", "finetune")),
     *("mae_cli.engines.scripted", "mae_cli.judges.rubric", "mae_cli.rewards.mae", "mae_cli.verifiers.numeric"),
@@ -126,7 +127,7 @@ class Process:
         site = folder / "site"
         site.mkdir(parents=True, exist_ok=True)
         (site / "sitecustomize.py").write_text(SITE)
-        kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        kept = {key: value for key, value in os.environ.items() if key not in OURS}
         self._plain = {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
         self._armed = {**self._plain, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
 

@@ -176,11 +176,13 @@ def test_bad_input_is_exit_2_of_the_process(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_exit_2_when_offline(problems: Path, tmp_path: Path) -> None:
-    start = time.monotonic()
+    before = os.times()
     result = mae("solve", problems, "-o", tmp_path / "o.jsonl", "-m", "nobody/nothing", MAE_CACHE=str(tmp_path))
+    after = os.times()
 
     assert (result.returncode, b"Traceback" in result.stderr) == (2, False)
-    assert time.monotonic() - start < 2
+    # Loading torch first would take three seconds; CPU time, because other tests run beside this one.
+    assert after.children_user - before.children_user < 1
     assert "nobody/nothing" in only_line(result)
 
 
@@ -340,19 +342,20 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 
 # ---- layers
 
-# From the bottom up; a module may import, at any place in its file, only from its own layer or one below.
+# From the bottom up; a module may import, at any place in its file, only from its own layer or one below. Narrower than
+# design.md: `registry` and `pools` need records and reading, plugins need both, and only the command line's own pages
+# (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
     {"errors", "__init__"},
     {"records"},
     {"reading", "store", "config", "numbers", "extraction", "arithmetic", "metrics", "progress", "prompting", "models"},
     {"registry", "pools", "report", "problem_sets"},
-    {"catalogue", "engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives",
-     "controllers", "training"},
+    {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
+     "training"},
     {"stages"},
     {"loop"},
-    {"options", "cli"},
+    {"catalogue", "options", "cli"},
 ]  # fmt: skip
-# The command line's own pages may show a report directly; a stage's folder and `engines` may not be skipped past.
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "mae_cli").rglob("*.py"))
 
@@ -390,7 +393,7 @@ def test_imports_point_down_only(path: Path) -> None:
 
 
 def test_a_plugin_kind_does_not_import_another_kind_but_a_function_of_its_own() -> None:
-    kinds = LAYERS[4] - {"catalogue", "training"}
+    kinds = LAYERS[4] - {"training"}
     crossing = {
         (layer_name(path), name)
         for path in MODULES

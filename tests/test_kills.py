@@ -221,19 +221,13 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
         reused=lambda summary: 0,
     )
     moments = [
-        Moment("after_replace", target="/manifest.json"),
-        Moment("append", 1),
-        Moment("torn", 2),
         Moment("before_replace", target="/round-000/6_eval.jsonl"),
         Moment("after_replace", target="/round-001/0_pairs.jsonl"),
-        Moment("after_replace", target="/round-001/1_problems.jsonl"),
         Moment("append", 4),
-        Moment("after_replace", target="/round-001/2_rollouts.jsonl.meta.json", number=2),
         Moment("before_replace", target="/round-001/3_judged.jsonl"),
         Moment("after_replace", target="/round-001/4_dropped.jsonl"),
         Moment("after_replace", target="/checkpoints/state.pt"),
         Moment("after_replace", target="/round-001/5_adapter"),
-        Moment("torn", 8),
         Moment("after_replace", target="/latest"),
         Moment("after_replace", target="/summary.json"),
     ]
