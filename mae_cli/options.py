@@ -85,6 +85,8 @@ def _recipe_options(prefix: str, struct: type[msgspec.Struct], only: tuple[str, 
     for name, kind, doc, default in section_fields(struct):
         if only is not None and name not in only:
             continue
+        if prefix and (name in COMMON or name in _PLAIN):
+            continue  # finetune.batch_size and eval.limit are other things than the flags of that name: use --set
         flag_type = _flag_type(kind)
         if flag_type is None:
             continue

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.arithmetic import canonical_key, make_problems
+from mae_cli.arithmetic import canonical_key
 from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError
 from mae_cli.reading import problem_from, read_lines
 from mae_cli.records import normalise_question
 from mae_cli.store import write_atomically
+from mae_cli.sums import make_problems
 
 GYM = "gym:"
 

@@ -52,11 +52,11 @@ class Prompt:
         Raises:
             ConfigError: the template uses a name that is not given.
         """
-        from jinja2 import UndefinedError
+        from jinja2 import TemplateRuntimeError
 
         try:
             messages = [Message(role=role, content=body.render(**values).strip()) for role, body in self._parts]
-        except UndefinedError as error:
+        except TemplateRuntimeError as error:
             raise ConfigError(f"{self.name}: {error.message}; given: {', '.join(sorted(values))}") from error
         return [message for message in messages if message.content or message.role != "system"]
 

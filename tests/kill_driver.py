@@ -100,7 +100,8 @@ def install(moment: Moment) -> None:
             die()
         fsync(descriptor)
 
-    os.write, os.replace, os.fsync = counted_write, counted_replace, counted_fsync
+    for name, wrapped in (("write", counted_write), ("replace", counted_replace), ("fsync", counted_fsync)):
+        setattr(os, name, wrapped)
 
 
 class Child(Protocol):

@@ -4,17 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.arithmetic import (
-    LEVELS,
-    TEMPLATES,
-    Expression,
-    canonical_key,
-    make_problems,
-    number_words,
-    read_question,
-    write_question,
-)
+from mae_cli.arithmetic import Expression, canonical_key, number_words, read_question
 from mae_cli.errors import DataError
+from mae_cli.sums import LEVELS, TEMPLATES, make_problems, write_question
 
 operands = st.integers(0, 999)
 pairs = st.tuples(operands, operands)

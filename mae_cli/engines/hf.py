@@ -19,7 +19,6 @@ from mae_cli.config import Recipe
 from mae_cli.engines import chat as chats
 from mae_cli.engines.hf_decode import Ask, Decoded, decode_batch
 from mae_cli.engines.hf_model import (
-    attach_adapter,
     context_length,
     detach_adapter,
     end_token_ids,
@@ -30,6 +29,7 @@ from mae_cli.engines.hf_model import (
     resolve_dtype,
 )
 from mae_cli.errors import EngineError, TemporaryError
+from mae_cli.lora import load_adapter
 from mae_cli.models import adapter_digest, local_model, model_digest
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
 
@@ -85,7 +85,7 @@ class HfEngine:
             self._base = self.model = detach_adapter(self.model)
             self.policy = msgspec.structs.replace(self.policy, adapter=None)
         if adapter is not None:
-            self.model = attach_adapter(self._base, adapter)
+            self.model = load_adapter(self._base, adapter)
             self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:

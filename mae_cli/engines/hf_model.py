@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -112,57 +109,9 @@ def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
     return min(end_ids, default=0)
 
 
-def attach_adapter(model: Any, folder: Path) -> Any:
-    """The base with a LoRA adapter on it; `detach_adapter` gives the base back untouched.
-
-    Raises:
-        EngineError: no adapter there, a broken one, or one for another base.
-    """
-    weights = folder / "adapter_model.safetensors"
-    for path in (folder / "adapter_config.json", weights):
-        if not path.is_file():
-            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
-    expected = _tensor_names(weights)
-    try:
-        json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        _strip_adapter(model)
-        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
-    # PEFT only warns when names do not match, and the model would go on as if it had no adapter.
-    held = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
-    if held != expected:
-        odd = sorted(held ^ expected)[0]
-        peft_model.unload()
-        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
-    return peft_model.eval()
-
-
 def detach_adapter(peft_model: Any) -> Any:
     """The pristine base under a PEFT model."""
     return peft_model.unload()
-
-
-def _strip_adapter(model: Any) -> None:
-    """Take out LoRA layers that a failed load left in the base."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-
-
-def _tensor_names(path: Path) -> set[str]:
-    try:
-        with path.open("rb") as file:
-            size = struct.unpack("<Q", file.read(8))[0]
-            header = json.loads(file.read(size))
-    except (OSError, ValueError, struct.error, MemoryError) as error:
-        raise EngineError(f"{path}: not a safetensors file: {_one_line(error)}") from error
-    return {name for name in header if name != "__metadata__"}
 
 
 def _one_line(error: BaseException) -> str:

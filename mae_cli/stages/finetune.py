@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mae_cli import registry
-from mae_cli.errors import ConfigError, GateError
+from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.records import Row, digest
 from mae_cli.stages import Session, StageSummary, limit_rows
 from mae_cli.store import FolderOutput
@@ -118,22 +118,25 @@ def _train(
             task.total = steps
             task.advance(1, note.tokens)
 
-        report = train(
-            engine.model,
-            engine.chat,
-            rows,
-            session.recipe.finetune,
-            objective,
-            seed=session.recipe.seed,
-            end_ids=frozenset(engine.end_ids),
-            base_name=session.recipe.model,
-            output_dir=made,
-            start_adapter=start_adapter,
-            checkpoint_dir=output.work_dir / "checkpoints",
-            identity={"policy": msgspec.to_builtins(engine.policy)},
-            on_step=on_step,
-            on_text=session.progress.say,
-        )
+        try:
+            report = train(
+                engine.model,
+                engine.chat,
+                rows,
+                session.recipe.finetune,
+                objective,
+                seed=session.recipe.seed,
+                end_ids=frozenset(engine.end_ids),
+                base_name=session.recipe.model,
+                output_dir=made,
+                start_adapter=start_adapter,
+                checkpoint_dir=output.work_dir / "checkpoints",
+                identity={"policy": msgspec.to_builtins(engine.policy)},
+                on_step=on_step,
+                on_text=session.progress.say,
+            )
+        except CollapseError as error:
+            raise CollapseError(f"{error} (in {made})") from error
     output.finish(made)
     engine.release_caches()
     return report

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import safe_open
+from peft import LoraConfig, get_peft_model
 
 from mae_cli.config import FinetuneSection
-from mae_cli.errors import ConfigError, EngineError
+from mae_cli.errors import ConfigError
+from mae_cli.lora import CONFIG, load_adapter, strip_adapter
 from mae_cli.records import seed_from
 from mae_cli.store import write_atomically
 from mae_cli.training.batches import Renderer
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 @contextmanager
@@ -39,14 +36,16 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_from(seed, "lora"))
         try:
-            policy = _fresh(model, section) if start_adapter is None else _continued(model, start_adapter)
+            policy = (
+                _fresh(model, section) if start_adapter is None else load_adapter(model, start_adapter, trainable=True)
+            )
             if section.gradient_checkpointing:
                 # Reentrant recomputation needs inputs with gradients, which a frozen embedding does not give.
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             policy.train()
             yield policy
         finally:
-            _strip(model)
+            strip_adapter(model)
             if section.gradient_checkpointing:
                 model.gradient_checkpointing_disable()
             model.train(was_training)
@@ -67,34 +66,6 @@ def _fresh(model: Any, section: FinetuneSection) -> Any:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f'finetune.target_modules "{names}": {" ".join(str(error).split())[:300]}') from error
-
-
-def _continued(model: Any, folder: Path) -> Any:
-    try:
-        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
-            expected = set(file.keys())
-        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=True, local_files_only=True)
-    except Exception as error:
-        # PEFT and safetensors raise whatever fits them; all of it means that this folder cannot be continued.
-        raise EngineError(f"{folder}: cannot continue this adapter: {' '.join(str(error).split())[:300]}") from error
-    held = set(get_peft_model_state_dict(policy, save_embedding_layers=False))
-    if held != expected:
-        # PEFT only warns when names do not match, and would train a fresh adapter under an old name.
-        odd = sorted(held ^ expected)[0]
-        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
-    return policy
-
-
-def _strip(model: Any) -> None:
-    """Take the LoRA layers out of the base, also those a failed load has left there; its weights never changed."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
 
 
 def trainable(policy: Any) -> list[tuple[str, torch.nn.Parameter]]:

@@ -18,10 +18,10 @@ import msgspec
 
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import CollapseError, GateError
+from mae_cli.lora import WEIGHTS
 from mae_cli.records import Row, digest
 from mae_cli.registry import Advantages, Objective, Rewarded
 from mae_cli.training.adapters import (
-    WEIGHTS,
     attached,
     lora_settings,
     save_adapter,

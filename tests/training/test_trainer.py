@@ -211,7 +211,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_base_clean(tiny: T
 
     with pytest.raises(EngineError, match="for another base model"):
         run(tiny, rows, tmp_path / "second", start_adapter=tmp_path / "first")
-    with pytest.raises(EngineError, match="cannot continue this adapter"):
+    with pytest.raises(EngineError, match=r"no adapter there|does not fit this model"):
         run(tiny, rows, tmp_path / "second", start_adapter=tmp_path / "nowhere")
 
     assert not any("lora" in name for name, _ in tiny.model.named_modules())

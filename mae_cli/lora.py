@@ -1,0 +1,67 @@
+"""A LoRA adapter put on a base model by its folder, and taken off again; used by the engine and the trainer alike."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from mae_cli.errors import EngineError
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+    """The base with the adapter of a folder on it, as a PEFT model; `strip_adapter` gives the base back.
+
+    Raises:
+        EngineError: no adapter there, a broken one, or one for another base; the base is left without one.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError
+
+    for path in (folder / CONFIG, folder / WEIGHTS):
+        if not path.is_file():
+            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
+    expected = _tensor_names(folder / WEIGHTS)
+    try:
+        json.loads((folder / CONFIG).read_text("utf-8"))
+        peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        strip_adapter(model)
+        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+    # PEFT only warns when names do not match, and the model would go on as if it had no (or a fresh) adapter.
+    held = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    if held != expected:
+        odd = sorted(held ^ expected)[0]
+        strip_adapter(model)
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+    return peft_model if trainable else peft_model.eval()
+
+
+def strip_adapter(model: Any) -> None:
+    """Take the LoRA layers out of a base, also those a failed load left there; its weights never changed."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def _tensor_names(path: Path) -> set[str]:
+    try:
+        with path.open("rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(size))
+    except (OSError, ValueError, struct.error, MemoryError) as error:
+        raise EngineError(f"{path}: not a safetensors file: {_one_line(error)}") from error
+    return {name for name in header if name != "__metadata__"}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
