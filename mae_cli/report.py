@@ -199,7 +199,7 @@ def role_table(figures: Sequence[RoleFigures]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value + 0.0:.3f}"
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # no "-0.000"
 
 
 def percent(share: float) -> str:

@@ -346,15 +346,16 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 # design.md: `registry` and `pools` need records and reading, plugins need both, and only the command line's own pages
 # (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
-    {"errors", "__init__"},
+    {"errors", "lora", "__init__"},
     {"records"},
-    {"reading", "store", "config", "numbers", "extraction", "arithmetic", "metrics", "progress", "prompting", "models"},
+    {"reading", "store", "config", "numbers", "extraction", "arithmetic", "sums", "metrics", "progress", "prompting",
+     "models"},
     {"registry", "pools", "report", "problem_sets"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
     {"stages"},
     {"loop"},
-    {"catalogue", "options", "cli"},
+    {"catalogue", "options", "cli_tools", "cli"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "mae_cli").rglob("*.py"))
