@@ -121,7 +121,7 @@ def solve(problems: In, output: Out, pool: Pool = None, *, recipe: Recipe, commo
 def judge(rollouts: In, output: Out, pool: Pool = None, *, recipe: Recipe, common: Common) -> None:
     """Programs and the policy grade answers and problems.
 
-    Example: mae judge rollouts.jsonl -o judged.jsonl --verifier numeric
+    Example: mae judge rollouts.jsonl -o judged.jsonl --verifier numeric --solver-reward checked_solver
     """
     from mae_cli.stages.judge import run_judge
 
@@ -209,13 +209,16 @@ def run(
 
     Example: mae run quickstart --run-dir runs/first
     """
-    from mae_cli.config import find_recipe
-    from mae_cli.loop import Run
+    from mae_cli.config import find_file, find_recipe
+    from mae_cli.loop import Run, file_seeds
 
     session = _session(recipe, common)
-    if _dry(session, common):
+    path = find_recipe(recipe_name)
+    if common.dry_run:
+        file_seeds(recipe, path)
+    if _dry(session, common, *(find_file(name) for name in recipe.eval.benchmarks if common.dry_run)):
         return
-    result = Run(session, run_dir, find_recipe(recipe_name)).go()
+    result = Run(session, run_dir, path).go()
     if not common.quiet:
         for key in ("table", "final"):
             if key in result:

@@ -83,16 +83,19 @@ def data_pools(
     """Write the question and pair pools of a round, as `mae run` does."""
     from mae_cli.config import find_recipe, load_recipe
     from mae_cli.errors import ConfigError
-    from mae_cli.loop import Round, file_seeds, snapshot
+    from mae_cli.loop import Round, file_seeds, next_pools
+    from mae_cli.pools import write_pairs, write_questions
+    from mae_cli.store import Lock, replace_aside
 
     path = find_recipe(recipe_name)
     recipe = load_recipe(path, settings or [])
     if recipe.self_seeds:
         raise ConfigError(f"{path}: self_seeds needs the model; use mae run")
-    earlier = Round(before, 0) if before else None
-    for pool in (Round(folder, 0).questions, Round(folder, 0).pairs):
-        pool.unlink(missing_ok=True)
-    snapshot(recipe, Round(folder, 0), earlier, file_seeds(recipe, path))
+    questions, pairs = next_pools(recipe, Round(before, 0) if before else None, file_seeds(recipe, path))
+    current = Round(folder, 0)
+    with Lock(folder.parent / "run"):
+        replace_aside(current.questions, lambda target: write_questions(target, questions))
+        replace_aside(current.pairs, lambda target: write_pairs(target, pairs))
 
 
 @data_app.command("features")

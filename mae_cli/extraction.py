@@ -7,6 +7,7 @@ blanks tolerated inside the angle brackets, no attributes. Left out: whether the
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,6 +64,28 @@ def _tag_pattern(tags: tuple[str, ...]) -> re.Pattern[str]:
     names = "|".join(re.escape(tag) for tag in tags)
     # ASCII: a dotless i is no letter of "think".
     return re.compile(rf"<\s{{0,8}}(?P<slash>/?)\s{{0,8}}(?P<name>{names})\s{{0,8}}>", re.IGNORECASE | re.ASCII)
+
+
+def fold_text(text: str) -> str:
+    """Drop format characters; spell full-width signs and decimal digits of any script in ASCII.
+
+    Not NFKC: it would read a superscript as a digit (10 written as 1 with a raised 0).
+    """
+    if text.isascii():
+        return text
+    return "".join(_fold_character(character) for character in text)
+
+
+def _fold_character(character: str) -> str:
+    if character.isascii():
+        return character
+    if unicodedata.category(character) == "Cf":  # zero-width, byte order mark, soft hyphen
+        return ""
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    if "\uff01" <= character <= "\uff5e":  # full-width forms of ASCII
+        return chr(ord(character) - 0xFEE0)
+    return "-" if character == "\u2212" else character
 
 
 def split_reasoning(text: str, tags: Sequence[str] = REASONING_TAGS) -> ReasoningSplit:

@@ -28,10 +28,20 @@ from mae_cli.stages.finetune import run_finetune
 from mae_cli.stages.judge import run_judge
 from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
-from mae_cli.store import Lock, compare_fingerprints, write_atomically, write_json
+from mae_cli.store import Lock, compare_fingerprints, flatten, write_atomically, write_json
 
 # May change between two calls of one run without changing what is in its files.
-FREE_KEYS = {"rounds", "batch_size", "device", "on_empty"}
+FREE_KEYS = {
+    "rounds",
+    "batch_size",
+    "device",
+    "on_empty",
+    "judge.max_unparsed",
+    "finetune.micro_batch_tokens",
+    "finetune.gradient_checkpointing",
+    "finetune.save_every",
+    "finetune.show_batch",
+}
 SELF_SEED_FACTOR = 4
 
 
@@ -91,8 +101,8 @@ class Run:
         tree = msgspec.to_builtins(self.recipe)
         manifest = self.run_dir / "manifest.json"
         if manifest.exists():
-            old = {k: v for k, v in read_json(manifest)["recipe"].items() if k not in FREE_KEYS}
-            new = {k: v for k, v in tree.items() if k not in FREE_KEYS}
+            old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if k not in FREE_KEYS}
+            new = {k: v for k, v in flatten(tree).items() if k not in FREE_KEYS}
             compare_fingerprints(old, new, str(self.run_dir), "give another --run-dir")
         elif self.run_dir.exists() and any(self.run_dir.glob("round-*")):
             raise ConfigError(f"{self.run_dir}: holds rounds but no manifest.json; give another --run-dir")
@@ -274,6 +284,15 @@ def snapshot(recipe: Recipe, current: Round, before: Round | None, seeds: Sequen
     """Write the pools of a round, unless they stand: the seeds at first, then what the round before stored."""
     if current.questions.exists() and current.pairs.exists():
         return
+    questions, pairs = next_pools(recipe, before, seeds)
+    pools.write_pairs(current.pairs, pairs)
+    pools.write_questions(current.questions, questions)
+
+
+def next_pools(
+    recipe: Recipe, before: Round | None, seeds: Sequence[Problem]
+) -> tuple[list[Problem], list[pools.Pair]]:
+    """The questions and pairs a round starts from."""
     if before is None:
         questions = list(seeds)
         pairs = pools.seed_pairs(seeds) if recipe.seed_pairs else []
@@ -281,8 +300,7 @@ def snapshot(recipe: Recipe, current: Round, before: Round | None, seeds: Sequen
         rows = read_rows(before.selected) if before.selected.exists() else []
         questions = pools.grow_questions(pools.read_questions(before.questions), rows, recipe.pool_limit)
         pairs = pools.grow_pairs(pools.read_pairs(before.pairs), rows, recipe.pool_limit)
-    pools.write_pairs(current.pairs, pairs)
-    pools.write_questions(current.questions, questions)
+    return questions, pairs
 
 
 def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:

@@ -136,7 +136,7 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
         taken = {parameter.name for parameter in own}
         for name, (kind, option) in _PLAIN.items():
-            if name in taken or (name == "recipe" and section is None):
+            if name in taken or (section is None and name in ("recipe", "round_number", "limit")):
                 continue
             default = getattr(Common(), name)
             parameters.append(inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option]))

@@ -29,6 +29,8 @@ def make_set(
     Raises:
         ConfigError: unknown generator, existing files without `replace`, or too few distinct problems.
     """
+    if train == held_out:
+        raise ConfigError(f"{train}: --train and --held-out are one file; give two")
     _refuse_existing([train, held_out], replace)
     made: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
     if name == "arithmetic":

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.extraction import REASONING_TAGS, fold_text
 from mae_cli.records import Message, digest
 
 _MARKER = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
 # What a role's own reply is read by; inside quoted text these are made harmless.
-_TAGS = re.compile(r"<(\s*/?\s*(?:score|question|answer|think|thinking|reasoning)\s*)>", re.IGNORECASE)
+_TAGS = re.compile(
+    r"<(\s*/?\s*(?:" + "|".join(("score", "question", "answer", *REASONING_TAGS)) + r")\b[^<>]*)>", re.IGNORECASE
+)
 
 
 class Prompt:
@@ -52,12 +55,13 @@ class Prompt:
         Raises:
             ConfigError: the template uses a name that is not given.
         """
-        from jinja2 import TemplateRuntimeError
-
         try:
             messages = [Message(role=role, content=body.render(**values).strip()) for role, body in self._parts]
-        except TemplateRuntimeError as error:
-            raise ConfigError(f"{self.name}: {error.message}; given: {', '.join(sorted(values))}") from error
+        except Exception as error:
+            # A template is the user's program: whatever it raises is a mistake in that file.
+            raise ConfigError(
+                f"{self.name}: {type(error).__name__}: {error}; given: {', '.join(sorted(values))}"
+            ) from error
         return [message for message in messages if message.content or message.role != "system"]
 
 
@@ -82,7 +86,9 @@ def load_prompt(name: str) -> Prompt:
 
 def quoted(text: str) -> str:
     """Model text made safe to show to another role: tags that a parser reads are spelled with &lt; and &gt;."""
-    return _TAGS.sub(r"&lt;\1&gt;", text)
+    # Parsers read full-width and zero-width disguises as the tag itself, so these are looked for as well.
+    folded = fold_text(text)
+    return _TAGS.sub(r"&lt;\1&gt;", folded) if _TAGS.search(folded) else text
 
 
 def fence_nonce(run_seed: int, row_id: str) -> str:

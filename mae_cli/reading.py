@@ -39,7 +39,13 @@ class Input(msgspec.Struct):
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """A file that belongs to an output: its name with a suffix behind."""
+    """A file that belongs to an output: its name with a suffix behind.
+
+    Raises:
+        DataError: the path is empty or names no file (".").
+    """
+    if not path.name:
+        raise DataError(f'"{path}": not a file name')
     return path.with_name(path.name + suffix)
 
 

@@ -8,6 +8,7 @@ stands, so a recipe is trusted like code. Adding an entry: one file, one line he
 from __future__ import annotations
 
 import importlib
+import inspect
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -26,6 +27,7 @@ from mae_cli.records import (
     Term,
     Verdict,
     VerdictStatus,
+    digest,
 )
 
 if TYPE_CHECKING:
@@ -164,8 +166,8 @@ class RewardContext(msgspec.Struct):
     """Verdicts about the row's problem (quality, program checks)."""
     answer_verdicts: list[Verdict]
     """Verdicts about the row's own answer; for a judge row, those about the answer it graded."""
-    solve_verdicts: list[Verdict]
-    """Verdicts about the rollouts that estimate the difficulty of the row's problem."""
+    solve_verdicts: list[list[Verdict]]
+    """Verdicts about each rollout that estimates the difficulty of the row's problem."""
     judge_format: float | None = None
     """How well a judge row keeps its judge's format; null for other roles."""
 
@@ -312,6 +314,8 @@ def build(kind: str, spec: Spec) -> Any:
     name = spec_name(spec)
     plugin = load(kind, name)
     options = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
+    if not (isinstance(plugin, type) and issubclass(plugin, msgspec.Struct)):
+        raise ConfigError(f'{kind} "{name}": not a plugin; expected a msgspec.Struct with the methods of its Protocol')
     known = {field.name for field in msgspec.structs.fields(plugin)}
     for key in options:
         if key not in known:
@@ -325,4 +329,11 @@ def build(kind: str, spec: Spec) -> Any:
 def resolved(kind: str, spec: Spec) -> dict[str, Any]:
     """The plugin's name, source and every option with its effective value: what the fingerprint records."""
     built = build(kind, spec)
-    return {"name": spec_name(spec), **msgspec.to_builtins(built)}
+    source = {"source": _source_digest(spec_name(spec))} if ":" in spec_name(spec) else {}
+    return {"name": spec_name(spec), **source, **msgspec.to_builtins(built)}
+
+
+def _source_digest(name: str) -> str:
+    """Of the module a user's own plugin stands in: edited code is another experiment."""
+    module = importlib.import_module(name.partition(":")[0])
+    return digest(inspect.getsource(module))

@@ -40,6 +40,9 @@ class Comparison(msgspec.Struct):
     items: int
     wins: int
     losses: int
+    first_share: float
+    second_share: float
+    """Shares of correct among the paired items alone."""
     difference: float
     p_value: float
 
@@ -82,6 +85,8 @@ def compare(first: tuple[str, Sequence[Row]], second: tuple[str, Sequence[Row]],
         items=len(pairs),
         wins=wins,
         losses=losses,
+        first_share=sum(a for a, _ in pairs) / len(pairs) if pairs else 0.0,
+        second_share=sum(b for _, b in pairs) / len(pairs) if pairs else 0.0,
         difference=(wins - losses) / len(pairs) if pairs else 0.0,
         p_value=mcnemar_exact(wins, losses),
     )
@@ -213,39 +218,57 @@ def p_text(p_value: float) -> str:
 
 
 def progress_table(policies: Sequence[tuple[str, Sequence[Row]]], confidence: float) -> str:
-    """Every policy on the same items, both readings side by side, each compared with the first policy."""
+    """Every policy on the same items, both readings side by side, each compared with the first policy.
+
+    `cut off` and `no answer` count as not correct; where a checker failed, the bounds are printed below.
+    """
     level = f"{confidence:.0%}"
     headings = (
         "policy", "items", "strict", f"{level} interval", "p", "flexible", f"{level} interval", "p", "won", "lost",
+        "cut off", "no answer",
     )  # fmt: skip
     lines = []
     for position, (label, rows) in enumerate(policies):
-        cells = [label]
+        cells = [label, str(len(rows))]
         for reading in READINGS:
             figure = accuracy(label, rows, reading, confidence)
             versus = compare(policies[0], (label, rows), reading)
-            if reading == READINGS[0]:
-                cells.append(str(figure.items))
             cells += [
-                percent(figure.share),
-                f"{100 * figure.low:.1f} - {100 * figure.high:.1f}",
-                p_text(versus.p_value) if position else "-",
+                percent(figure.share) if figure.items else "-",
+                f"{100 * figure.low:.1f} - {100 * figure.high:.1f}" if figure.items else "-",
+                p_text(versus.p_value) if position and versus.items else "-",
             ]
         flexible = compare(policies[0], (label, rows), READINGS[1])
         cells += [str(flexible.wins), str(flexible.losses)] if position else ["-", "-"]
+        cells += [str(sum(row.status == status for row in rows)) for status in ("truncated", "unparsed")]
         lines.append(cells)
-    return table(headings, lines)
+    return "\n".join([table(headings, lines), *bounds(policies, confidence)])
+
+
+def bounds(policies: Sequence[tuple[str, Sequence[Row]]], confidence: float) -> list[str]:
+    """A line for each policy and reading with unknown verdicts: its share if all of them were wrong, or right."""
+    lines = []
+    for label, rows in policies:
+        for reading in READINGS:
+            figure = accuracy(label, rows, reading, confidence)
+            total = figure.items + figure.unknown
+            if figure.unknown:
+                worst, best = figure.correct / total, (figure.correct + figure.unknown) / total
+                lines.append(
+                    f"{label} ({reading}): {figure.unknown} of {total} unknown, the checker failed; "
+                    f"between {percent(worst)} and {percent(best)} with them"
+                )
+    return lines
 
 
 def final_line(policies: Sequence[tuple[str, Sequence[Row]]]) -> str:
-    """First policy against the last in one line, flexible reading, exact paired test."""
-    (first, base_rows), (last, last_rows) = policies[0], policies[-1]
-    versus = compare((first, base_rows), (last, last_rows), "flexible")
-    before = accuracy(first, base_rows, "flexible", 0.95)
-    after = accuracy(last, last_rows, "flexible", 0.95)
+    """First policy against the last over the paired items in one line, flexible reading, exact paired test."""
+    versus = compare(policies[0], policies[-1], "flexible")
+    if not versus.items:
+        return f"final: no item has a known verdict for both {versus.first} and {versus.second}"
     return (
-        f"final: {first} {percent(before.share)} -> {last} {percent(after.share)}, n = {versus.items}, "
-        f"p = {p_text(versus.p_value)}"
+        f"final: {versus.first} {percent(versus.first_share)} -> {versus.second} {percent(versus.second_share)}, "
+        f"n = {versus.items}, p = {p_text(versus.p_value)}"
     )
 
 
@@ -255,8 +278,8 @@ def table_of_details(details: dict[str, Any]) -> str:
         (
             f"{a['policy']} ({a['reading']})",
             str(a["items"]),
-            percent(a["share"]),
-            f"{100 * a['low']:.1f} - {100 * a['high']:.1f}",
+            percent(a["share"]) if a["items"] else "-",
+            f"{100 * a['low']:.1f} - {100 * a['high']:.1f}" if a["items"] else "-",
             str(a["unknown"]),
         )
         for a in details["accuracy"]

@@ -14,7 +14,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -115,6 +115,15 @@ def _is_same_file(written: Path, source: Path) -> bool:
     return source.samefile(written)
 
 
+def replace_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file unless it already reads the same; one that differs is moved aside, never deleted."""
+    fresh = beside(path, ".new")
+    write(fresh)
+    if path.exists() and path.read_bytes() != fresh.read_bytes():
+        os.replace(path, beside(path, f".old-{_free_number(path)}"))
+    os.replace(fresh, path)
+
+
 class Lock:
     """One writer per output; freed by the system when the process dies."""
 
@@ -185,6 +194,8 @@ class Output:
 
     def __enter__(self) -> Self:
         if self.is_stream:
+            if self.companion is not None and self.companion.exists():
+                raise ConfigError(f"{self.companion}: exists; give another --dropped")
             return self
         self._lock = Lock(self.path)
         self._lock.__enter__()
@@ -321,8 +332,12 @@ class FolderOutput:
         work_dir: where it is made; checkpoints there survive an interruption.
     """
 
-    def __init__(self, path: Path, *, stage: str, fingerprint: Mapping[str, Any], overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, *, stage: str, fingerprint: Mapping[str, Any], overwrite: bool, inputs: Sequence[Path] = ()
+    ) -> None:
         self.path, self.stage, self.overwrite = path, stage, overwrite
+        if any(_is_same_file(path, source) for source in inputs):
+            raise ConfigError(f"{path}: input and output are the same file; give another -o")
         self.fingerprint = _plain(fingerprint)
         self.work_dir = beside(path, ".partial")
         self.is_done = False
@@ -351,6 +366,8 @@ class FolderOutput:
             self._write_meta(complete=False)
             return
         meta = read_json(self._meta_path)
+        if meta.get("stage") != self.stage:
+            raise ConfigError(f"{self.path}: made by {meta.get('stage')}, not {self.stage}; give another -o")
         compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
         # The folder is renamed only when it is whole: killed between that and its marker, only the marker is missing.
         if self.path.exists():

@@ -54,7 +54,7 @@ def test_an_unknown_name_in_a_template_is_answered_with_the_given_ones() -> None
 
 
 def test_a_template_reaches_nothing_but_its_values() -> None:
-    with pytest.raises(ConfigError, match="p: access to attribute '__class__'"):
+    with pytest.raises(ConfigError, match="p: SecurityError: access to attribute '__class__'"):
         Prompt("p", "[user]\n{{ question.__class__.__mro__ }}").render(question="x")
 
 

@@ -137,10 +137,9 @@ def test_a_name_with_a_colon_is_the_users_own_code(tmp_path: Path, monkeypatch: 
     (tmp_path / "needy_checks.py").write_text("import a_package_nobody_has\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    assert registry.resolved("verifiers", {"name": "my_checks:Units", "factor": 3}) == {
-        "name": "my_checks:Units",
-        "factor": 3,
-    }
+    resolved = registry.resolved("verifiers", {"name": "my_checks:Units", "factor": 3})
+    assert (resolved["name"], resolved["factor"]) == ("my_checks:Units", 3)
+    assert resolved["source"], "edited code must show in the fingerprint"
     with pytest.raises(ConfigError, match='my_checks has no "Other"'):
         registry.build("verifiers", "my_checks:Other")
     with pytest.raises(ConfigError, match="no module no_such_module_of_mine"):

@@ -60,7 +60,15 @@ class Chat(msgspec.Struct, frozen=True):
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The prompt as text, special tokens included."""
         turns = fold_system(messages) if self.folds_system else messages
+        turns = [Message(turn.role, self._harmless(turn.content)) for turn in turns]
         return _apply(self.tokenizer, self.template, turns, self.kwargs, add_generation_prompt)
+
+    def _harmless(self, content: str) -> str:
+        """Text with the tokenizer's special tokens broken up: only the template may open or close a turn."""
+        for token in self.tokenizer.all_special_tokens:
+            if len(token) > 1 and token in content:
+                content = content.replace(token, f"{token[0]} {token[1:]}")
+        return content
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Prompt token ids with the generation prompt.

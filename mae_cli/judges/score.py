@@ -9,11 +9,10 @@ guessed or taken from elsewhere in the text. Left out: what to do about an unpar
 import json
 import math
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mae_cli.extraction import split_reasoning
+from mae_cli.extraction import fold_text, split_reasoning
 
 Scale = tuple[float, float]
 
@@ -54,7 +53,7 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
     number of the reply, and clamps (methods/mae_azr_rzero.md 1.4; requirements.md pains 5, 6).
     """
     _check_scale(scale)
-    visible = split_reasoning(_plain(text)).visible
+    visible = split_reasoning(fold_text(text)).visible
     tags = list(_TAG.finditer(visible))
     if not tags:
         return _unparsed("no <score> tag outside reasoning")
@@ -92,28 +91,6 @@ def _check_scale(scale: Scale) -> None:
 
 def _unparsed(reason: str) -> ScoreReading:
     return ScoreReading(score=None, status="unparsed", reason=reason)
-
-
-def _plain(text: str) -> str:
-    """Drop format characters; spell full-width signs and decimal digits of any script in ASCII.
-
-    Not NFKC: it would read a superscript as a digit (10 written as 1 with a raised 0).
-    """
-    if text.isascii():
-        return text
-    return "".join(_plain_character(character) for character in text)
-
-
-def _plain_character(character: str) -> str:
-    if character.isascii():
-        return character
-    if unicodedata.category(character) == "Cf":  # zero-width, byte order mark, soft hyphen
-        return ""
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    if "\uff01" <= character <= "\uff5e":  # full-width forms of ASCII
-        return chr(ord(character) - 0xFEE0)
-    return "-" if character == "\u2212" else character
 
 
 def _read_content(content: str, scale: Scale) -> ScoreReading:

@@ -39,7 +39,8 @@ class CheckedProposer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             else format_reward(completion, "question", variant="paper", role="proposer")
         )
         valid = 0.0 if row.problem is None else mean_score(context.problem_verdicts)
-        solve = preferred_score(context.solve_verdicts)
+        scores = [score for rollout in context.solve_verdicts if (score := preferred_score(rollout)) is not None]
+        solve = sum(scores) / len(scores) if scores else None
         terms = (
             Term("valid", valid),
             Term("format", form),

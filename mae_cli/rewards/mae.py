@@ -161,7 +161,7 @@ class MaeProposer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The reward of a proposal."""
         return proposer_reward(
             _judged(context.problem_verdicts),
-            _judged(context.solve_verdicts),
+            _judged([verdict for rollout in context.solve_verdicts for verdict in rollout]),
             _format(row, "question", self.variant),
             variant=self.variant,
             has_question=row.problem is not None,
@@ -182,6 +182,8 @@ class MaeSolver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MaeJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Format alone; see `judge_reward`. Source: arXiv:2510.23595, section 3."""
 
+    variant: Variant = "code"
+
     def score(self, row: Row, context: RewardContext) -> RewardReading:
         """The reward of a judgement."""
-        return judge_reward(0.0 if row.status == "truncated" else context.judge_format or 0.0)
+        return judge_reward(_format(row, "score", self.variant))

@@ -124,7 +124,14 @@ class Session:
         # Its options that change a text are in the policy; a delay or a file's place change none.
         name = self.recipe.engine.partition(":")[0]
         engine = {} if name == "hf" else {"engine": name}
-        return {"policy": msgspec.to_builtins(policy), "deterministic": self.engine.deterministic, **engine}
+        numerics = str(getattr(getattr(self.engine, "model", None), "dtype", "none"))
+        return {
+            "policy": msgspec.to_builtins(policy),
+            "deterministic": self.engine.deterministic,
+            "dtype": numerics,
+            "think_tags": self.recipe.think_tags,
+            **engine,
+        }
 
 
 class Generated(msgspec.Struct):

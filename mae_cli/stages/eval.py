@@ -20,7 +20,7 @@ from mae_cli.prompting import load_prompt, question_with_choices
 from mae_cli.reading import STDIO, read_problems, read_rows
 from mae_cli.records import Problem, Row, Verdict, new_row
 from mae_cli.report import READINGS, summarise
-from mae_cli.stages import Session, StageSummary, generate
+from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.solve import read_solution
 from mae_cli.store import write_json
 
@@ -49,7 +49,8 @@ def run_eval(
     paths = list(benchmark_paths) or [find_file(name) for name in section.benchmarks]
     if not paths:
         raise ConfigError("no benchmark: give a problem file, or eval.benchmarks in a recipe")
-    problems = read_benchmarks(paths, section.limit or session.limit)
+    problems = read_benchmarks(paths, section.limit)
+    wanted = {problem.id for problem in limit_rows(session, problems)}
     policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     if adapter is not None:
         policies.append((adapter_label(adapter), adapter))
@@ -80,7 +81,8 @@ def run_eval(
         def prepare(row: Row) -> None:
             attach(session, folders[row.policy.adapter])
 
-        made = generate(session, output, planned, finish=finish, prepare=prepare)
+        limited = [row for row in planned if row.problem is not None and row.problem.id in wanted]
+        made = generate(session, output, planned, finish=finish, prepare=prepare, limited=limited)
         if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
@@ -149,8 +151,11 @@ def _plan(session: Session, problems: Sequence[Problem]) -> list[Row]:
 
 
 def check_both(row: Row, verifier: registry.Verifier) -> Row:
-    """Attach the verdicts on the strict and the flexible reading of the answer."""
+    """Attach the verdicts on the strict and the flexible reading of the answer; a cut-off one counts as no answer."""
     assert row.problem is not None
+    if row.status == "truncated":
+        row.verdicts = [_verdict(verifier, row.problem, None, reading) for reading in READINGS]
+        return row
     if row.problem.meta.get("choices"):
         strict = row.answer if row.answer_source == "answer_tag" else None
     else:

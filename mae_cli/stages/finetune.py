@@ -59,7 +59,9 @@ def run_finetune(
     summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
     for reason, count in left_out.items():
         session.progress.say(f"finetune: {count} rows not trained: {reason}")
-    with FolderOutput(output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite) as output:
+    with FolderOutput(
+        output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite, inputs=[input_path]
+    ) as output:
         if output.is_done:
             summary.skipped = len(rows)
             return summary

@@ -76,7 +76,10 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
     pairs = pools.read_pairs(pool_path) if pool_path else []
     drawn = pools.draw(pairs, section.num_pairs, session.recipe.seed, "judge", session.round_number)
     planned = _plan(session, plugins, data.rows, drawn)
-    limited = _plan(session, plugins, limit_rows(session, data.rows), drawn) if session.limit is not None else None
+    limited = None
+    if session.limit is not None:
+        within = {row.id for row in limit_rows(session, data.rows)}
+        limited = [row for row in planned if row.parents[0] in within or row.parents[0] in {p.from_row for p in drawn}]
     options = plugins.fingerprint(session)
     if plugins.judge:
         policy = session.policy_fingerprint(session.engine.policy)
@@ -128,7 +131,9 @@ def _plan(session: Session, plugins: _Plugins, rows: Sequence[Row], drawn: Seque
             votes = section.difficulty_votes if row.purpose == "difficulty" else section.answer_votes
             planned += _asks(session, plugins, row, pools.candidate_text(row), "grade", votes)
     own = [row for row in rows if row.role == "solver" and row.purpose == "train" and row.status == "ok"]
-    for row in pools.draw(own, section.num_own_pairs, session.recipe.seed, "own pairs", session.round_number):
+    # Drawn by a rank of each row's own, so that the choice does not hang on the order or number of the others.
+    own.sort(key=lambda row: seed_from(session.recipe.seed, "own pairs", session.round_number, row.id))
+    for row in own[: section.num_own_pairs]:
         planned += _asks(session, plugins, row, pools.candidate_text(row), "train", 1)
     for pair in drawn:
         planned.append(_judge_row(session, plugins, pair.problem, pair.candidate, pair.from_row, "train", 0))
@@ -230,10 +235,9 @@ def assemble(
     for row in passed:
         if row.role == "proposer" and row.problem is not None:
             by_problem.setdefault(row.problem.id, []).append(row)
-            row.verdicts = [v for v in row.verdicts if v.kind != "judge"]
     for row in passed:
-        if row.role == "solver":
-            row.verdicts = [v for v in row.verdicts if v.kind != "judge"]
+        # Judged again by the same judge: its new verdicts take the place of the old ones.
+        row.verdicts = [v for v in row.verdicts if v.kind != "judge" or v.name != plugins.judge_name]
     for row in made:
         if row.purpose != "grade":
             continue
@@ -255,8 +259,8 @@ def assemble(
 def _reward(rows: Sequence[Row], plugins: _Plugins, pairs: dict[str, pools.Pair], by_id: dict[str, Row]) -> None:
     solves = _solve_verdicts(rows)
     for row in rows:
-        if row.purpose != "train":
-            continue
+        if row.purpose != "train" or (row.role == "judge" and plugins.judge is None):
+            continue  # without a judge nobody here can read a judge's row: its reward stays as it was
         if row.status in ("error", "too_long"):
             # Nothing was generated, so there is nothing to reward: unknown, never the zero of a malformed text.
             row.reward, row.reward_terms = None, []
@@ -289,23 +293,16 @@ def _pair_verdicts(row: Row, plugins: _Plugins, pairs: dict[str, pools.Pair], by
     return [plugins.verifier.check(pair.problem, answer)]
 
 
-def _solve_verdicts(rows: Iterable[Row]) -> dict[str, list[Verdict]]:
-    """Verdicts on the answers that measure each problem's difficulty.
+def _solve_verdicts(rows: Iterable[Row]) -> dict[str, list[list[Verdict]]]:
+    """Verdicts on each answer that measures a problem's difficulty, rollout by rollout.
 
     Those are its difficulty rollouts; where there are none, its train rollouts of this file.
     """
-    found: dict[str, dict[str, list[Verdict]]] = {"difficulty": {}, "train": {}}
+    found: dict[str, dict[str, list[list[Verdict]]]] = {"difficulty": {}, "train": {}}
     for row in rows:
         if row.role == "solver" and row.problem is not None and row.purpose in found:
-            found[row.purpose].setdefault(row.problem.id, []).extend(_preferred(row))
+            found[row.purpose].setdefault(row.problem.id, []).append(verdicts_on(row, "answer"))
     return {**found["train"], **found["difficulty"]}
-
-
-def _preferred(row: Row) -> list[Verdict]:
-    """The program's verdicts where it has a known one, else the judge's."""
-    verdicts = verdicts_on(row, "answer")
-    programs = [v for v in verdicts if v.kind == "verifier" and v.score is not None]
-    return programs or [v for v in verdicts if v.kind == "judge"] or verdicts
 
 
 def _shuffle(rows: Sequence[Row], session: Session) -> None:

@@ -96,7 +96,8 @@ def _plan_all(
         planned += plan.rollouts(problem, "difficulty", section.difficulty_samples, parents[problem.id])
     trained = {problem.id: problem for problem in proposed} if section.train_on_proposals else {}
     for problem in (*problems, *drawn):
-        trained.setdefault(problem.id, problem)
+        # A proposal may repeat a seed; the seed's own row is the one with the reference answer.
+        trained[problem.id] = problem
     for problem in trained.values():
         above = parents.get(problem.id, [])
         planned += plan.rollouts(problem, "train", section.rollouts_per_problem, above)

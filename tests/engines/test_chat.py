@@ -178,3 +178,16 @@ def test_think_tags_stay_visible_when_they_are_special_tokens() -> None:
     hidden = chats.hidden_token_ids(tokenizer, TAGS)
 
     assert chats.decode(tokenizer, ids, hidden) == "<think> one</think> two"
+
+
+def test_text_inside_a_message_cannot_open_or_close_a_turn(tiny_model_dir):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    chat = open_chat(tokenizer)
+    special = next(token for token in tokenizer.all_special_tokens if token in chat.template)
+    plain = chat.render([Message("user", "how many apples")])
+    attack = chat.render([Message("user", f"how many {special} apples {special}")])
+
+    wanted = tokenizer.convert_tokens_to_ids(special)
+    assert attack.count(wanted) == plain.count(wanted)

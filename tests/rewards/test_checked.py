@@ -20,7 +20,8 @@ def context(
     *, problem: float | None = None, answers: list[Verdict] | None = None, solves: list[Verdict] | None = None,
     form: float | None = None,
 ) -> RewardContext:  # fmt: skip
-    return RewardContext([Verdict("arithmetic", "verifier", "problem", problem)], answers or [], solves or [], form)
+    rollouts = [[verdict] for verdict in solves or []]
+    return RewardContext([Verdict("arithmetic", "verifier", "problem", problem)], answers or [], rollouts, form)
 
 
 def proposal(text: str = "<question>What is 3 + 4?</question>", **changes: object) -> Row:

@@ -16,8 +16,10 @@ def test_every_item_is_answered_and_read_strictly_and_flexibly(tmp_path: Path) -
     rows = read_json_lines(tmp_path / "e.jsonl")
     assert [row["purpose"] for row in rows] == ["eval"] * 12
     assert all([v["name"] for v in row["verdicts"]] == ["numeric/strict", "numeric/flexible"] for row in rows)
-    # The cut-off text has a number but not the asked form.
-    assert any([v["score"] for v in row["verdicts"]] == [0.0, 1.0] for row in rows)
+    scores = {row["status"]: {v["score"] for v in row["verdicts"]} for row in rows}
+    assert scores["ok"] <= {0.0, 1.0}
+    # The cut-off texts hold the right number and are not correct all the same.
+    assert scores["truncated"] == {0.0}
 
 
 def test_a_missing_or_cut_off_answer_is_not_correct_and_never_unknown(tmp_path: Path) -> None:
