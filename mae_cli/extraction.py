@@ -162,7 +162,7 @@ def extract_answer(text: str) -> Extraction:
     `#### x` (`hashes`; not the headings of a text), "the answer is x" or "answer: x" (`phrase`, up to the end of the
     sentence), last number (`last_number`). An empty span is no answer: the next pattern is tried.
 
-    Source: recommended in methods/mae_azr_rzero.md 1.4; MAE's released code takes the last box, else the whole text.
+    Source: our cascade; MAE's released code takes the last box, else the whole text.
     """
     visible = split_reasoning(text).visible
     strict = _extract_strict(visible)
@@ -272,7 +272,7 @@ def _label_in(text: str, by_name: dict[str, str]) -> tuple[str, str] | None:
 def extract_question(text: str) -> str | None:
     """Return the last `<question>..</question>` span outside reasoning, stripped; None if empty.
 
-    Source: MAE, arXiv:2510.23595 (methods/mae_azr_rzero.md 1.4): the last span counts.
+    Source: MAE, arXiv:2510.23595, released code: the last span counts.
     """
     spans = tag_spans(split_reasoning(text).visible, "question")
     return (spans[-1].strip() or None) if spans else None
@@ -310,7 +310,7 @@ def format_reward(
         variant: which of the two published rules.
         role: who wrote the text; only the code rule depends on it.
 
-    Source: MAE, arXiv:2510.23595, format reward; methods/mae_azr_rzero.md 1.6.
+    Source: MAE, arXiv:2510.23595, format reward, and its released code.
     """
     pairs = count_tag_pairs(text, tag)
     has_stray_tag = len(_tag_pattern((tag,)).findall(text)) != 2 * pairs

@@ -136,7 +136,7 @@ def mean_and_spread(values: Iterable[float | None]) -> MeanAndSpread:
     """Return mean and population standard deviation of the known values.
 
     Null values are unknown and left out; without any known value both figures are null.
-    Source: spread = sqrt(mean((x - mean)^2)), divided by N (records.md "Advantages").
+    Source: spread = sqrt(mean((x - mean)^2)), divided by N.
     """
     known = [value for value in values if value is not None]
     if not known:

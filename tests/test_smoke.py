@@ -7,12 +7,15 @@ the other stages at eight. The counts are tiny: 8 problems, 2 samples, 12 new to
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from mae_cli.errors import MaeError
+from tests import run_checks
 from tests.kill_driver import Fork, Landing, Launcher, Moment, Process, Subject, drive, folder_content, table
 from tests.kill_driver import moments_of_a_file as twenty_moments
 from tests.support import ROOT, mae, write_sums
@@ -139,3 +142,26 @@ def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollou
     ]
 
     check(drive(subject, moments, tmp_path, fork), midway=15, segment=1)
+
+
+def test_a_small_quickstart_keeps_its_promises_about_what_was_trained(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    small = [f"{key}.num_problems=40" for key in ("propose", "solve")] + ["judge.num_own_pairs=24", "eval.limit=20"]
+    sets = [part for setting in small for part in ("--set", setting)]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mae_cli.cli", "run", "quickstart", "--run-dir", str(run_dir), "--device", "cpu", *sets],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("final: base ")
+    counts = run_checks.check_trained_rows_are_stored_rollouts(run_dir)
+    run_checks.check_nothing_held_out_was_trained(run_dir, ROOT / "data" / "arithmetic_heldout.jsonl")
+    own, everything = run_checks.own_share(run_dir, ROOT / "data" / "arithmetic_train.jsonl")
+    print(f"trained rows {counts}, own problems {own} of {everything}")
+    assert set(counts) == {"proposer", "solver", "judge"}
+    assert own / everything >= 0.15

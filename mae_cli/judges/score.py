@@ -50,7 +50,7 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
         ValueError: if the scale is not two finite numbers in rising order.
 
     Source: replaces the parser of MAE's released code, which takes the first tag, else the last
-    number of the reply, and clamps (methods/mae_azr_rzero.md 1.4; requirements.md pains 5, 6).
+    number of the reply, and clamps.
     """
     _check_scale(scale)
     visible = split_reasoning(fold_text(text)).visible
@@ -73,7 +73,7 @@ def normalise(score: float, scale: Scale = (1, 10)) -> float:
     Raises:
         ValueError: if the score is out of scale, or the scale is not rising and finite.
 
-    Source: MAE, arXiv:2510.23595; methods/mae_azr_rzero.md 1.4: V = (s - 1) / 9, without its
+    Source: MAE, arXiv:2510.23595, released code: V = (s - 1) / 9, without its
     clamp.
     """
     _check_scale(scale)

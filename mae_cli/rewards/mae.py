@@ -47,7 +47,7 @@ def proposer_reward(
     Raises:
         ValueError: if a number is outside [0, 1].
 
-    Source: MAE, arXiv:2510.23595, and its released code; methods/mae_azr_rzero.md 1.6 and 4.2.
+    Source: MAE, arXiv:2510.23595, section 3 (paper), and its released code (code).
     """
     terms = _terms(
         has_question=float(has_question),
@@ -66,7 +66,7 @@ def solver_reward(answer_score: float | None, format_score: float) -> RewardRead
     Raises:
         ValueError: if a number is outside [0, 1].
 
-    Source: MAE, arXiv:2510.23595; methods/mae_azr_rzero.md 1.6 (the same in paper and code).
+    Source: MAE, arXiv:2510.23595, section 3 (the same in paper and code).
     """
     terms = _terms(answer_score=answer_score, format_score=format_score)
     return RewardReading(reward=recompute("solver", terms), terms=terms)
@@ -78,7 +78,7 @@ def judge_reward(format_score: float) -> RewardReading:
     Raises:
         ValueError: if F is outside [0, 1].
 
-    Source: MAE, arXiv:2510.23595; methods/mae_azr_rzero.md 1.6. Nothing rewards accurate judging.
+    Source: MAE, arXiv:2510.23595, section 3. Nothing rewards accurate judging.
     """
     terms = _terms(format_score=format_score)
     return RewardReading(reward=recompute("judge", terms), terms=terms)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mae_cli.extraction import extract_answer
 from mae_cli.verifiers.numeric import numeric_score
 
-GSM8K = Path("/work/shared/data/gsm8k_test.jsonl")
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_test.jsonl"
 
 
 @pytest.mark.parametrize(
