@@ -172,6 +172,12 @@ def problem_id(question: str, choices: Sequence[str] = ()) -> str:
     return digest(normalise_question(question))
 
 
+def choices_of(problem: Problem) -> list[str]:
+    """The choices of a problem, in order; empty where it has none."""
+    raw = problem.meta.get("choices")
+    return [str(choice) for choice in raw] if isinstance(raw, list) else []
+
+
 def row_id(
     stage: str,
     *,

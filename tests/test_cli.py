@@ -342,9 +342,9 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 
 # ---- layers
 
-# From the bottom up; a module may import, at any place in its file, only from its own layer or one below. Narrower than
-# The layers of CONTRIBUTING.md: `registry` and `pools` need records and reading, plugins need both, and only the command line's own pages
-# (`catalogue`, `options`) know what the commands look like.
+# From the bottom up; a module may import, at any place in its file, only from its own layer or one below. These are the
+# layers of CONTRIBUTING.md, drawn finer: `registry` and `pools` need records and reading, plugins need both, and only
+# the command line's own pages (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
     {"errors", "lora", "__init__"},
     {"records"},

@@ -10,7 +10,7 @@ from mae_cli.errors import ConfigError
 from mae_cli.extraction import format_reward
 from mae_cli.judges.score import normalise, parse_score
 from mae_cli.prompting import load_prompt, question_with_choices, quoted
-from mae_cli.records import Problem, VerdictStatus
+from mae_cli.records import Problem, VerdictStatus, choices_of
 from mae_cli.registry import Ask
 
 _SCALES: dict[str, tuple[int, int]] = {"1-10": (1, 10), "3-band": (1, 3)}
@@ -32,7 +32,7 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def ask(self, problem: Problem, answer: str | None, nonce: str) -> Ask:
         """The prompt that grades an answer, or the problem itself when no answer is given."""
-        question = quoted(question_with_choices(problem.question, problem.meta.get("choices") or []))
+        question = quoted(question_with_choices(problem.question, choices_of(problem)))
         prompt = load_prompt(self.question_prompt if answer is None else self.answer_prompt)
         values = {"question": question, "nonce": nonce} | ({} if answer is None else {"answer": quoted(answer)})
         return Ask(messages=tuple(prompt.render(**values)))

@@ -84,7 +84,10 @@ class Session:
             if name == "hf":
                 # A missing model must not show only after the seconds that loading torch takes.
                 local_model(self.recipe.model, self.recipe.revision)
-            self._engine = registry.load("engines", name)(self.recipe, argument)
+            engine = registry.load("engines", name)(self.recipe, argument)
+            if self.recipe.adapter and not hasattr(engine, "attach"):
+                raise ConfigError(f'engine "{self.recipe.engine}" cannot use an adapter')
+            self._engine = engine
         return self._engine
 
     @property

@@ -18,7 +18,7 @@ from mae_cli.errors import ConfigError, DataError
 from mae_cli.extraction import extract_strict
 from mae_cli.prompting import load_prompt, question_with_choices
 from mae_cli.reading import STDIO, read_problems, read_rows
-from mae_cli.records import Problem, Row, Verdict, new_row
+from mae_cli.records import Problem, Row, Verdict, choices_of, new_row
 from mae_cli.report import READINGS, summarise
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.solve import read_solution
@@ -139,7 +139,7 @@ def _plan(session: Session, problems: Sequence[Problem]) -> list[Row]:
             purpose="eval",
             round_number=session.round_number,
             run_seed=session.recipe.seed,
-            messages=prompt.render(question=question_with_choices(p.question, p.meta.get("choices") or [])),
+            messages=prompt.render(question=question_with_choices(p.question, choices_of(p))),
             sampling=section.sampling(),
             policy=session.engine.policy,
             problem=p,
@@ -156,7 +156,7 @@ def check_both(row: Row, verifier: registry.Verifier) -> Row:
     if row.status == "truncated":
         row.verdicts = [_verdict(verifier, row.problem, None, reading) for reading in READINGS]
         return row
-    if row.problem.meta.get("choices"):
+    if choices_of(row.problem):
         strict = row.answer if row.answer_source == "answer_tag" else None
     else:
         strict = extract_strict(row.completion or "").answer

@@ -15,7 +15,7 @@ from mae_cli import pools
 from mae_cli.errors import DataError
 from mae_cli.extraction import extract_answer, extract_choice
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices
-from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, new_row, verdicts_on
+from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, new_row, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 
 
@@ -65,9 +65,7 @@ class _Planner:
         self._session, self._prompt, self._sampling, self._policy = session, prompt, sampling, policy
 
     def rollouts(self, problem: Problem, purpose: Purpose, count: int, parents: Sequence[str] = ()) -> list[Row]:
-        messages = self._prompt.render(
-            question=question_with_choices(problem.question, problem.meta.get("choices") or [])
-        )
+        messages = self._prompt.render(question=question_with_choices(problem.question, choices_of(problem)))
         return [
             new_row(
                 "solve",
@@ -122,7 +120,7 @@ def read_solution(row: Row) -> Row:
     """Read the answer out of a rollout; without one an otherwise sound row is `unparsed`."""
     if row.completion is None:
         return row
-    choices = (row.problem.meta.get("choices") or []) if row.problem else []
+    choices = choices_of(row.problem) if row.problem else []
     if choices:
         found = extract_choice(row.completion, [chr(ord("A") + index) for index in range(len(choices))])
     else:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mae_cli.records import Problem, Verdict, VerdictStatus
+from mae_cli.records import Problem, Verdict, VerdictStatus, choices_of
 from mae_cli.verifiers.exact_match import normalise_answer
 
 # "B", "(B)", "[b].", "B) Paris", "option B: Paris"; a letter before a blank is only a word.
@@ -101,5 +101,5 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The verdict on an answer; unknown where the problem has no reference answer."""
         if problem.reference_answer is None:
             return Verdict("choice", "verifier", "answer", status="unsupported", reason="no reference answer")
-        score, status, reason = choice_score(answer, problem.reference_answer, problem.meta.get("choices") or [])
+        score, status, reason = choice_score(answer, problem.reference_answer, choices_of(problem))
         return Verdict("choice", "verifier", "answer", score=score, status=status, reason=reason)
