@@ -29,10 +29,11 @@ class Prompt:
 
     Attributes:
         digest: of the text, for the fingerprint: a changed prompt is another experiment.
+        variables: the names its templates use.
     """
 
     def __init__(self, name: str, text: str) -> None:
-        from jinja2 import StrictUndefined, TemplateSyntaxError
+        from jinja2 import StrictUndefined, TemplateSyntaxError, meta
         from jinja2.sandbox import SandboxedEnvironment
 
         self.name = name
@@ -46,8 +47,10 @@ class Prompt:
                 (cast(Literal["system", "user", "assistant"], role), environment.from_string(body.strip()))
                 for role, body in zip(pieces[1::2], pieces[2::2], strict=True)
             ]
+            bodies = [environment.parse(body) for body in pieces[2::2]]
         except TemplateSyntaxError as error:
             raise ConfigError(f"{name}: {error.message} (template line {error.lineno})") from error
+        self.variables = frozenset().union(*(meta.find_undeclared_variables(body) for body in bodies))
 
     def render(self, **values: Any) -> list[Message]:
         """The chat messages with the values filled in; an empty system text is left out.

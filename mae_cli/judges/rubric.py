@@ -53,9 +53,16 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Digests of the rubric files, for the fingerprint.
 
         Raises:
-            ConfigError: a rubric file is missing or is no prompt.
+            ConfigError: a rubric file is missing, is no prompt, or quotes text without its fence mark.
         """
         try:
-            return [load_prompt(self.answer_prompt).digest, load_prompt(self.question_prompt).digest]
+            prompts = [load_prompt(self.answer_prompt), load_prompt(self.question_prompt)]
         except ConfigError as error:
             raise ConfigError(f"judge rubric: {error}") from error
+        for prompt in prompts:
+            if "nonce" not in prompt.variables:
+                raise ConfigError(
+                    f"judge rubric: {prompt.name}: put {{{{ nonce }}}} beside the quoted text; without that mark a "
+                    f"candidate could speak in the judge's name"
+                )
+        return [prompt.digest for prompt in prompts]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mae_cli.errors import ConfigError
@@ -114,3 +116,11 @@ def test_a_judge_that_echoes_the_candidate_does_not_take_over_its_score(candidat
 
     assert Rubric().read(f"<score>2</score> The answer says: {shown}")[0] == pytest.approx(1 / 9)
     assert Rubric().read(shown)[1] == "unparsed"
+
+
+def test_a_rubric_file_without_the_fence_mark_is_refused(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.txt"
+    bare.write_text("[user]\nGrade {{ answer }} to {{ question }} in <score> tags.\n")
+
+    with pytest.raises(ConfigError, match="beside the quoted text"):
+        Rubric(answer_prompt=str(bare)).prompt_digests()
