@@ -201,10 +201,12 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_files(
 model: {tiny_model_dir}
 device: cpu
 batch_size: 4
+rounds: 2
 seeds: {write_sums(tmp_path / "seeds.jsonl", 6)}
 propose: {{num_problems: 4, max_new_tokens: 8}}
 solve: {{num_problems: 4, rollouts_per_problem: 2, max_new_tokens: 8, train_on_proposals: false}}
-judge: {{judge: none, verifier: numeric, solver_reward: checked_solver}}
+judge: {{verifier: numeric, votes: 1, answer_votes: 1, num_own_pairs: 2, max_new_tokens: 8, max_unparsed: 1.0,
+  solver_reward: checked_solver}}
 filter: {{filters: [{{name: quality}}]}}
 finetune: {{objective: sft, batch_size: 2, lora_r: 2, save_every: 1, epochs: 1}}
 eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_tokens: 8}}
@@ -214,20 +216,23 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
     subject = Subject(
         lambda out: ["run", str(recipe), "--run-dir", str(out)],
         output="run",
-        total=8,
+        total=17,
         done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
         stands=lambda out: (out / "summary.json").exists(),
         content=lambda out: folder_content(out, without=volatile),
         reused=lambda summary: 0,
     )
     moments = [
+        # Appends are counted over the whole run: the base's eval 1 and 2, then round 1's propose 3, solve 4 and 5,
+        # judge from 6 on; the second half of them belongs to round 2.
+        *(Moment("append", number) for number in (1, 3, 4, 5, 6, 7, 8, 12, 15)),
+        *(Moment("torn", number) for number in (4, 6, 16)),
         Moment("before_replace", target="/round-000/6_eval.jsonl"),
         Moment("after_replace", target="/round-001/0_pairs.jsonl"),
-        Moment("append", 4),
-        Moment("before_replace", target="/round-001/3_judged.jsonl"),
+        Moment("before_replace", target="/round-002/3_judged.jsonl"),
         Moment("after_replace", target="/round-001/4_dropped.jsonl"),
         Moment("after_replace", target="/checkpoints/state.pt"),
-        Moment("after_replace", target="/round-001/5_adapter"),
+        Moment("after_replace", target="/round-002/5_adapter"),
         Moment("after_replace", target="/latest"),
         Moment("after_replace", target="/summary.json"),
     ]
@@ -236,6 +241,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
 
     print("\n" + table(landings))
     assert [str(item.moment) for item in landings if not item.equal] == []
+    assert sum(item.is_midway for item in landings) >= 15
 
 
 def test_a_command_killed_twenty_times_in_a_row_still_ends_with_the_same_bytes(tmp_path: Path, fork: Launcher) -> None:
