@@ -233,6 +233,8 @@ def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(
         command([*arguments, tmp_path / "o.jsonl", "--engine", "scripted:delay=0.05"]),
         stderr=subprocess.PIPE,
         env=child_environment(),
+        # A job started in the background inherits an ignored SIGINT, which Python then leaves ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_rows(tmp_path / "o.jsonl.partial")
 
