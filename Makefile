@@ -35,7 +35,7 @@ MAE_SMALL = --rounds 2 --set seeds=data/arithmetic_train.jsonl --set num_seeds=4
   --set 'propose={num_problems: 24, references_per_prompt: 3, prompt: sums_propose_zero, prompt_reference: sums_propose, temperature: 0.8, max_new_tokens: 28}' \
   --set 'solve={num_problems: 24, rollouts_per_problem: 1, difficulty_samples: 2, train_on_proposals: false, prompt: sums_solve, max_new_tokens: 20}' \
   --set 'judge.judge={name: rubric, answer_prompt: sums_judge10, question_prompt: sums_judge10_question}' \
-  --set judge.votes=2 --set judge.num_pairs=24 --set judge.temperature=0.7 --set judge.max_new_tokens=10 --set judge.max_unparsed=1.0 \
+  --set judge.votes=2 --set judge.num_pairs=24 --set judge.max_new_tokens=10 --set judge.max_unparsed=1.0 \
   --set finetune.lora_r=16 --set finetune.batch_size=24 --set finetune.gradient_checkpointing=false \
   --set 'eval={benchmarks: [data/arithmetic_heldout.jsonl], prompt: sums_solve, verifier: numeric, max_new_tokens: 20, limit: 60}'
 RECIPE_SMALL ?= mae_half_reference
