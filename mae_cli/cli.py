@@ -281,7 +281,7 @@ def _quiet_libraries() -> None:
 def run_app(arguments: list[str]) -> int:
     """Run the command line and return the exit code; the codes are listed in `errors.py` and the README."""
     try:
-        result: Any = app(args=arguments, prog_name="mae", standalone_mode=False)
+        result: Any = app(args=arguments or ["--help"], prog_name="mae", standalone_mode=False)
         sys.stdout.flush()
     except MaeError as error:
         return _fail(str(error), error.exit_code)

@@ -19,6 +19,7 @@ import msgspec
 from mae_cli import __version__, pools, report
 from mae_cli.config import Recipe, find_file
 from mae_cli.errors import ConfigError, GateError
+from mae_cli.filters.decontaminate import question_key
 from mae_cli.reading import read_json, read_lines, read_problems, read_rows
 from mae_cli.records import Problem, Row, mean_score, verdicts_on
 from mae_cli.stages import Session, StageSummary, check_plugins
@@ -68,6 +69,7 @@ class Run:
         self.session, self.run_dir, self.recipe_path = session, run_dir, recipe_path
         self.recipe = session.recipe
         self.totals: dict[str, float] = {"seconds": 0.0, "tokens": 0}
+        self.overlap: dict[str, int] = {}
 
     def go(self) -> dict[str, Any]:
         """Work until all rounds are done.
@@ -77,12 +79,15 @@ class Run:
             GateError: a gate failed or no row was kept, and the recipe says to stop.
         """
         check_plugins(self.recipe)
+        if self.recipe.solve.num_problems and not (self.recipe.seeds or self.recipe.self_seeds):
+            raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
         with Lock(self.run_dir / "run"):
             self._open()
             base = self._files(0)
             accepted: Path | None = Path(self.recipe.adapter) if self.recipe.adapter else None
             self._eval(base, accepted)
             seeds = self._seeds(base)
+            self._say_overlap(seeds)
             done = [base]
             for number in range(1, self.recipe.rounds + 1):
                 current = self._files(number)
@@ -231,6 +236,19 @@ class Run:
             pools.write_questions(written, seeds)
         return pools.read_questions(written)
 
+    def _say_overlap(self, seeds: Sequence[Problem]) -> None:
+        """A held-out item among the seeds is trained on, and then measures nothing."""
+        keys = {question_key(problem.question) for problem in seeds}
+        for name in self.recipe.eval.benchmarks:
+            items = read_problems(find_file(name))
+            both = sum(question_key(item.question) in keys for item in items)
+            if both:
+                self.overlap[name] = both
+                self.session.progress.say(
+                    f"WARNING: {both} of the {len(items)} held-out items of {name} are among the seeds: "
+                    f"what is measured on them is not held out"
+                )
+
     # ---- the end
 
     def _finish(self, rounds: Sequence[Round]) -> dict[str, Any]:
@@ -239,6 +257,7 @@ class Run:
             "rounds": self.recipe.rounds,
             "run_dir": str(self.run_dir),
             "accepted": "every round (no promotion gate yet)",
+            "held_out_among_seeds": self.overlap,
             "seconds": round(self.totals["seconds"], 1),
             "tokens": int(self.totals["tokens"]),
         }
@@ -256,6 +275,8 @@ class Run:
                 for label, rows in policies
                 for reading in report.READINGS
             ]
+        else:
+            self.session.progress.say("no eval.benchmarks: nothing was measured")
         write_json(self.run_dir / "summary.json", result)
         self._page(rounds, result)
         return result

@@ -108,7 +108,7 @@ def _file_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         try:
             tree = msgspec.json.decode(line)
         except msgspec.DecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}") from error
+            raise DataError(f"{path}:{number}: not JSON: {error}; an import is JSONL, one object a line") from error
         if not isinstance(tree, dict):
             raise DataError(f"{path}:{number}: expected an object, found {type(tree).__name__}")
         yield tree, f"{path}:{number}"

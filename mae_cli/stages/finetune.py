@@ -59,6 +59,12 @@ def run_finetune(
     summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
     for reason, count in left_out.items():
         session.progress.say(f"finetune: {count} rows not trained: {reason}")
+    unpaid = sum(not row.reward for row in rows)
+    if unpaid and not objective.needs_reward:
+        session.progress.say(
+            f"finetune: {unpaid} of the {len(rows)} trained rows have reward 0 or none, and this objective does not "
+            f"look at rewards; the filter best_of_k with min_reward keeps the good ones"
+        )
     with FolderOutput(
         output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite, inputs=[input_path]
     ) as output:
@@ -93,7 +99,7 @@ def trainable(rows: list[Row], purposes: list[str], objective: registry.Objectiv
         if row.purpose not in purposes:
             reason = f"purpose {row.purpose}"
         elif row.kept is False:
-            reason = "dropped by filter"
+            reason = "only stored, not kept" if row.stored else "dropped by filter"
         elif row.status in ("error", "too_long") or not row.raw:
             reason = "nothing generated"
         elif objective.needs_reward and row.reward is None:

@@ -8,6 +8,7 @@ that cannot be read is unknown: null, left out of every mean, counted. Rewards a
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
             output.finish(rows)
         summary = made.summary("judge", output_path, read=len(data.rows), written=len(rows))
         summary.details = _details(rows, made.rows)
+        _say_unknown(session, rows)
     _gate(session, summary)
     return summary
 
@@ -338,6 +340,18 @@ def _details(rows: Sequence[Row], made: Sequence[Row]) -> dict[str, Any]:
         details["judgements"] = len(asked)
         details["unparsed_share"] = round(sum(v.status == "unparsed" for v in asked) / len(asked), 4)
     return details
+
+
+def _say_unknown(session: Session, rows: Sequence[Row]) -> None:
+    """Name the commonest reason why rewards are unknown, role by role."""
+    for role in ("proposer", "solver", "judge"):
+        group = [row for row in rows if row.role == role and row.purpose == "train"]
+        unknown = [row for row in group if row.reward is None]
+        if not unknown:
+            continue
+        reasons = Counter(v.reason or v.status for row in unknown for v in row.verdicts if v.score is None)
+        why = f", most often: {reasons.most_common(1)[0][0]}" if reasons else ", no verdict about them"
+        session.progress.say(f"judge: the reward of {len(unknown)} of {len(group)} {role} rows is unknown{why}")
 
 
 def _gate(session: Session, summary: StageSummary) -> None:
