@@ -207,7 +207,7 @@ def test_no_row_kept_is_exit_3_with_the_funnel_and_the_files(tmp_path: Path) -> 
 def test_too_many_unparsed_judgements_are_exit_3_and_the_file_is_written(problems: Path, tmp_path: Path) -> None:
     mae("solve", problems, "-o", tmp_path / "r.jsonl", *SOLVE)
 
-    result = mae("judge", tmp_path / "r.jsonl", "-o", tmp_path / "j.jsonl", "--engine", "scripted:malformed=1")
+    result = mae("judge", tmp_path / "r.jsonl", "-o", tmp_path / "j.jsonl", "--engine", "scripted:malformed=1", "-q")
 
     assert result.returncode == 3
     assert "100% of the judgements are unparsed" in only_line(result)

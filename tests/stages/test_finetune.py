@@ -27,7 +27,7 @@ def test_difficulty_grade_and_eval_rows_are_never_trained() -> None:
 
     assert [row.id for row in rows] == [ROWS[0].id, ROWS[1].id, ROWS[7].id]
     assert left_out == {
-        "dropped by filter": 1,
+        "only stored, not kept": 1,
         "purpose difficulty": 1,
         "purpose grade": 1,
         "purpose eval": 1,
