@@ -34,7 +34,7 @@ def _model() -> None:
     try:
         local_model(MODEL)
     except MaeError as error:
-        pytest.skip(f"{error}")
+        pytest.fail(f"make smoke installs the model first: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -288,7 +288,7 @@ def test_on_the_real_model_rows_differ_only_at_a_token_that_was_nearly_a_tie(sam
     try:
         resolve_model("smollm2-135m")
     except EngineError as error:
-        pytest.skip(str(error))
+        pytest.fail(f"make smoke installs the model first: {error}")
     engine = hf.open_engine(Recipe(device="cpu"), "")
     requests = [
         Request(str(index), (Message("user", f"What is {index} plus {3 * index}? " + "Think. " * (index % 7)),), index)
