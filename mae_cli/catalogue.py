@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import Recipe, section_fields, shipped_dir
+from mae_cli.config import Recipe, RoleSection, section_fields, shipped_dir
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.options import section_structs
 from mae_cli.records import Row
@@ -53,7 +53,8 @@ def recipe_keys() -> str:
     """Every recipe key with its default and what it does, as Markdown tables; `recipes/README.md` holds a copy."""
     parts = []
     sections = {name: struct for name, struct in section_structs()}
-    top = [row for row in section_fields(Recipe) if row[0] not in sections]
+    top = [row for row in section_fields(Recipe) if row[0] not in (*sections, "roles")]
+    sections = {"roles.ROLE": RoleSection, **sections}
     for title, rows in [("top level", top), *((f"`{n}:`", section_fields(s)) for n, s in sections.items())]:
         lines = [f"| `{name}` | `{_shown(default)}` | {doc} |" for name, _, doc, default in rows]
         parts.append("\n".join([f"### {title}", "", "| key | default | what it does |", "|---|---|---|", *lines]))
@@ -61,6 +62,8 @@ def recipe_keys() -> str:
 
 
 def _shown(default: Any) -> str:
+    if default is msgspec.UNSET:
+        return "as above"
     return "null" if default is None else msgspec.json.encode(default).decode() if default != "" else '""'
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.records import Sampling
@@ -111,6 +111,7 @@ class FinetuneSection(Section):
     purposes: Annotated[list[str], _doc("purposes that may be trained")] = msgspec.field(
         default_factory=lambda: ["train"]
     )
+    other_models: Annotated[bool, _doc("also train rows that another model wrote (distillation)")] = False
     lora_r: Annotated[Positive, _doc("LoRA rank")] = 16
     lora_alpha: Annotated[Positive, _doc("LoRA scale numerator")] = 32
     lora_dropout: Annotated[Share, _doc("dropout on LoRA inputs; 0 keeps RL ratios exact")] = 0.0
@@ -147,6 +148,31 @@ class EvalSection(GeneratingSection):
     confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
 
 
+class RoleSection(Section):
+    """`roles.ROLE:` what one role has of its own; see `roles.py`. An unset key is the one above the sections."""
+
+    model: Annotated[str | UnsetType, _doc("its own model; its rows are then not trained")] = UNSET
+    revision: Annotated[str | UnsetType | None, _doc("hub revision of that model")] = UNSET
+    adapter: Annotated[
+        str | UnsetType | None, _doc("its own LoRA adapter, fixed over the rounds; none: the model without one")
+    ] = UNSET
+    engine: Annotated[str | UnsetType, _doc("its own engine")] = UNSET
+    base_url: Annotated[str | list[str] | UnsetType | None, _doc("server of engine openai")] = UNSET
+    api_key_env: Annotated[str | UnsetType | None, _doc("environment variable with that server's key")] = UNSET
+    device: Annotated[str | UnsetType, _doc("auto, cpu, cuda, cuda:N or mps")] = UNSET
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | UnsetType, _doc("type of its weights")] = UNSET
+    chat_template: Annotated[str | UnsetType | None, _doc("file with a chat template for its model")] = UNSET
+    chat_template_kwargs: Annotated[dict[str, Any] | UnsetType, _doc("options handed to its template")] = UNSET
+
+
+class RolesSection(Section):
+    """`roles:` a model of its own for a role; without it all three are the policy that is trained."""
+
+    proposer: RoleSection = msgspec.field(default_factory=RoleSection)
+    solver: RoleSection = msgspec.field(default_factory=RoleSection)
+    judge: RoleSection = msgspec.field(default_factory=RoleSection)
+
+
 class Recipe(Section):
     """A whole recipe; the keys above the sections hold for every stage."""
 
@@ -179,6 +205,9 @@ class Recipe(Section):
         Literal["stop", "skip"], _doc("no row kept in a round: stop (exit 3) or go on without training")
     ] = "stop"
 
+    roles: Annotated[RolesSection, _doc("a model of its own for proposer, solver or judge")] = msgspec.field(
+        default_factory=RolesSection
+    )
     propose: ProposeSection = msgspec.field(default_factory=ProposeSection)
     solve: SolveSection = msgspec.field(default_factory=SolveSection)
     judge: JudgeSection = msgspec.field(default_factory=JudgeSection)
@@ -376,4 +405,4 @@ def _check_keys(
                 continue
             if not isinstance(value, Mapping):
                 raise ConfigError(f'{origins.get(key, where)}: "{key}" is a section; found {value!r}')
-            _check_keys(value, inner, where, f"{key}.", origins)
+            _check_keys(value, inner, where, f"{prefix}{key}.", origins)

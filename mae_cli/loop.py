@@ -22,6 +22,7 @@ from mae_cli.errors import ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
 from mae_cli.reading import read_json, read_lines, read_problems, read_rows
 from mae_cli.records import Problem, Row, mean_score, verdicts_on
+from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, check_plugins
 from mae_cli.stages.eval import attach, load_eval, run_eval
 from mae_cli.stages.filter import run_filter
@@ -42,6 +43,8 @@ FREE_KEYS = {
     "finetune.gradient_checkpointing",
     "finetune.save_every",
     "finetune.show_batch",
+    # Where a role's model runs.
+    *(f"roles.{role}.{key}" for role in ROLES for key in ("device", "base_url", "api_key_env")),
 }
 SELF_SEED_FACTOR = 4
 
@@ -133,7 +136,17 @@ class Run:
             "policy": msgspec.to_builtins(self.session.engine.policy),
             "deterministic": self.session.engine.deterministic,
             "notices": list(getattr(self.session.engine, "notices", [])),
+            **self._other_policies(),
         }
+
+    def _other_policies(self) -> dict[str, Any]:
+        """The roles that another policy plays; their engines are opened now, so that a wrong one shows at once."""
+        fixed = [role for role in ROLES if is_fixed(self.recipe, role)]
+        return (
+            {"roles": {role: msgspec.to_builtins(self.session.engine_for(role).policy) for role in fixed}}
+            if fixed
+            else {}
+        )
 
     def _event(self, round_label: str, what: str, details: Any) -> None:
         event = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "round": round_label, "event": what, "details": details}

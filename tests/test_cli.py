@@ -352,7 +352,7 @@ LAYERS = [
     {"records"},
     {"reading", "store", "config", "numbers", "extraction", "arithmetic", "sums", "metrics", "progress", "prompting",
      "models"},
-    {"registry", "pools", "report", "problem_sets"},
+    {"registry", "pools", "report", "problem_sets", "roles"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
     {"stages"},

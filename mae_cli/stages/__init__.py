@@ -16,11 +16,12 @@ import msgspec
 from mae_cli import registry
 from mae_cli.config import Recipe
 from mae_cli.errors import ConfigError, DataError
-from mae_cli.models import local_model
+from mae_cli.models import adapter_digest, local_model
 from mae_cli.progress import Progress
 from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
-from mae_cli.records import Policy, Row, complete_row, request_of
+from mae_cli.records import Policy, Role, Row, complete_row, digest, request_of
+from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
 from mae_cli.store import Output
 
 AUTO_BATCH_SIZE = 64
@@ -56,7 +57,11 @@ class StageSummary(msgspec.Struct, kw_only=True):
 
 
 class Session:
-    """What the stages of one process share: the recipe, one engine kept loaded, where progress goes."""
+    """What the stages of one process share: the recipe, the engines kept loaded, where progress goes.
+
+    Attributes:
+        adapter: what the trained policy has on now; the loop and `mae eval` change it between stages.
+    """
 
     def __init__(
         self,
@@ -74,21 +79,39 @@ class Session:
         self.limit = limit
         self.overwrite = overwrite
         self.allow_incomplete = allow_incomplete
-        self._engine: registry.Engine | None = None
+        self.adapter = Path(recipe.adapter) if recipe.adapter else None
+        self._engines: dict[str, registry.Engine] = {}
 
     @property
     def engine(self) -> registry.Engine:
-        """The engine, opened at first use."""
-        if self._engine is None:
-            name, _, argument = self.recipe.engine.partition(":")
-            if name == "hf":
-                # A missing model must not show only after the seconds that loading torch takes.
-                local_model(self.recipe.model, self.recipe.revision)
-            engine = registry.load("engines", name)(self.recipe, argument)
-            if self.recipe.adapter and not hasattr(engine, "attach"):
-                raise ConfigError(f'engine "{self.recipe.engine}" cannot use an adapter')
-            self._engine = engine
-        return self._engine
+        """The engine of the policy that is trained."""
+        return self.engine_for(None)
+
+    def engine_for(self, role: Role | None) -> registry.Engine:
+        """The engine that plays a role (none: the trained policy), with its adapter on; opened at first use.
+
+        Roles with the same model and settings share one loaded model; an adapter is swapped where it differs.
+        """
+        recipe, adapter = self.recipe, self.adapter
+        if role is not None:
+            recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
+        key = digest(*(getattr(recipe, name, None) for name in _ENGINE_KEYS))
+        if key in self._engines:
+            _put_on(self._engines[key], adapter, recipe.engine)
+            return self._engines[key]
+        name, _, argument = recipe.engine.partition(":")
+        if name in LOADING_ENGINES:
+            # A missing model must not show only after the seconds that loading torch takes.
+            local_model(recipe.model, recipe.revision)
+        recipe = msgspec.structs.replace(recipe, adapter=str(adapter) if adapter else None)
+        engine: registry.Engine = registry.load("engines", name)(recipe, argument)
+        if adapter and not hasattr(engine, "attach"):
+            raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
+        if role is not None and is_fixed(self.recipe, role):
+            model = "" if name in ("scripted", "replay") else f" {recipe.model}"
+            self.progress.say(f"{role}: played by another policy than the trained one: {recipe.engine}{model}")
+        self._engines[key] = engine
+        return engine
 
     @property
     def batch_size(self) -> int:
@@ -101,10 +124,17 @@ class Session:
         return size
 
     def close(self) -> None:
-        """Free the engine."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """Free the engines."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def close_others(self, kept: registry.Engine) -> None:
+        """Free every engine but one, which needs the memory."""
+        for key, engine in list(self._engines.items()):
+            if engine is not kept:
+                engine.close()
+                del self._engines[key]
 
     def read(self, path: Path) -> Input:
         """A stage's input, with its notices said."""
@@ -122,19 +152,39 @@ class Session:
             path, stage=stage, fingerprint=fingerprint, inputs=inputs, companion=companion, overwrite=self.overwrite
         )
 
-    def policy_fingerprint(self, policy: Policy) -> dict[str, Any]:
-        """The policy's digests, and the engine where it is not the real one."""
+    def policy_fingerprint(self, policy: Policy, role: Role | None = None) -> dict[str, Any]:
+        """The digests of the policy that plays the role, and the engine where it is not the real one."""
         # Its options that change a text are in the policy; a delay or a file's place change none.
-        name = self.recipe.engine.partition(":")[0]
+        name = (recipe_for(self.recipe, role) if role else self.recipe).engine.partition(":")[0]
         engine = {} if name == "hf" else {"engine": name}
-        numerics = str(getattr(getattr(self.engine, "model", None), "dtype", "none"))
+        played = self.engine_for(role)
+        numerics = str(getattr(getattr(played, "model", None), "dtype", "none"))
         return {
             "policy": msgspec.to_builtins(policy),
-            "deterministic": self.engine.deterministic,
+            "deterministic": played.deterministic,
             "dtype": numerics,
             "think_tags": self.recipe.think_tags,
             **engine,
         }
+
+
+# What decides which model is loaded and how: roles with the same values share an engine. Adapters are put on it later.
+_ENGINE_KEYS = [
+    *("model", "revision", "engine", "base_url", "api_key_env", "device", "dtype"),
+    *("chat_template", "chat_template_kwargs", "think_tags", "batch_size"),
+]
+
+
+def _put_on(engine: registry.Engine, adapter: Path | None, name: str) -> None:
+    """Give an engine an adapter, or none, unless it has that one on."""
+    attach = getattr(engine, "attach", None)
+    if attach is None:
+        if adapter is not None:
+            raise ConfigError(f'engine "{name}" cannot use an adapter')
+        return
+    on = engine.policy.adapter
+    if on != (adapter_digest(adapter) if adapter is not None else None):
+        attach(adapter)
 
 
 class Generated(msgspec.Struct):
@@ -168,6 +218,7 @@ def generate(
     *,
     passed: Sequence[Row] = (),
     finish: Callable[[Row], Row],
+    role: Role | None = None,
     limited: Sequence[Row] | None = None,
     prepare: Callable[[Row], None] | None = None,
 ) -> Generated:
@@ -179,6 +230,7 @@ def generate(
         planned: all rows of this command, whatever `--limit` says, each id once.
         passed: input rows that pass through; they may stand in the earlier output too.
         finish: parses a completed row (question, answer, score, status).
+        role: whose engine generates; the trained policy's by default.
         limited: the planned rows to work on now; all by default.
         prepare: called with the first row of each segment before it is generated (one policy per segment).
 
@@ -192,7 +244,8 @@ def generate(
     done = {row.id: output.known[row.id] for row in planned if row.id in output.known}
     todo = [row for row in wanted if row.id not in done]
     result = Generated(rows=[], skipped=len(done))
-    segments = _segments(session, todo) if todo else []
+    engine = session.engine_for(role) if todo else None
+    segments = _segments(session, engine, todo) if engine is not None else []
     whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
     recovered = [row.id for segment in whole for row in segment]
     if todo or not output.was_complete:
@@ -206,7 +259,8 @@ def generate(
                 continue
             if prepare is not None:
                 prepare(segment[0])
-            completions = session.engine.generate([request_of(row) for row in segment], segment[0].sampling)
+            assert engine is not None
+            completions = engine.generate([request_of(row) for row in segment], segment[0].sampling)
             rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
             output.append(rows)
             done.update((row.id, row) for row in rows)
@@ -220,13 +274,13 @@ def generate(
     return result
 
 
-def _segments(session: Session, rows: Sequence[Row]) -> list[list[Row]]:
+def _segments(session: Session, engine: registry.Engine, rows: Sequence[Row]) -> list[list[Row]]:
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.policy, row.sampling), []).append(row)
     segments = []
     for group in groups.values():
-        plan = session.engine.plan([request_of(row) for row in group], session.batch_size)
+        plan = engine.plan([request_of(row) for row in group], session.batch_size)
         segments += [[group[index] for index in indices] for indices in plan]
     return segments
 

@@ -99,11 +99,8 @@ def adapter_label(folder: Path) -> str:
 
 def attach(session: Session, folder: Path | None) -> None:
     """Give the session's engine an adapter, or none; engines without weights have none to change."""
-    attach_to = getattr(session.engine, "attach", None)
-    if attach_to is not None:
-        attach_to(folder)
-    elif folder is not None:
-        raise ConfigError(f'engine "{session.recipe.engine}" cannot use an adapter')
+    session.adapter = folder
+    _ = session.engine  # raises here, not in the middle of the work
 
 
 def summary_path(output_path: Path) -> Path:

@@ -7,15 +7,18 @@ interrupted training goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from mae_cli import registry
 from mae_cli.errors import CollapseError, ConfigError, GateError
-from mae_cli.records import Row, digest
+from mae_cli.records import Policy, Row, digest
+from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, limit_rows
 from mae_cli.store import FolderOutput
 
@@ -37,14 +40,24 @@ def run_finetune(
     data = session.read(input_path)
     if data.problems:
         raise ConfigError(f"{input_path}: plain problems cannot be trained on; expected rows of solve, judge or filter")
+    session.adapter = start_adapter
     rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
+    fixed = [] if section.other_models else [role for role in ROLES if is_fixed(session.recipe, role)]
+    # Known from the recipe alone, so that a round without a row of the policy's own loads no model to say so.
+    rows, others = own_rows(rows, None, fixed)
     if not rows:
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise GateError(f"{input_path}: no row to train on ({counts})")
+        _nothing_left(input_path, {**left_out, **others})
     engine: Any = session.engine
     if not hasattr(engine, "attach"):
         raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
-    engine.attach(start_adapter)
+    if section.other_models:
+        rows = [_retokenised(row, engine.policy) for row in rows]
+    else:
+        rows, strangers = own_rows(rows, engine.policy, [])
+        others = {reason: others.get(reason, 0) + strangers.get(reason, 0) for reason in (*others, *strangers)}
+    left_out |= others
+    if not rows:
+        _nothing_left(input_path, left_out)
     options = {
         **session.policy_fingerprint(engine.policy),
         "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
@@ -88,7 +101,8 @@ def run_finetune(
 
 
 # What changes speed or what is shown, not the adapter.
-_FREE_KEYS = {"show_batch", "save_every", "objective", "micro_batch_tokens", "gradient_checkpointing"}
+# What `other_models` changes shows in the rows.
+_FREE_KEYS = {"show_batch", "save_every", "objective", "micro_batch_tokens", "gradient_checkpointing", "other_models"}
 
 
 def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
@@ -111,12 +125,51 @@ def trainable(rows: list[Row], purposes: list[str], objective: registry.Objectiv
     return chosen, left_out
 
 
+def _nothing_left(input_path: Path, left_out: dict[str, int]) -> NoReturn:
+    counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    raise GateError(f"{input_path}: no row to train on ({counts})")
+
+
+def own_rows(rows: list[Row], policy: Policy | None, fixed: Sequence[str]) -> tuple[list[Row], dict[str, int]]:
+    """The rows that the trained policy wrote itself, and how many others wrote.
+
+    A gradient that treats another model's text as the policy's own is no policy gradient. Rows of a role that the
+    recipe gives to another policy are the other's, and rows whose policy names other weights are. Where a row names its
+    model otherwise (a server's name for it) nobody here can tell, and it counts as the policy's own.
+    """
+    own: list[Row] = []
+    left_out: dict[str, int] = {}
+    for row in rows:
+        if row.role in fixed or (policy is not None and _other_weights(row.policy, policy)):
+            reason = f"{row.role} rows another policy wrote (finetune.other_models trains them)"
+            left_out[reason] = left_out.get(reason, 0) + 1
+        else:
+            own.append(row)
+    return own, left_out
+
+
+def _other_weights(one: Policy, other: Policy) -> bool:
+    return one.model != other.model and all(WEIGHTS_DIGEST.fullmatch(policy.model) for policy in (one, other))
+
+
+def _retokenised(row: Row, policy: Policy) -> Row:
+    """A row of other weights without its token ids: another model's tokenizer may have made them."""
+    if not _other_weights(row.policy, policy):
+        return row
+    return msgspec.structs.replace(row, prompt_token_ids=None, completion_token_ids=None)
+
+
+WEIGHTS_DIGEST = re.compile("[0-9a-f]{20}")
+"""How a policy names a model whose weights were at hand; see `models.model_digest`."""
+
+
 def _train(
     session: Session, output: FolderOutput, rows: list[Row], objective: registry.Objective, start_adapter: Path | None
 ) -> TrainReport:
     from mae_cli.training.trainer import train
 
     engine: Any = session.engine
+    session.close_others(engine)
     engine.attach(None)
     engine.release_caches()
     made = output.work_dir / "adapter"

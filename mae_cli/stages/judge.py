@@ -7,6 +7,7 @@ that cannot be read is unknown: null, left out of every mean, counted. Rewards a
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,19 @@ from mae_cli import pools, registry
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.metrics import mean_and_spread
 from mae_cli.prompting import fence_nonce
-from mae_cli.records import Message, Problem, Purpose, Row, Term, Verdict, digest, new_row, seed_from, verdicts_on
+from mae_cli.records import (
+    Message,
+    Policy,
+    Problem,
+    Purpose,
+    Row,
+    Term,
+    Verdict,
+    digest,
+    new_row,
+    seed_from,
+    verdicts_on,
+)
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 
 
@@ -33,11 +46,17 @@ class _Plugins:
         )
         self.judge: registry.Judge | None = registry.build("judges", section.judge) if section.judge else None
         self.judge_name = registry.spec_name(section.judge) if section.judge else ""
+        self._session = session
         self.rewards: dict[str, registry.Reward] = {
             "proposer": registry.build("rewards", section.proposer_reward),
             "solver": registry.build("rewards", section.solver_reward),
             "judge": registry.build("rewards", section.judge_reward),
         }
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """The policy that judges; its engine is opened only where something is judged."""
+        return self._session.engine_for("judge").policy
 
     def fingerprint(self, session: Session) -> dict[str, Any]:
         section = session.recipe.judge
@@ -83,7 +102,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         limited = [row for row in planned if row.parents[0] in within or row.parents[0] in {p.from_row for p in drawn}]
     options = plugins.fingerprint(session)
     if plugins.judge:
-        policy = session.policy_fingerprint(session.engine.policy)
+        policy = session.policy_fingerprint(plugins.policy, "judge")
         options = {**policy, "sampling": section.sampling(), **options}
     with session.output("judge", output_path, options, input_path) as output:
         for notice in output.notices:
@@ -92,7 +111,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         def finish(row: Row) -> Row:
             return read_judgement(row, plugins)
 
-        made = generate(session, output, planned, passed=data.rows, finish=finish, limited=limited)
+        made = generate(session, output, planned, passed=data.rows, finish=finish, role="judge", limited=limited)
         rows = assemble(data.rows, made.rows, plugins, session, drawn)
         if not output.is_current(rows):
             output.finish(rows)
@@ -196,7 +215,7 @@ def _judge_row(
         run_seed=session.recipe.seed,
         messages=messages,
         sampling=session.recipe.judge.sampling(),
-        policy=session.engine.policy,
+        policy=plugins.policy,
         problem=problem,
         sample_index=vote,
         group=target_id,

@@ -38,7 +38,7 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
 
     prompts = {"zero": load_prompt(section.prompt), "reference": load_prompt(section.prompt_reference)}
     options = {
-        **session.policy_fingerprint(session.engine.policy),
+        **session.policy_fingerprint(session.engine_for("proposer").policy, "proposer"),
         "sampling": section.sampling(),
         "prompts": {name: prompt.digest for name, prompt in prompts.items()},
         "propose": {
@@ -53,7 +53,7 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
         for notice in output.notices:
             session.progress.say(notice)
         limited = planned[: session.limit] if session.limit is not None else None
-        made = generate(session, output, planned, finish=finish, limited=limited)
+        made = generate(session, output, planned, finish=finish, role="proposer", limited=limited)
         if not output.is_current(made.rows):
             output.finish(made.rows)
         summary = made.summary("propose", output_path, read=len(pool), written=len(made.rows))
@@ -75,6 +75,7 @@ def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
     section, recipe = session.recipe.propose, session.recipe
     proposer: registry.Proposer = _proposer(session)
     prompts = {"zero": load_prompt(section.prompt), "reference": load_prompt(section.prompt_reference)}
+    policy = session.engine_for("proposer").policy
     planned = []
     for index in range(section.num_problems):
         rng = random.Random(seed_from(recipe.seed, "propose", session.round_number, index))
@@ -90,7 +91,7 @@ def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
                 run_seed=recipe.seed,
                 messages=messages,
                 sampling=section.sampling(),
-                policy=session.engine.policy,
+                policy=policy,
                 sample_index=index,
                 group="proposals",
                 parents=[problem.meta.get("from_row") or problem.id for problem in drawn.references],

@@ -24,7 +24,7 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
     section = session.recipe.solve
     data = session.read(input_path)
     prompt = load_prompt(section.prompt)
-    plan = _Planner(session, prompt, section.sampling(), session.engine.policy)
+    plan = _Planner(session, prompt, section.sampling(), session.engine_for("solver").policy)
     pool = pools.read_questions(pool_path) if pool_path else []
     drawn = pools.draw(pool, section.num_problems, session.recipe.seed, "solve", session.round_number)
     everything = _plan_all(plan, session, data.rows, data.problems, drawn)
@@ -35,7 +35,7 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
     if not everything and not data.rows:
         raise DataError(f"{input_path}: no problem to solve")
     options = {
-        **session.policy_fingerprint(session.engine.policy),
+        **session.policy_fingerprint(session.engine_for("solver").policy, "solver"),
         "sampling": section.sampling(),
         "prompt": prompt.digest,
         "solve": {
@@ -49,7 +49,9 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
     with session.output("solve", output_path, options, input_path) as output:
         for notice in output.notices:
             session.progress.say(notice)
-        made = generate(session, output, everything, passed=data.rows, finish=read_solution, limited=limited)
+        made = generate(
+            session, output, everything, passed=data.rows, finish=read_solution, role="solver", limited=limited
+        )
         rows = [*data.rows, *made.rows]
         if not output.is_current(rows):
             output.finish(rows)
