@@ -18,7 +18,7 @@ from mae_cli.numbers import read_number
 REASONING_TAGS: Final = ("think", "thinking", "thought", "reasoning", "scratchpad")
 """Names of the tags whose content is reasoning, not output."""
 
-STRICT_SOURCES: Final = frozenset({"answer_tag", "boxed", "hashes"})
+STRICT_SOURCES: Final = frozenset({"answer_tag", "boxed", "hashes", "code_fence"})
 """Sources that a completion can only reach by following an answer format."""
 
 

@@ -51,6 +51,8 @@ VERIFIERS = {
     "choice": "mae_cli.verifiers.choice:Choice",
     "reasoning_gym": "mae_cli.verifiers.reasoning_gym:ReasoningGym",
     "arithmetic": "mae_cli.verifiers.arithmetic:Arithmetic",
+    "python_tests": "mae_cli.verifiers.python_tests:PythonTests",
+    "python_call": "mae_cli.verifiers.python_call:PythonCall",
 }
 JUDGES = {
     "rubric": "mae_cli.judges.rubric:Rubric",
@@ -133,11 +135,31 @@ class Proposer(Protocol):
 class Verifier(Protocol):
     """A deterministic program check with a hard time limit.
 
-    A verifier that can check a problem without an answer also has `check_problem(problem) -> Verdict`.
+    A verifier that can check a problem without an answer also has `check_problem(problem) -> Verdict`. One that works
+    without a reference answer says so by a class attribute `needs_reference = False`. See `BatchVerifier` too.
     """
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         """The verdict on an extracted answer; a missing answer is a wrong one, never an unknown one."""
+
+
+class BatchVerifier(Verifier, Protocol):
+    """A verifier that wants many answers at once: to compare those of a group, or to keep a worker process busy."""
+
+    def check_many(
+        self, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+    ) -> list[Verdict]:
+        """One verdict per answer, in order. Answers with one group name are rollouts compared with each other."""
+
+
+def check_answers(
+    verifier: Verifier, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+) -> list[Verdict]:
+    """The verdicts on many answers, in order, at once where the verifier can."""
+    many = getattr(verifier, "check_many", None)
+    if many is not None:
+        return list(many(problems, answers, groups))
+    return [verifier.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
 
 class Ask(msgspec.Struct, frozen=True):

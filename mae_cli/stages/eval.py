@@ -15,10 +15,10 @@ import msgspec
 from mae_cli import registry
 from mae_cli.config import find_file
 from mae_cli.errors import ConfigError, DataError
-from mae_cli.extraction import extract_strict
+from mae_cli.extraction import STRICT_SOURCES
 from mae_cli.prompting import load_prompt, question_with_choices
 from mae_cli.reading import STDIO, read_problems, read_rows
-from mae_cli.records import Problem, Row, Verdict, choices_of, new_row
+from mae_cli.records import Problem, Row, choices_of, new_row
 from mae_cli.report import READINGS, summarise
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.solve import read_solution
@@ -49,12 +49,13 @@ def run_eval(
     paths = list(benchmark_paths) or [find_file(name) for name in section.benchmarks]
     if not paths:
         raise ConfigError("no benchmark: give a problem file, or eval.benchmarks in a recipe")
-    problems = read_benchmarks(paths, section.limit)
+    verifier: registry.Verifier = registry.build("verifiers", section.verifier)
+    needs_reference = getattr(verifier, "needs_reference", True)
+    problems = read_benchmarks(paths, section.limit, needs_reference=needs_reference)
     wanted = {problem.id for problem in limit_rows(session, problems)}
     policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     if adapter is not None:
         policies.append((adapter_label(adapter), adapter))
-    verifier: registry.Verifier = registry.build("verifiers", section.verifier)
     planned: list[Row] = []
     labels: dict[str | None, str] = {}
     folders: dict[str | None, Path | None] = {}
@@ -71,9 +72,6 @@ def run_eval(
         "samples": section.samples,
     }
 
-    def finish(row: Row) -> Row:
-        return check_both(read_solution(row), verifier)
-
     with session.output("eval", output_path, options, *paths) as output:
         for notice in output.notices:
             session.progress.say(notice)
@@ -82,7 +80,8 @@ def run_eval(
             attach(session, folders[row.policy.adapter])
 
         limited = [row for row in planned if row.problem is not None and row.problem.id in wanted]
-        made = generate(session, output, planned, finish=finish, prepare=prepare, limited=limited)
+        made = generate(session, output, planned, finish=read_solution, prepare=prepare, limited=limited)
+        check_both(made.rows, verifier)
         if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
@@ -109,17 +108,17 @@ def summary_path(output_path: Path) -> Path:
     return output_path.with_name(name + ".summary.json")
 
 
-def read_benchmarks(paths: Sequence[Path], limit: int | None) -> list[Problem]:
+def read_benchmarks(paths: Sequence[Path], limit: int | None, *, needs_reference: bool = True) -> list[Problem]:
     """The items of all files, each marked with its file's name.
 
     Raises:
-        DataError: an item has no reference answer.
+        DataError: an item has no reference answer, and the verifier cannot do without.
     """
     found: dict[str, Problem] = {}
     for path in paths:
         problems = read_problems(path)
         for problem in problems[: limit or None]:
-            if problem.reference_answer is None:
+            if needs_reference and problem.reference_answer is None:
                 raise DataError(f'{path}: item "{problem.question[:50]}" has no reference answer to check against')
             meta = {**problem.meta, "benchmark": path.name.split(".")[0]}
             found.setdefault(problem.id, msgspec.structs.replace(problem, meta=meta))
@@ -147,27 +146,38 @@ def _plan(session: Session, problems: Sequence[Problem]) -> list[Row]:
     ]
 
 
-def check_both(row: Row, verifier: registry.Verifier) -> Row:
-    """Attach the verdicts on the strict and the flexible reading of the answer; a cut-off one counts as no answer."""
+def check_both(rows: Sequence[Row], verifier: registry.Verifier) -> None:
+    """Attach the verdicts on the strict and the flexible reading of every answer; a cut-off one counts as no answer.
+
+    Rows of an earlier run keep theirs, unless answers have joined their group since.
+    """
+    grown = {_group(row) for row in rows if not row.verdicts}
+    todo = [row for row in rows if _group(row) in grown]
+    problems = [row.problem for row in todo if row.problem is not None]
+    answers = [_strict_and_flexible(row) for row in todo]
+    checked = [
+        registry.check_answers(verifier, problems, [pair[index] for pair in answers], [_group(row) for row in todo])
+        for index in range(len(READINGS))
+    ]
+    for row, *verdicts in zip(todo, *checked, strict=True):
+        row.verdicts = [
+            msgspec.structs.replace(verdict, name=f"{verdict.name}/{reading}")
+            for reading, verdict in zip(READINGS, verdicts, strict=True)
+        ]
+
+
+def _group(row: Row) -> str:
+    """The answers of one policy to one item."""
+    return f"{row.group_id}/{row.policy.adapter}"
+
+
+def _strict_and_flexible(row: Row) -> tuple[str | None, str | None]:
     assert row.problem is not None
     if row.status == "truncated":
-        row.verdicts = [_verdict(verifier, row.problem, None, reading) for reading in READINGS]
-        return row
+        return None, None
     if choices_of(row.problem):
-        strict = row.answer if row.answer_source == "answer_tag" else None
-    else:
-        strict = extract_strict(row.completion or "").answer
-    row.verdicts = [
-        _verdict(verifier, row.problem, answer, reading)
-        for reading, answer in zip(READINGS, (strict, row.answer), strict=True)
-    ]
-    return row
-
-
-def _verdict(verifier: registry.Verifier, problem: Problem, answer: str | None, reading: str) -> Verdict:
-    verdict = verifier.check(problem, answer)
-    verdict.name = f"{verdict.name}/{reading}"
-    return verdict
+        return row.answer if row.answer_source == "answer_tag" else None, row.answer
+    return row.answer if row.answer_source in STRICT_SOURCES else None, row.answer
 
 
 def load_eval(path: Path) -> list[Row]:

@@ -91,8 +91,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
     if data.problems:
         raise ConfigError(f"{input_path}: plain problems cannot be judged; expected records of propose or solve")
     plugins = _Plugins(session)
-    for row in data.rows:
-        _check(row, plugins)
+    _check(data.rows, plugins)
     pairs = pools.read_pairs(pool_path) if pool_path else []
     drawn = pools.draw(pairs, section.num_pairs, session.recipe.seed, "judge", session.round_number)
     planned = _plan(session, plugins, data.rows, drawn)
@@ -122,13 +121,24 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
     return summary
 
 
-def _check(row: Row, plugins: _Plugins) -> None:
-    """Let the program check a rollout's answer, once."""
-    if plugins.verifier is None or row.role != "solver" or row.problem is None or row.status in ("error", "too_long"):
+def _check(rows: Sequence[Row], plugins: _Plugins) -> None:
+    """Let the program check every rollout's answer, once."""
+    if plugins.verifier is None:
         return
-    verdict = plugins.verifier.check(row.problem, row.answer)
-    verdict.rollout_id = row.rollout_id
-    row.verdicts = [v for v in row.verdicts if v.name != verdict.name] + [verdict]
+    checked = [
+        (row, row.problem)
+        for row in rows
+        if row.role == "solver" and row.problem is not None and row.status not in ("error", "too_long")
+    ]
+    verdicts = registry.check_answers(
+        plugins.verifier,
+        [problem for _, problem in checked],
+        [row.answer for row, _ in checked],
+        [row.group_id for row, _ in checked],
+    )
+    for (row, _), verdict in zip(checked, verdicts, strict=True):
+        verdict.rollout_id = row.rollout_id
+        row.verdicts = [v for v in row.verdicts if v.name != verdict.name] + [verdict]
 
 
 def _needs_judge(row: Row, section: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from mae_cli import pools
 from mae_cli.errors import DataError
 from mae_cli.extraction import extract_answer, extract_choice
+from mae_cli.programs import entry_point_of, extract_code, is_code_problem
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices
 from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, new_row, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
@@ -125,6 +126,8 @@ def read_solution(row: Row) -> Row:
     choices = choices_of(row.problem) if row.problem else []
     if choices:
         found = extract_choice(row.completion, [chr(ord("A") + index) for index in range(len(choices))])
+    elif row.problem and is_code_problem(row.problem):
+        found = extract_code(row.completion, entry_point_of(row.problem))
     else:
         found = extract_answer(row.completion)
     row.answer, row.answer_source = found.answer, found.source
