@@ -351,7 +351,7 @@ LAYERS = [
     {"errors", "lora", "__init__"},
     {"records"},
     {"reading", "store", "config", "numbers", "extraction", "arithmetic", "sums", "metrics", "progress", "prompting",
-     "models"},
+     "models", "sandbox", "harness", "programs", "triplets"},
     {"registry", "pools", "report", "problem_sets", "roles"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
