@@ -80,10 +80,16 @@ class JudgeSection(GeneratingSection):
     """`judge:` programs and the policy grade answers and problems; rewards are computed."""
 
     verifier: Annotated[Spec | None, _doc("program check of answers, or none")] = None
-    judge: Annotated[Spec | None, _doc("model judge of problems and answers, or none")] = "rubric"
+    judge: Annotated[Spec | list[Spec] | None, _doc("model judge or judges (mae list judges), or none")] = "rubric"
+    aggregate: Annotated[
+        Literal["mean", "majority", "min"], _doc("how the known votes of all judges become one score")
+    ] = "mean"
     votes: Annotated[Count, _doc("judgements per proposed problem (MAE's n)")] = 5
-    answer_votes: Annotated[Count, _doc("judgements per trained answer")] = 1
+    answer_votes: Annotated[Count, _doc("judgements per trained answer (pairwise: per pair and order)")] = 1
     difficulty_votes: Annotated[Count, _doc("judgements per difficulty answer")] = 1
+    num_opponents: Annotated[
+        Count, _doc("pairwise: an answer meets its next so many of its group, and they it; 0 is all of them")
+    ] = 0
     fallback_only: Annotated[bool, _doc("ask the model judge only where the verifier has no verdict")] = False
     num_pairs: Annotated[
         Count, _doc("pairs drawn from the pair pool (--pool, or the run's) as judge training rows")
@@ -92,7 +98,7 @@ class JudgeSection(GeneratingSection):
     proposer_reward: Annotated[Spec, _doc("reward of proposer rows")] = "mae_proposer"
     solver_reward: Annotated[Spec, _doc("reward of solver rows")] = "mae_solver"
     judge_reward: Annotated[Spec, _doc("reward of judge rows")] = "mae_judge"
-    max_unparsed: Annotated[Share, _doc("share of unparsed verdicts above which the stage exits 3")] = 0.2
+    max_unparsed: Annotated[Share, _doc("share of unparsed or failed judgements above which the stage exits 3")] = 0.2
     shuffle_rewards: Annotated[bool, _doc("control run: rewards are shuffled among the rows of each role")] = False
 
 

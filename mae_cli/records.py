@@ -8,8 +8,9 @@ The contract is described in README "Files"; this module is its only definition.
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -47,13 +48,17 @@ class Usage(msgspec.Struct):
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Effective sampling of one turn; temperature 0 is greedy, top_k 0 is off."""
+    """Effective sampling of one turn; temperature 0 is greedy, top_k 0 is off.
+
+    `choices`: the completion is one of these texts; empty is free text. Only given to engines that `constrain`.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -73,11 +78,14 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct):
-    """What one verifier or judge said; a null score is unknown and stays out of every mean."""
+    """What one verifier or judge said; a null score is unknown and stays out of every mean.
+
+    Target `pair`: how this answer did against another of its group, 1 won, 0 lost, 0.5 a tie.
+    """
 
     name: str
     kind: Literal["verifier", "judge"]
-    target: Literal["problem", "answer", "format"]
+    target: Literal["problem", "answer", "format", "pair"]
     score: float | None = None
     status: VerdictStatus = "ok"
     reason: str | None = None
@@ -107,6 +115,8 @@ class Row(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     answer_source: str | None = None
     prompt_token_ids: list[int] | None = None
     completion_token_ids: list[int] | None = None
+    option_logprobs: list[Term] = []
+    """Where nothing was generated but options were scored: each option and its natural log-probability."""
     status: Status = "ok"
     error: str | None = None
     finish_reason: FinishReason | None = None
@@ -142,6 +152,7 @@ class Completion(msgspec.Struct):
     completion: str | None = None
     prompt_token_ids: list[int] | None = None
     completion_token_ids: list[int] | None = None
+    option_logprobs: list[Term] = []
     status: Literal["ok", "truncated", "too_long", "error"] = "ok"
     error: str | None = None
     finish_reason: FinishReason | None = None
@@ -257,6 +268,7 @@ def complete_row(row: Row, completion: Completion) -> Row:
     row.completion = completion.completion
     row.prompt_token_ids = completion.prompt_token_ids
     row.completion_token_ids = completion.completion_token_ids
+    row.option_logprobs = completion.option_logprobs
     row.status = completion.status
     row.error = completion.error
     row.finish_reason = completion.finish_reason
@@ -270,6 +282,11 @@ def verdicts_on(row: Row, target: str) -> list[Verdict]:
 
 
 def mean_score(verdicts: Sequence[Verdict]) -> float | None:
-    """Mean of the known scores, in [0, 1]; null when every score is unknown."""
-    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
-    return sum(scores) / len(scores) if scores else None
+    """Mean of the known scores, in [0, 1], whatever their order; null when every score is unknown."""
+    return mean_of_known(verdict.score for verdict in verdicts)
+
+
+def mean_of_known(scores: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not null, the same float in any order; null when there is none."""
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else None

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -56,6 +56,8 @@ VERIFIERS = {
 }
 JUDGES = {
     "rubric": "mae_cli.judges.rubric:Rubric",
+    "pairwise": "mae_cli.judges.pairwise:Pairwise",
+    "process": "mae_cli.judges.process:Process",
 }
 REWARDS = {
     "mae_proposer": "mae_cli.rewards.mae:MaeProposer",
@@ -64,6 +66,7 @@ REWARDS = {
     "checked_proposer": "mae_cli.rewards.checked:CheckedProposer",
     "checked_solver": "mae_cli.rewards.checked:CheckedSolver",
     "checked_judge": "mae_cli.rewards.checked:CheckedJudge",
+    "win_rate": "mae_cli.rewards.win_rate:WinRate",
 }
 FILTERS = {
     "quality": "mae_cli.filters.quality:Quality",
@@ -117,6 +120,19 @@ class Engine(Protocol):
         """Free the model and its caches."""
 
 
+class ScoringEngine(Engine, Protocol):
+    """An engine that can tell how likely it finds given texts; `judge` reads verdicts that way where asked to.
+
+    An engine whose `generate` honours `Sampling.choices` says so with an attribute `constrains = True`.
+    """
+
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Natural log-probability of each option text as the continuation of the rendered prompt.
+
+        One list per request, in order, one value per option of it, each <= 0; null where it could not be computed.
+        """
+
+
 class Draw(msgspec.Struct, frozen=True):
     """One planned proposal: its prompt's variables and the problems it refers to."""
 
@@ -162,20 +178,50 @@ def check_answers(
     return [verifier.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
 
+class Option(msgspec.Struct, frozen=True):
+    """One verdict a judge may give: what stands in its tags, and what it is worth, in [0, 1]."""
+
+    text: str
+    score: float
+
+
 class Ask(msgspec.Struct, frozen=True):
-    """One prompt for a model judge."""
+    """One prompt for a model judge, and every verdict it leaves open."""
 
     messages: tuple[Message, ...]
+    options: tuple[Option, ...]
+
+
+class Reading(NamedTuple):
+    """What a judgement says: a score in [0, 1] or null, its status, and why."""
+
+    score: float | None
+    status: VerdictStatus
+    reason: str
 
 
 class Judge(Protocol):
     """A model-graded check: writes the prompt, reads the reply; the stage owns the engine calls, so they resume."""
 
-    def ask(self, problem: Problem, answer: str | None, nonce: str) -> Ask:
-        """The prompt that grades an answer, or the problem itself when no answer is given."""
+    targets: ClassVar[frozenset[str]]
+    """What it grades, by the number of candidates it is given: `problem` (none), `answer` (one), `pair` (two)."""
+    read: Literal["sampled", "probability"]
+    """A verdict is read out of a generated reply, or expected over the probabilities of its options."""
 
-    def read(self, reply: str) -> tuple[float | None, VerdictStatus, str]:
-        """(score in [0, 1] or null, status, reason) of one reply without its reasoning block."""
+    def shown(self, answer: str, completion: str) -> str:
+        """Which of the two texts of a rollout it is shown."""
+
+    def ask(self, problem: Problem, candidates: Sequence[str], nonce: str) -> Ask:
+        """The prompt that grades the candidates, or the problem itself when there is none."""
+
+    def read_reply(self, reply: str, options: Sequence[Option]) -> Reading:
+        """The verdict in one reply without its reasoning block."""
+
+    def read_logprobs(self, logprobs: Sequence[float | None], options: Sequence[Option]) -> Reading:
+        """The verdict expected from the log-probability of each option, in their order."""
+
+    def reply_of(self, option: Option) -> str:
+        """The whole reply that gives this verdict: what is scored, or decoded under a constraint."""
 
     def format_score(self, reply: str) -> float:
         """How well the reply keeps the judge's own format, in [0, 1]."""
@@ -192,6 +238,8 @@ class RewardContext(msgspec.Struct):
     """Verdicts about each rollout that estimates the difficulty of the row's problem."""
     judge_format: float | None = None
     """How well a judge row keeps its judge's format; null for other roles."""
+    pair_verdicts: list[Verdict] = []
+    """How the row's answer did against each other answer of its group."""
 
 
 class RewardReading(msgspec.Struct, frozen=True):

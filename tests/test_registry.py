@@ -117,7 +117,9 @@ def test_an_unknown_kind_or_name_is_answered_with_the_nearest() -> None:
         listing("verifier")
     with pytest.raises(ConfigError, match='unknown verifier "numerc"; did you mean "numeric"'):
         registry.build("verifiers", "numerc")
-    with pytest.raises(ConfigError, match=r'unknown judge "zzz"; known: rubric \(see `mae list judges`\)'):
+    with pytest.raises(
+        ConfigError, match=r'unknown judge "zzz"; known: pairwise, process, rubric \(see `mae list judges`\)'
+    ):
         registry.build("judges", "zzz")
 
 

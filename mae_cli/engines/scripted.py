@@ -8,8 +8,8 @@ Every answer is a function of the request's seed and messages. The role is read 
 
 from __future__ import annotations
 
+import math
 import random
-import re
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from mae_cli.arithmetic import Expression, read_question
 from mae_cli.config import Recipe
+from mae_cli.engines.scripted_judge import Habit, verdict_of
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
 
@@ -26,7 +27,8 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 # Half of the duplicates must meet another, so few sums serve them all.
 DUPLICATES = ("What is 2 + 2?", "What is 7 + 5?")
-FENCE = re.compile(r"^=====.*=====$", re.MULTILINE)
+LIKELY = 0.9
+"""Probability of the verdict that the judge would write; the other options share the rest."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,18 +44,25 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Chance that a proposal is one of two that come up again and again."""
     delay: Annotated[float, Meta(ge=0.0)] = 0.0
     """Seconds per segment, so that a test can kill the process in the middle."""
+    judge: Habit = "sound"
+    """What its verdicts follow: the right answer, or a bias that `mae judge-calibrate` should find."""
 
 
 class ScriptedEngine:
     """Answers by rule; see the module."""
 
     deterministic = True
+    constrains = True
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.batch_sizes_used: list[int] = []
         # The delay changes no text, so it is no part of what names the policy.
-        told = [f"{name}={value:g}" for name, value in msgspec.structs.asdict(options).items() if name != "delay"]
+        told = [
+            f"{name}={value if isinstance(value, str) else format(value, 'g')}"
+            for name, value in msgspec.structs.asdict(options).items()
+            if name != "delay" and (name, value) != ("judge", "sound")
+        ]
         self.policy = Policy(model="scripted:" + ",".join(told))
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
@@ -69,6 +78,17 @@ class ScriptedEngine:
             time.sleep(self.options.delay)
         return [self._answer(request, sampling) for request in requests]
 
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """The verdict it would write is likely, the others share the rest."""
+        found: list[list[float | None]] = []
+        for request, texts in zip(requests, options, strict=True):
+            rng = random.Random(seed_from("score", request.messages))
+            prompt = "\n".join(message.content for message in request.messages)
+            chosen = self._judge(rng, prompt, tuple(texts))
+            rest = (1.0 - LIKELY) / max(1, len(texts) - 1)
+            found.append([math.log(LIKELY if text == chosen else rest) for text in texts])
+        return found
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -78,7 +98,7 @@ class ScriptedEngine:
         rng = random.Random(seed_from(request.seed if sampling.temperature > 0 else 0, request.messages))
         cut = False
         if "<score>" in prompt:
-            text = self._judge(rng, prompt)
+            text = self._judge(rng, prompt, sampling.choices)
         elif "<question>" in prompt:
             text = self._propose(rng)
         else:
@@ -113,17 +133,14 @@ class ScriptedEngine:
             return "I would rather not say.", False
         return f"Step by step, the numbers give {value}. <answer>{value}</answer>", False
 
-    def _judge(self, rng: random.Random, prompt: str) -> str:
-        if rng.random() < self.options.malformed:
+    def _judge(self, rng: random.Random, prompt: str, choices: Sequence[str]) -> str:
+        if rng.random() < self.options.malformed and not choices:
             return "It looks good to me."
-        # The shipped judge prompts fence the question first and the answer after it.
-        parts = FENCE.split(prompt)
-        expression = _find_expression(parts[1] if len(parts) > 1 else prompt)
-        is_sound = expression is not None
-        if expression is not None and len(parts) > 3:
-            is_sound = re.search(rf"(?<![\d.-]){expression.value}(?!\d)", parts[2]) is not None
-        score = rng.choice((8, 9, 10)) if is_sound else rng.choice((1, 2, 3))
-        return f"<think>I worked it out myself.</think><score>{score}</score>"
+        verdict = verdict_of(self.options.judge, prompt, rng, _find_expression)
+        tagged = f"<score>{verdict}</score>"
+        if choices:
+            return tagged if tagged in choices else choices[0]
+        return f"<think>I worked it out myself.</think>{tagged}"
 
 
 def _find_expression(prompt: str) -> Expression | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mae_cli.records import Row, mean_score, verdicts_on
+from mae_cli.records import Row, mean_of_known, mean_score, verdicts_on
 from mae_cli.registry import Selection
 
 
@@ -46,6 +46,5 @@ def solve_rates(rows: Sequence[Row]) -> dict[str, float | None]:
             by_purpose.setdefault(row.purpose, []).append(mean_score(verdicts_on(row, "answer")))
     rates: dict[str, float | None] = {}
     for problem, by_purpose in scores.items():
-        known = [s for s in by_purpose.get("difficulty", by_purpose.get("train", [])) if s is not None]
-        rates[problem] = sum(known) / len(known) if known else None
+        rates[problem] = mean_of_known(by_purpose.get("difficulty", by_purpose.get("train", [])))
     return rates

@@ -1,14 +1,15 @@
 """Reading the score out of a judge's reply, or saying that there is none.
 
-Place in the flow: every rubric judge passes its raw reply through `parse_score`, and
-`normalise` brings a read score to [0, 1]. Contract: a reply either states one number on the
-scale in its last `<score>` tag outside reasoning, or it is `unparsed`; nothing is clamped,
+Place in the flow: judges with a numeric scale pass their raw reply through `parse_score`, the others through
+`parse_word`; `normalise` brings a read score to [0, 1]. Contract: a reply either states one number on the
+scale (or one of the words) in its last `<score>` tag outside reasoning, or it is `unparsed`; nothing is clamped,
 guessed or taken from elsewhere in the text. Left out: what to do about an unparsed reply.
 """
 
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -53,18 +54,40 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
     number of the reply, and clamps.
     """
     _check_scale(scale)
+    content, why = last_tag(text)
+    return _unparsed(why) if content is None else _read_content(content, scale)
+
+
+def parse_word(text: str, words: Sequence[str]) -> tuple[int | None, str]:
+    """Which of the words stands alone in the last `<score>..</score>` tag outside reasoning, whatever its case.
+
+    Returns: its index and "", or null and why there is none. Nothing is guessed: "yes and no" is none of yes, no.
+    """
+    content, why = last_tag(text)
+    if content is None:
+        return None, why
+    found = content.strip(" \t\r\n*_`.").casefold()
+    for index, word in enumerate(words):
+        if found == word.casefold():
+            return index, ""
+    shown = f"{words[0]} to {words[-1]}" if len(words) > 4 else ", ".join(words)
+    return None, f"not one of {shown} in the last <score> tag: {content[:60]!r}"
+
+
+def last_tag(text: str) -> tuple[str | None, str]:
+    """What stands in the last `<score>..</score>` tag outside reasoning, or null and why it cannot be told."""
     visible = split_reasoning(fold_text(text)).visible
     tags = list(_TAG.finditer(visible))
     if not tags:
-        return _unparsed("no <score> tag outside reasoning")
+        return None, "no <score> tag outside reasoning"
     closing = tags[-1]
     if not closing["slash"]:
-        return _unparsed("the last <score> tag is not closed")
+        return None, "the last <score> tag is not closed"
     if len(tags) < 2 or tags[-2]["slash"]:
-        return _unparsed("the last </score> has no <score> before it")
+        return None, "the last </score> has no <score> before it"
     if tags[-2]["rest"].strip() or closing["rest"].strip():
-        return _unparsed("the last <score> tag carries attributes")
-    return _read_content(visible[tags[-2].end() : closing.start()], scale)
+        return None, "the last <score> tag carries attributes"
+    return visible[tags[-2].end() : closing.start()], ""
 
 
 def normalise(score: float, scale: Scale = (1, 10)) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from mae_cli.extraction import format_reward
-from mae_cli.records import Row, Term, Verdict, mean_score
+from mae_cli.records import Row, Term, Verdict, mean_of_known, mean_score
 from mae_cli.registry import RewardContext, RewardReading
 
 
@@ -39,8 +39,7 @@ class CheckedProposer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             else format_reward(completion, "question", variant="paper", role="proposer")
         )
         valid = 0.0 if row.problem is None else mean_score(context.problem_verdicts)
-        scores = [score for rollout in context.solve_verdicts if (score := preferred_score(rollout)) is not None]
-        solve = sum(scores) / len(scores) if scores else None
+        solve = mean_of_known(preferred_score(rollout) for rollout in context.solve_verdicts)
         terms = (
             Term("valid", valid),
             Term("format", form),

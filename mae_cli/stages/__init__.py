@@ -20,7 +20,7 @@ from mae_cli.models import adapter_digest, local_model
 from mae_cli.progress import Progress
 from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
-from mae_cli.records import Policy, Role, Row, complete_row, digest, request_of
+from mae_cli.records import Completion, Policy, Role, Row, complete_row, digest, request_of
 from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
 from mae_cli.store import Output
 
@@ -221,6 +221,7 @@ def generate(
     role: Role | None = None,
     limited: Sequence[Row] | None = None,
     prepare: Callable[[Row], None] | None = None,
+    answer: Callable[[Sequence[Row]], list[Completion]] | None = None,
 ) -> Generated:
     """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
 
@@ -233,6 +234,7 @@ def generate(
         role: whose engine generates; the trained policy's by default.
         limited: the planned rows to work on now; all by default.
         prepare: called with the first row of each segment before it is generated (one policy per segment).
+        answer: asks the engine about a segment; by default it generates.
 
     Raises:
         ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
@@ -260,7 +262,10 @@ def generate(
             if prepare is not None:
                 prepare(segment[0])
             assert engine is not None
-            completions = engine.generate([request_of(row) for row in segment], segment[0].sampling)
+            if answer is not None:
+                completions = answer(segment)
+            else:
+                completions = engine.generate([request_of(row) for row in segment], segment[0].sampling)
             rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
             output.append(rows)
             done.update((row.id, row) for row in rows)
@@ -333,7 +338,8 @@ def check_plugins(recipe: Recipe) -> None:
                 for spec in value:
                     registry.build("filters", spec)
             elif name in kinds and value is not None:
-                registry.build(kinds[name], value)
+                for spec in value if isinstance(value, list) else [value]:
+                    registry.build(kinds[name], spec)
 
 
 def limit_rows(session: Session, rows: list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ PROPOSE = load_prompt("propose").render()
 
 def judge_answer(answer: str) -> list[Message]:
     prompt = load_prompt("judge_answer")
-    return prompt.render(question="What is 12 + 30?", answer=answer, nonce="f00d")
+    return prompt.render(question="What is 12 + 30?", answer=answer, nonce="f00d", reference="", think=True)
 
 
 def ask(engine: ScriptedEngine, messages: Sequence[Message], count: int = 200) -> list[str]:
