@@ -118,6 +118,9 @@ class FinetuneSection(Section):
         default_factory=lambda: ["train"]
     )
     other_models: Annotated[bool, _doc("also train rows that another model wrote (distillation)")] = False
+    reference: Annotated[
+        str, _doc("policy that preference losses and KL penalties are relative to: start, base, or an adapter folder")
+    ] = "start"
     lora_r: Annotated[Positive, _doc("LoRA rank")] = 16
     lora_alpha: Annotated[Positive, _doc("LoRA scale numerator")] = 32
     lora_dropout: Annotated[Share, _doc("dropout on LoRA inputs; 0 keeps RL ratios exact")] = 0.0
@@ -127,7 +130,7 @@ class FinetuneSection(Section):
     warmup_steps: Annotated[Count, _doc("optimizer steps of linear warm-up")] = 0
     weight_decay: Annotated[float, Meta(ge=0.0, description="AdamW weight decay")] = 0.0
     max_grad_norm: Annotated[float, Meta(gt=0.0, description="gradient clipping, L2")] = 1.0
-    batch_size: Annotated[Positive, _doc("rows per optimizer step")] = 16
+    batch_size: Annotated[Positive, _doc("rows (or pairs) per optimizer step")] = 16
     micro_batch_tokens: Annotated[
         Count, _doc("most tokens (padding included) in one forward pass; 0: 4096 on a CPU, 16384 on a GPU")
     ] = 0
@@ -138,6 +141,9 @@ class FinetuneSection(Section):
     min_spread: Annotated[float, Meta(ge=0.0, description="reward spread under which a role is skipped and named")] = (
         1e-4
     )
+    max_nll_jump: Annotated[
+        float, Meta(ge=0.0, description="nats per trained token over the median of the last steps that stop it; 0: off")
+    ] = 6.0
     gradient_checkpointing: Annotated[bool, _doc("recompute activations to save memory")] = False
     show_batch: Annotated[Count, _doc("print this many examples with the trained span marked")] = 0
 

@@ -19,26 +19,66 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     Raises:
         EngineError: no adapter there, a broken one, or one for another base; the base is left without one.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError
+    from peft import PeftModel
 
-    for path in (folder / CONFIG, folder / WEIGHTS):
-        if not path.is_file():
-            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
-    expected = _tensor_names(folder / WEIGHTS)
+    _check_files(folder)
     try:
-        json.loads((folder / CONFIG).read_text("utf-8"))
         peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _load_errors() as error:
         strip_adapter(model)
         raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
-    # PEFT only warns when names do not match, and the model would go on as if it had no (or a fresh) adapter.
-    held = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
-    if held != expected:
-        odd = sorted(held ^ expected)[0]
+    odd = _odd_name(peft_model, folder, "default")
+    if odd is not None:
         strip_adapter(model)
         raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
     return peft_model if trainable else peft_model.eval()
+
+
+def add_adapter(peft_model: Any, folder: Path, name: str) -> None:
+    """A further adapter beside the one in use, which stays in use; `peft_model.delete_adapter` takes it off.
+
+    Raises:
+        EngineError: as `load_adapter`; the model is left as it was.
+    """
+    _check_files(folder)
+    try:
+        peft_model.load_adapter(str(folder), adapter_name=name, is_trainable=False, local_files_only=True)
+    except _load_errors() as error:
+        if name in peft_model.peft_config:
+            peft_model.delete_adapter(name)
+        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+    odd = _odd_name(peft_model, folder, name)
+    if odd is not None:
+        peft_model.delete_adapter(name)
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+
+
+def _check_files(folder: Path) -> None:
+    for path in (folder / CONFIG, folder / WEIGHTS):
+        if not path.is_file():
+            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
+    _tensor_names(folder / WEIGHTS)
+    try:
+        json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    from safetensors import SafetensorError
+
+    return (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+def _odd_name(peft_model: Any, folder: Path, name: str) -> str | None:
+    """A tensor that only the file or only the model has.
+
+    PEFT only warns when names do not match, and the model would go on as if it had no (or a fresh) adapter.
+    """
+    from peft import get_peft_model_state_dict
+
+    held = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
+    return min(held ^ _tensor_names(folder / WEIGHTS), default=None)
 
 
 def strip_adapter(model: Any) -> None:

@@ -192,6 +192,15 @@ def adapter_digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
+def reference_identity(reference: str) -> str:
+    """`finetune.reference` as a fingerprint sees it: where an adapter lies says nothing.
+
+    Raises:
+        EngineError: no adapter there.
+    """
+    return reference if reference in ("start", "base") else adapter_digest(Path(reference))
+
+
 def _feed(hasher: hashlib.blake2b, *parts: str | bytes) -> None:
     """Add length-prefixed parts, so that no two lists of parts read the same."""
     for part in parts:

@@ -79,7 +79,18 @@ FILTERS = {
 }
 OBJECTIVES = {
     "sft": "mae_cli.objectives.sft:Sft",
-    "reinforce_pp": "mae_cli.objectives.reinforce_pp:ReinforcePp",
+    "advantage_sft": "mae_cli.objectives.sft:AdvantageSft",
+    "dpo": "mae_cli.objectives.preference:Dpo",
+    "robust": "mae_cli.objectives.preference:Robust",
+    "hinge": "mae_cli.objectives.preference:Hinge",
+    "ipo": "mae_cli.objectives.preference:Ipo",
+    "simpo": "mae_cli.objectives.preference:Simpo",
+    "orpo": "mae_cli.objectives.preference:Orpo",
+    "kto": "mae_cli.objectives.kto:Kto",
+    "reinforce_pp": "mae_cli.objectives.policy_gradient:ReinforcePp",
+    "grpo": "mae_cli.objectives.policy_gradient:Grpo",
+    "rloo": "mae_cli.objectives.policy_gradient:Rloo",
+    "mix": "mae_cli.objectives.mix:Mix",
 }
 # Nothing changes between rounds for now; the table opens with the first controller that does.
 CONTROLLERS: dict[str, str] = {}
@@ -278,61 +289,99 @@ class Rewarded(msgspec.Struct, frozen=True):
 
     role: str
     group: str
+    """Rollouts compared with each other (`group_id`)."""
     reward: float | None
+    prompt: str = ""
+    """Digest of the prompt: two rows can only be a pair where it is equal."""
+    completion: str = ""
+    """Digest of the completion."""
+    meta: dict[str, Any] = {}
+    """Of the row's problem."""
+    scores: dict[str, float] = {}
+    """Mean known score of each verdict's name on the row's answer."""
 
 
-class Advantages(msgspec.Struct, frozen=True):
-    """One advantage per row, in order, and what there was nothing to learn from."""
+class Unit(msgspec.Struct, frozen=True):
+    """What is trained as a whole, never split over steps or micro-batches: one row, or a pair."""
 
-    values: tuple[float, ...]
+    rows: tuple[int, ...]
+    """Index of the row; of a pair, chosen before rejected."""
+    value: float
+    """What the loss reads of it: an advantage, a weight, a label or a margin."""
+    part: int = 0
+    """Which objective of a mix it belongs to."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What an objective makes of the rows before training."""
+
+    units: tuple[Unit, ...]
     skipped: tuple[str, ...] = ()
-    """Names of the baselines (roles, groups) whose rewards hardly differ; their rows have advantage 0."""
-    left_out: frozenset[int] = frozenset()
-    """Indices of the rows of these baselines: the trainer spends no forward pass on them."""
+    """Roles whose rewards hardly differ: none of their rows is trained."""
+    dropped: dict[str, int] = {}
+    """Rows in no unit, by reason: the trainer spends no forward pass on them."""
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What a loss reads beside the policy's log-probabilities; the trainer computes nothing else."""
+
+    reward: bool = False
+    """A row without a reward cannot be trained."""
+    entropy: bool = False
+    behaviour: bool = False
+    """Log-probabilities from before the first update."""
+    reference: bool = False
+    """Log-probabilities of the frozen policy that `finetune.reference` names."""
+    mismatched: bool = False
+    """How far the policy is from the reference on completions of other prompts (KTO's z)."""
 
 
 class ObjectiveBatch(msgspec.Struct):
-    """Tensors of one micro-batch. B rows, T completion positions, right padded.
+    """Tensors of one micro-batch of U units of one part. B rows (U, or 2U for pairs), T positions, right padded.
 
-    logprobs: (B, T) natural log, of the policy, with gradient, 0 where masked. behaviour_logprobs: (B, T) of the
-    policy before the first update, no gradient. mask: (B, T) 1.0 where a token is trained. advantages: (B,).
-    entropy: (B, T) in nats, with gradient, only where the objective asks for it.
+    logprobs: (B, T) natural log, of the policy, with gradient, 0 where masked. mask: (B, T) 1.0 where a token is
+    trained. values: (U,) of the units. behaviour_logprobs, reference_logprobs: (B, T) without gradient, and entropy:
+    (B, T) in nats with gradient, each only where the objective needs it. divergence: () nats, for `mismatched`. The
+    rows of a pair stand next to each other, chosen first.
     """
 
     logprobs: torch.Tensor
-    behaviour_logprobs: torch.Tensor
     mask: torch.Tensor
-    advantages: torch.Tensor
+    values: torch.Tensor
+    behaviour_logprobs: torch.Tensor | None = None
+    reference_logprobs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None
+    part: int = 0
 
 
 class ObjectiveOutput(msgspec.Struct):
-    """A summed loss and detached sums for the log; the trainer divides both by the trained tokens of the step."""
+    """The loss of each unit and, for the log, sums with what they are divided by in the end."""
 
-    loss_sum: torch.Tensor
-    metrics: dict[str, torch.Tensor]
+    losses: torch.Tensor
+    """(U,) with gradient."""
+    metrics: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    """Name to (sum, count), both without gradient."""
 
 
 class Objective(Protocol):
-    """Rewards to advantages, log-probabilities to a loss; pure tensor functions."""
+    """Rewards to units, log-probabilities to a loss; pure functions.
+
+    The loss of an optimizer step is the sum over its units of scale * loss.
+    """
 
     @property
-    def needs_reward(self) -> bool:
-        """Whether rows without a reward cannot be trained."""
+    def needs(self) -> Needs:
+        """What the trainer has to compute."""
 
-    @property
-    def needs_entropy(self) -> bool:
-        """Whether the loss reads the entropy of every trained position."""
+    def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
+        """The units to train; a baseline with a reward spread under `min_spread` is never divided by."""
 
-    @property
-    def needs_behaviour(self) -> bool:
-        """Whether the loss reads the log-probabilities from before the first update."""
-
-    def advantages(self, rows: Sequence[Rewarded], *, min_spread: float) -> Advantages:
-        """One advantage per trained row; a baseline with a reward spread under `min_spread` is never divided by."""
+    def scales(self, units: Sequence[Unit], tokens: Sequence[int]) -> list[float]:
+        """How much the loss of each unit of one step counts; `tokens` are the trained tokens of each."""
 
     def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
-        """The loss summed over trained tokens, to be minimised."""
+        """The loss of each unit, to be minimised."""
 
 
 def names(kind: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Objectives turn rewards into advantages and log-probabilities into a loss; `sft.py` is the one to copy."""
+"""Objectives make units of rewarded rows and a loss of their log-probabilities; `sft.py` is the one to copy."""

@@ -17,6 +17,7 @@ import msgspec
 
 from mae_cli import registry
 from mae_cli.errors import CollapseError, ConfigError, GateError
+from mae_cli.models import reference_identity
 from mae_cli.records import Policy, Row, digest
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, limit_rows
@@ -61,6 +62,7 @@ def run_finetune(
     options = {
         **session.policy_fingerprint(engine.policy),
         "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
+        "reference": reference_identity(section.reference),
         "objective": registry.resolved("objectives", section.objective),
         "rows": digest([row.id for row in rows]),
         # An id never depends on what was generated, so what is trained on is told apart by its text.
@@ -73,7 +75,7 @@ def run_finetune(
     for reason, count in left_out.items():
         session.progress.say(f"finetune: {count} rows not trained: {reason}")
     unpaid = sum(not row.reward for row in rows)
-    if unpaid and not objective.needs_reward:
+    if unpaid and not objective.needs.reward:
         session.progress.say(
             f"finetune: {unpaid} of the {len(rows)} trained rows have reward 0 or none, and this objective does not "
             f"look at rewards; the filter best_of_k with min_reward keeps the good ones"
@@ -102,7 +104,10 @@ def run_finetune(
 
 # What changes speed or what is shown, not the adapter.
 # What `other_models` changes shows in the rows.
-_FREE_KEYS = {"show_batch", "save_every", "objective", "micro_batch_tokens", "gradient_checkpointing", "other_models"}
+_FREE_KEYS = {
+    *("show_batch", "save_every", "objective", "reference"),
+    *("micro_batch_tokens", "gradient_checkpointing", "other_models"),
+}
 
 
 def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
@@ -116,7 +121,7 @@ def trainable(rows: list[Row], purposes: list[str], objective: registry.Objectiv
             reason = "only stored, not kept" if row.stored else "dropped by filter"
         elif row.status in ("error", "too_long") or not row.raw:
             reason = "nothing generated"
-        elif objective.needs_reward and row.reward is None:
+        elif objective.needs.reward and row.reward is None:
             reason = "reward unknown"
         else:
             chosen.append(row)

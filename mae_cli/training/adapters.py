@@ -14,10 +14,10 @@ from peft import LoraConfig, get_peft_model
 
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import ConfigError
-from mae_cli.lora import CONFIG, load_adapter, strip_adapter
+from mae_cli.lora import CONFIG, add_adapter, load_adapter, strip_adapter
 from mae_cli.records import seed_from
 from mae_cli.store import write_atomically
-from mae_cli.training.batches import Renderer
+from mae_cli.training.examples import Renderer
 
 
 @contextmanager
@@ -51,6 +51,28 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
             model.train(was_training)
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(flags[name])
+
+
+@contextmanager
+def reference_policy(policy: Any, reference: str) -> Iterator[None]:
+    """The policy turned into its reference: "start" as it is, "base" with the adapter off, or another adapter.
+
+    Raises:
+        EngineError: the other adapter is missing, broken or made for another base.
+    """
+    if reference == "start":
+        yield
+    elif reference == "base":
+        with policy.disable_adapter():
+            yield
+    else:
+        add_adapter(policy, Path(reference), "reference")
+        try:
+            policy.set_adapter("reference")
+            yield
+        finally:
+            policy.set_adapter("default")
+            policy.delete_adapter("reference")
 
 
 def _fresh(model: Any, section: FinetuneSection) -> Any:

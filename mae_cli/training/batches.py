@@ -1,21 +1,18 @@
-"""Rows to token ids, and the order and size in which they are trained.
+"""The order and size in which units (rows or pairs) are trained.
 
-The trained span is exactly the completion: prompt and completion ids are used as the engine fed and generated them,
-and only a row without ids is tokenised again (counted, because tokenising text is not always the way back). Order and
-steps are pure functions of row ids, seed and epoch; how a step is cut into micro-batches changes no result.
+Order and steps are pure functions of row ids, seed and epoch; how a step is cut into micro-batches changes no result.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
 
 import msgspec
 import torch
 
-from mae_cli.errors import EngineError
-from mae_cli.records import Message, Row, digest
+from mae_cli.records import digest
+from mae_cli.registry import Unit
+from mae_cli.training.examples import Example
 
 PASS_COST = {"cpu": 32, "cuda": 4096}
 """What a forward and backward pass costs beside its tokens, counted in tokens, by device type.
@@ -26,50 +23,6 @@ Measured: a CPU reads all weights once per pass; a GPU waits for thousands of sm
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 """`finetune.micro_batch_tokens` = 0, by device type; halved when memory runs out."""
-
-
-class Renderer(Protocol):
-    """A tokenizer with the chat template it is used with (`engines.chat.Chat`)."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """A transformers tokenizer."""
-
-    @property
-    def template(self) -> str:
-        """The Jinja source of the template in use."""
-
-    def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The messages as the template writes them."""
-
-    def render(self, messages: Sequence[Message]) -> list[int]:
-        """Prompt token ids, generation prompt included."""
-
-
-class Example(msgspec.Struct, frozen=True):
-    """One row as token ids; the completion is what is trained."""
-
-    id: str
-    role: str
-    group: str
-    reward: float | None
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-
-    @property
-    def length(self) -> int:
-        """Prompt and completion, in tokens."""
-        return len(self.prompt) + len(self.completion)
-
-
-class Examples(msgspec.Struct):
-    """The rows that can be trained, and why the others cannot."""
-
-    examples: list[Example]
-    dropped: dict[str, int]
-    """Reason to number of rows: no_completion, no_reward, no_prompt, too_long."""
-    retokenised: int
-    """Rows whose engine gave no token ids."""
 
 
 class MicroBatch(msgspec.Struct):
@@ -89,135 +42,109 @@ class MicroBatch(msgspec.Struct):
     targets: torch.Tensor
 
 
-def turn_end_id(chat: Renderer, ends: frozenset[int]) -> int | None:
-    """The id (one of `ends`) that ends an assistant turn in this template, else EOS; null when the model has neither.
+def order(examples: Sequence[Example], units: Sequence[Unit], *, seed: int, epoch: int) -> list[int]:
+    """Units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
 
-    They differ for some models (Gemma ends turns with <end_of_turn>, its EOS is <eos>), and a model that learns the
-    wrong one never stops.
+    The units of each part of a mix are spread evenly over the epoch.
     """
-    eos: int | None = chat.tokenizer.eos_token_id
-    try:
-        text = chat.text([Message("user", "a"), Message("assistant", "b")], add_generation_prompt=False)
-    except EngineError:
-        # A template for single prompts only, with no turn of its own to end.
-        return eos
-    found = [token for token in chat.tokenizer.encode(text, add_special_tokens=False) if token in ends]
-    return int(found[-1]) if found else eos
+    parts: dict[int, list[tuple[str, int]]] = {}
+    for index, unit in enumerate(units):
+        key = digest("order", seed, epoch, *(examples[row].id for row in unit.rows))
+        parts.setdefault(unit.part, []).append((key, index))
+    places = [
+        ((place + 0.5) / len(members), part, index)
+        for part, members in parts.items()
+        for place, (_, index) in enumerate(sorted(members))
+    ]
+    return [index for _, _, index in sorted(places)]
 
 
-def read_examples(
-    rows: Sequence[Row], chat: Renderer, *, ends: frozenset[int], max_length: int, needs_reward: bool
-) -> Examples:
-    """Token ids of every row that can be trained, in the order given.
-
-    Args:
-        rows: rows picked for training.
-        chat: tokenizer and template, for rows whose engine gave no ids.
-        ends: ids that end a completion; a row that ended by "stop" without one gets the template's.
-        max_length: longest prompt + completion, in tokens; a longer row is dropped, never cut, because a cut
-            completion teaches not to stop.
-        needs_reward: drop rows whose reward is unknown.
-    """
-    end_id = turn_end_id(chat, ends)
-    examples: list[Example] = []
-    dropped: Counter[str] = Counter()
-    retokenised = 0
-    for row in rows:
-        completion = _completion(row, chat, ends, end_id)
-        if not completion:
-            dropped["no_completion"] += 1
-            continue
-        if needs_reward and row.reward is None:
-            dropped["no_reward"] += 1
-            continue
-        prompt = tuple(chat.render(row.messages) if row.prompt_token_ids is None else row.prompt_token_ids)
-        if not prompt:
-            dropped["no_prompt"] += 1
-            continue
-        if len(prompt) + len(completion) > max_length:
-            dropped["too_long"] += 1
-            continue
-        retokenised += row.prompt_token_ids is None or row.completion_token_ids is None
-        examples.append(Example(row.id, row.role, row.group_id, row.reward, prompt, completion))
-    return Examples(examples, dict(sorted(dropped.items())), retokenised)
-
-
-def _completion(row: Row, chat: Renderer, ends: frozenset[int], end_id: int | None) -> tuple[int, ...]:
-    ids = row.completion_token_ids
-    if ids is None:
-        # The raw text, not the parsed completion: reasoning is part of what the model wrote.
-        ids = list(chat.tokenizer.encode(row.raw or "", add_special_tokens=False))
-    if row.finish_reason == "stop" and end_id is not None and (not ids or ids[-1] not in ends):
-        # Ended at a stop string, or the engine cut the end token off.
-        ids = [*ids, end_id]
-    return tuple(ids) if row.status not in ("error", "too_long") else ()
-
-
-def order(examples: Sequence[Example], *, seed: int, epoch: int) -> list[int]:
-    """Indices in trained order: a pure function of row ids, seed and epoch, whatever order the file had."""
-    keys = [(digest("order", seed, epoch, example.id), index) for index, example in enumerate(examples)]
-    return [index for _, index in sorted(keys)]
-
-
-def num_steps(num_examples: int, *, batch_size: int, epochs: int, max_steps: int) -> int:
-    """Optimizer steps of a whole training; the last step of an epoch may hold fewer rows."""
-    steps = -(-num_examples // batch_size) * epochs
+def num_steps(num_units: int, *, batch_size: int, epochs: int, max_steps: int) -> int:
+    """Optimizer steps of a whole training; the last step of an epoch may hold fewer units."""
+    steps = -(-num_units // batch_size) * epochs
     return min(steps, max_steps) if max_steps else steps
 
 
 def steps(
-    examples: Sequence[Example], *, seed: int, batch_size: int, epochs: int, max_steps: int, start: int = 0
+    examples: Sequence[Example],
+    units: Sequence[Unit],
+    *,
+    seed: int,
+    batch_size: int,
+    epochs: int,
+    max_steps: int,
+    start: int = 0,
 ) -> Iterator[tuple[int, int, list[int]]]:
-    """(step from 1, epoch from 1, indices of its rows), beginning after step `start`."""
-    total = num_steps(len(examples), batch_size=batch_size, epochs=epochs, max_steps=max_steps)
+    """(step from 1, epoch from 1, indices of its units), beginning after step `start`."""
+    total = num_steps(len(units), batch_size=batch_size, epochs=epochs, max_steps=max_steps)
     step = 0
     for epoch in range(1, epochs + 1):
-        rows = order(examples, seed=seed, epoch=epoch)
-        for first in range(0, len(rows), batch_size):
+        ordered = order(examples, units, seed=seed, epoch=epoch)
+        for first in range(0, len(ordered), batch_size):
             step += 1
             if step > total:
                 return
             if step > start:
-                yield step, epoch, rows[first : first + batch_size]
+                yield step, epoch, ordered[first : first + batch_size]
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    """A unit as the cutter sees it."""
+
+    index: int
+    rows: tuple[int, ...]
+    length: int
+    """Of its longest row."""
 
 
 def micro_batches(
-    examples: Sequence[Example], indices: Sequence[int], *, max_tokens: int, pass_cost: int = PASS_COST["cpu"]
+    examples: Sequence[Example],
+    units: Sequence[tuple[int, ...]],
+    *,
+    max_tokens: int,
+    pass_cost: int = PASS_COST["cpu"],
 ) -> list[list[int]]:
-    """Cut the rows of a step into groups with at most `max_tokens` tokens, padding included, the cheapest way.
+    """Cut the units (row indices each) of a step into groups of at most `max_tokens` tokens, padding included.
 
-    Rows of similar length pad little, rows of one role share the beginning of their prompts, and every group costs a
-    pass: of a cut by length alone and one that keeps roles apart the cheaper is taken. A row longer than max_tokens
-    goes alone.
+    Rows of similar length pad little, rows of one role or one prompt share the beginning of their prompts, and every
+    group costs a pass: of a cut by length alone and those that keep roles or prompts apart the cheapest is taken. A
+    unit longer than max_tokens goes alone.
+
+    Returns:
+        Indices into `units`.
     """
-    by_length = sorted(indices, key=lambda index: (-examples[index].length, index))
-    roles = sorted({examples[index].role for index in indices})
-    by_role = [[index for index in by_length if examples[index].role == role] for role in roles]
-    mixed = _cut(examples, by_length, max_tokens, pass_cost)
-    apart = [group for members in by_role for group in _cut(examples, members, max_tokens, pass_cost)]
-    return min(mixed, apart, key=lambda groups: sum(_cost(examples, group, pass_cost) for group in groups))
+    packed = [_Packed(index, rows, max(examples[row].length for row in rows)) for index, rows in enumerate(units)]
+    packed.sort(key=lambda unit: (-unit.length, unit.index))
+    cuts = []
+    for kind in (lambda example: None, lambda example: example.role, lambda example: example.prompt):
+        members: dict[object, list[_Packed]] = {}
+        for unit in packed:
+            members.setdefault(kind(examples[unit.rows[0]]), []).append(unit)
+        cuts.append([group for own in members.values() for group in _cut(own, max_tokens, pass_cost)])
+    cheapest = min(cuts, key=lambda groups: sum(_cost(examples, group, pass_cost) for group in groups))
+    return [[unit.index for unit in group] for group in cheapest]
 
 
-def _cut(examples: Sequence[Example], ordered: Sequence[int], max_tokens: int, pass_cost: int) -> list[list[int]]:
-    """Groups of rows ordered by falling length; one ends where its padding would cost more than another pass."""
-    groups: list[list[int]] = []
-    longest = padding = 0
-    for index in ordered:
-        length = examples[index].length
-        padding += longest - length
-        if groups and longest * (len(groups[-1]) + 1) <= max_tokens and padding <= pass_cost:
-            groups[-1].append(index)
+def _cut(ordered: Sequence[_Packed], max_tokens: int, pass_cost: int) -> list[list[_Packed]]:
+    """Groups of units ordered by falling length; one ends where its padding would cost more than another pass."""
+    groups: list[list[_Packed]] = []
+    longest = padding = rows = 0
+    for unit in ordered:
+        padding += (longest - unit.length) * len(unit.rows)
+        if groups and longest * (rows + len(unit.rows)) <= max_tokens and padding <= pass_cost:
+            groups[-1].append(unit)
+            rows += len(unit.rows)
         else:
-            groups.append([index])
-            longest, padding = length, 0
+            groups.append([unit])
+            longest, padding, rows = unit.length, 0, len(unit.rows)
     return groups
 
 
-def _cost(examples: Sequence[Example], group: Sequence[int], pass_cost: int) -> int:
+def _cost(examples: Sequence[Example], group: Sequence[_Packed], pass_cost: int) -> int:
     """Tokens of a group, padding and passes included."""
-    chosen = [examples[index] for index in group]
+    chosen = [examples[row] for unit in group for row in unit.rows]
     longest, shared = max(example.length for example in chosen), shared_prefix(chosen, pass_cost)
-    return pass_cost + longest * len(group) - (shared * (len(group) - 1) - pass_cost if shared else 0)
+    return pass_cost + longest * len(chosen) - (shared * (len(chosen) - 1) - pass_cost if shared else 0)
 
 
 def shared_prefix(examples: Sequence[Example], pass_cost: int) -> int:
@@ -263,10 +190,3 @@ def collate(
         positions=torch.tensor(positions, device=device),
         targets=torch.tensor(targets, device=device),
     )
-
-
-def marked(example: Example, tokenizer: Any) -> str:
-    """The example as text, special tokens included, with the trained span between ⟦ and ⟧."""
-    prompt = tokenizer.decode(list(example.prompt), skip_special_tokens=False)
-    completion = tokenizer.decode(list(example.completion), skip_special_tokens=False)
-    return f"{prompt}⟦{completion}⟧"

@@ -19,7 +19,7 @@ from mae_cli.errors import DataError
 from mae_cli.store import compare_fingerprints, write_atomically
 
 STATE = "state.pt"
-BEHAVIOUR = "behaviour.pt"
+FROZEN = "frozen.pt"
 
 
 class Checkpoint(msgspec.Struct):
@@ -56,23 +56,23 @@ def load_checkpoint(folder: Path, fingerprint: Mapping[str, Any]) -> Checkpoint 
     return Checkpoint(**state)
 
 
-def save_behaviour(folder: Path, values: Mapping[int, torch.Tensor], fingerprint: Mapping[str, Any]) -> None:
+def save_frozen(folder: Path, values: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
     """Keep the log-probabilities from before the first update: after it they cannot be computed again."""
-    _save(folder / BEHAVIOUR, {"fingerprint": _text(fingerprint), "values": dict(values)})
+    _save(folder / FROZEN, {"fingerprint": _text(fingerprint), "values": dict(values)})
 
 
-def load_behaviour(folder: Path, fingerprint: Mapping[str, Any]) -> dict[int, torch.Tensor] | None:
-    """Log-probabilities saved by the same training, by index of the example."""
-    state = _load(folder / BEHAVIOUR)
+def load_frozen(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Log-probabilities saved by the same training."""
+    state = _load(folder / FROZEN)
     if state is None or state["fingerprint"] != _text(fingerprint):
         return None
-    values: dict[int, torch.Tensor] = state["values"]
+    values: dict[str, Any] = state["values"]
     return values
 
 
 def clear_checkpoints(folder: Path) -> None:
     """Remove the checkpoint files of a finished training, and the folder if nothing else is in it."""
-    for name in (STATE, BEHAVIOUR):
+    for name in (STATE, FROZEN):
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not os.listdir(folder):
         folder.rmdir()

@@ -28,7 +28,7 @@ class Logprobs(NamedTuple):
 
 
 def completion_logprobs(model: Any, batch: MicroBatch, *, entropy: bool = False) -> Logprobs:
-    """Natural-log probabilities of the completion tokens under the model, float32, with gradient.
+    """Natural-log probabilities of the completion tokens under the model, at least float32, with gradient.
 
     Args:
         model: a causal language model of transformers, alone or inside a PEFT model.
@@ -38,7 +38,9 @@ def completion_logprobs(model: Any, batch: MicroBatch, *, entropy: bool = False)
     cache = _prefix_cache(model, batch) if len(batch.prefix) else None
     with _gathered(model.get_output_embeddings(), batch.positions):
         output = model(input_ids=batch.input_ids, past_key_values=cache, use_cache=cache is not None)
-    logits = output.logits[0].float()  # (N, V)
+    logits = output.logits[0]  # (N, V)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     chosen = -cross_entropy(logits, batch.targets, reduction="none")  # (N,)
     spread = _entropy(logits) if entropy else None
     return Logprobs(_scatter(chosen, batch.mask), None if spread is None else _scatter(spread, batch.mask))

@@ -6,14 +6,15 @@ No times, hosts or paths, so that a rerun or a resumed training writes the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from mae_cli.errors import DataError
+from mae_cli.registry import Unit
 from mae_cli.store import write_atomically
-from mae_cli.training.batches import Example, Examples
+from mae_cli.training.examples import Example, Examples
 
 LOG = "train_log.jsonl"
 ROWS = "train_rows.jsonl"
@@ -27,8 +28,9 @@ class RoleNote(msgspec.Struct, frozen=True):
     tokens: int
     reward_mean: float | None
     reward_spread: float | None
-    advantage_mean: float
-    advantage_spread: float
+    advantage_mean: float | None
+    advantage_spread: float | None
+    """Null for pairs, whose rows have no value of their own."""
 
 
 class DataNote(msgspec.Struct, frozen=True):
@@ -36,27 +38,33 @@ class DataNote(msgspec.Struct, frozen=True):
 
     step: int
     steps: int
+    units: int
+    """Rows, or pairs, or those of all parts of a mix."""
     rows: int
     trained_tokens: int
+    """Of all units once; a row in two pairs counts twice."""
     trained_share: float
     """Trained tokens divided by all tokens of the trained rows."""
     retokenised: int
     """Rows whose engine gave no token ids, so that their text was tokenised again."""
     dropped: dict[str, int]
     skipped: list[str]
-    """Roles whose rewards hardly differ; their rows count under dropped.no_spread."""
+    """Roles whose rewards hardly differ."""
     roles: list[RoleNote]
 
 
 class StepNote(msgspec.Struct, frozen=True):
-    """One optimizer step; loss and metrics are means per trained token, before the update."""
+    """One optimizer step, before its update; what loss and metrics are means over is the objective's business."""
 
     step: int
     epoch: int
     loss: float
+    nll: float
+    """Negative log-likelihood of the trained tokens, in nats per token."""
     learning_rate: float
     grad_norm: float
     """L2, before clipping."""
+    units: int
     rows: int
     tokens: int
     roles: list[RoleNote]
@@ -69,7 +77,8 @@ class TrainedRow(msgspec.Struct, frozen=True):
     id: str
     role: str
     reward: float | None
-    advantage: float
+    advantage: float | None
+    """Or weight, or label; null for the sides of pairs."""
     tokens: int
     passes: int
     """How often the row was part of an optimizer step."""
@@ -93,13 +102,22 @@ class TrainReport(msgspec.Struct, frozen=True):
     """As asked for, or what memory allowed."""
 
 
-def role_notes(examples: Sequence[Example], advantages: Sequence[float]) -> list[RoleNote]:
+def row_values(units: Sequence[Unit]) -> dict[int, float | None]:
+    """The value of each row in the units: null for the sides of pairs; a mix tells that of the first part."""
+    values: dict[int, float | None] = {}
+    for unit in units:
+        for row in unit.rows:
+            values.setdefault(row, unit.value if len(unit.rows) == 1 else None)
+    return values
+
+
+def role_notes(examples: Sequence[Example], advantages: Sequence[float | None]) -> list[RoleNote]:
     """Per role, in the order of the names: rows, tokens, rewards and advantages."""
     notes = []
     for role in sorted({example.role for example in examples}):
         chosen = [index for index, example in enumerate(examples) if example.role == role]
         rewards = [reward for index in chosen if (reward := examples[index].reward) is not None]
-        values = [advantages[index] for index in chosen]
+        values = [value for index in chosen if (value := advantages[index]) is not None]
         notes.append(
             RoleNote(
                 role=role,
@@ -107,31 +125,31 @@ def role_notes(examples: Sequence[Example], advantages: Sequence[float]) -> list
                 tokens=sum(len(examples[index].completion) for index in chosen),
                 reward_mean=_mean(rewards) if rewards else None,
                 reward_spread=_spread(rewards) if rewards else None,
-                advantage_mean=_mean(values),
-                advantage_spread=_spread(values),
+                advantage_mean=_mean(values) if values else None,
+                advantage_spread=_spread(values) if values else None,
             )
         )
     return notes
 
 
 def data_note(
-    found: Examples, trained: Sequence[Example], notes: list[RoleNote], *, steps: int, skipped: Sequence[str]
+    found: Examples, units: Sequence[Unit], *, steps: int, skipped: Sequence[str], dropped: Mapping[str, int]
 ) -> DataNote:
-    """The first line of the log; `notes` cover all readable rows, also those of skipped roles."""
-    tokens = sum(len(example.completion) for example in trained)
-    dropped = dict(found.dropped)
-    if len(trained) < len(found.examples):
-        dropped["no_spread"] = len(found.examples) - len(trained)
+    """The first line of the log; its roles cover all readable rows, also those that are not trained."""
+    sides = [row for unit in units for row in unit.rows]
+    values = row_values(units)
+    tokens = sum(len(found.examples[row].completion) for row in sides)
     return DataNote(
         step=0,
         steps=steps,
-        rows=len(trained),
+        units=len(units),
+        rows=len(values),
         trained_tokens=tokens,
-        trained_share=tokens / max(1, sum(example.length for example in trained)),
+        trained_share=tokens / max(1, sum(found.examples[row].length for row in sides)),
         retokenised=found.retokenised,
-        dropped=dropped,
+        dropped={**found.dropped, **dropped},
         skipped=list(skipped),
-        roles=notes,
+        roles=role_notes(found.examples, [values.get(row) for row in range(len(found.examples))]),
     )
 
 
@@ -147,23 +165,24 @@ def require_rows(found: Examples) -> None:
 
 
 def trained_rows(
-    examples: Sequence[Example], advantages: Sequence[float], steps: Iterable[Sequence[int]]
+    examples: Sequence[Example], units: Sequence[Unit], steps: Iterable[Sequence[int]]
 ) -> list[TrainedRow]:
     """The rows of these steps, each once."""
     passes: dict[int, int] = {}
     for indices in steps:
-        for index in indices:
-            passes[index] = passes.get(index, 0) + 1
+        for row in dict.fromkeys(row for index in indices for row in units[index].rows):
+            passes[row] = passes.get(row, 0) + 1
+    values = row_values(units)
     return [
         TrainedRow(
-            id=examples[index].id,
-            role=examples[index].role,
-            reward=examples[index].reward,
-            advantage=advantages[index],
-            tokens=len(examples[index].completion),
+            id=examples[row].id,
+            role=examples[row].role,
+            reward=examples[row].reward,
+            advantage=values[row],
+            tokens=len(examples[row].completion),
             passes=number,
         )
-        for index, number in passes.items()
+        for row, number in passes.items()
     ]
 
 

@@ -1,10 +1,9 @@
-"""Optimizer steps over prepared examples: forward, objective, backward, clip, update, log, checkpoint."""
+"""Optimizer steps over prepared units: forward, objective, backward, clip, update, log, checkpoint."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +11,46 @@ import msgspec
 import torch
 
 from mae_cli.config import FinetuneSection
-from mae_cli.errors import EngineError
 from mae_cli.records import seed_from
-from mae_cli.registry import Objective, ObjectiveBatch
+from mae_cli.registry import ObjectiveBatch, ObjectiveOutput
 from mae_cli.training.adapters import trainable
-from mae_cli.training.batches import (
-    MICRO_BATCH_TOKENS,
-    PASS_COST,
-    Example,
-    MicroBatch,
-    collate,
-    micro_batches,
-    shared_prefix,
-    steps,
-)
-from mae_cli.training.checkpoints import Checkpoint, load_behaviour, load_checkpoint, save_behaviour, save_checkpoint
-from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
-from mae_cli.training.logs import DataNote, StepNote, line, role_notes
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What is trained, ready for a model."""
-
-    examples: list[Example]
-    advantages: list[float]
-    section: FinetuneSection
-    objective: Objective
-    seed: int
-    fingerprint: dict[str, Any]
-    data: DataNote
-
-    def steps(self, start: int = 0) -> list[tuple[int, int, list[int]]]:
-        """(step, epoch, indices of its rows) after step `start`."""
-        planned = steps(
-            self.examples,
-            seed=self.seed,
-            batch_size=self.section.batch_size,
-            epochs=self.section.epochs,
-            max_steps=self.section.max_steps,
-            start=start,
-        )
-        return list(planned)
+from mae_cli.training.batches import MicroBatch
+from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from mae_cli.training.forward import Forward, padded
+from mae_cli.training.frozen import Frozen, read_frozen, read_sums
+from mae_cli.training.guard import Guard
+from mae_cli.training.job import Job
+from mae_cli.training.logprobs import completion_logprobs
+from mae_cli.training.logs import StepNote, line, role_notes, row_values
 
 
 class StepSums(msgspec.Struct):
-    """Loss and metrics of one optimizer step, per trained token."""
+    """What the micro-batches of one optimizer step add up to."""
 
     loss: float = 0.0
-    metrics: dict[str, float] = {}
+    nll: float = 0.0
+    """Negative log-probability of all trained tokens, in nats."""
+    metrics: dict[str, tuple[float, float]] = {}
+    """Name to (sum, count)."""
+
+    def add(self, output: ObjectiveOutput) -> None:
+        """Sums of one micro-batch."""
+        for name, (total, count) in output.metrics.items():
+            before = self.metrics.get(name, (0.0, 0.0))
+            self.metrics[name] = (before[0] + float(total), before[1] + float(count))
+
+    def means(self) -> dict[str, float]:
+        """Every metric that anything was counted for."""
+        return {name: total / count for name, (total, count) in self.metrics.items() if count}
 
 
 class Loop:
-    """One training of one policy; `step` is the last optimizer step that was done.
+    """One training of one policy; `step` is the last optimizer step whose adapter counts.
 
     Attributes:
         resumed_from: the step of the checkpoint it was taken up at, or 0.
         notes: the steps as log lines, those before a resume included.
         collapse: why the training stopped early, or null.
-        micro_batch_tokens: in use now; memory may have forced it below the recipe's.
     """
 
     def __init__(self, policy: Any, job: Job, checkpoint_dir: Path | None, say: Callable[[str], None]) -> None:
@@ -77,29 +58,24 @@ class Loop:
         self.job = job
         self.folder = checkpoint_dir if job.section.save_every else None
         self.say = say
-        self.device: torch.device = policy.device
+        self.forward = Forward(policy, job.section, say)
         self.parameters = trainable(policy)
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.parameters],
             lr=job.section.learning_rate,
             weight_decay=job.section.weight_decay,
         )
-        kind = "cpu" if self.device.type == "cpu" else "cuda"
-        self.pass_cost = PASS_COST[kind]
-        self.micro_batch_tokens = job.section.micro_batch_tokens or MICRO_BATCH_TOKENS[kind]
-        # Recomputing activations excludes a cache of keys and values.
-        self.share_prefix = can_share_prefix(policy) and not job.section.gradient_checkpointing
+        self.guard = Guard(job.section.max_nll_jump)
         self.step = self.resumed_from = 0
         self.notes: list[str] = []
         self.collapse: str | None = None
-        self.behaviour: dict[int, torch.Tensor] = {}
+        self.frozen = Frozen()
+        self._before: dict[str, torch.Tensor] | None = None
 
     def run(self, on_step: Callable[[StepNote, int], None] | None) -> None:
         """Train to the end, to the last good step, or from where the checkpoint stands."""
         checkpoint = load_checkpoint(self.folder, self.job.fingerprint) if self.folder else None
-        if self.job.objective.needs_behaviour and self.job.data.steps > 1:
-            # With a single step the policy has not moved yet, and the current values serve.
-            self._find_behaviour(resumed=checkpoint is not None)
+        self.frozen = read_frozen(self.forward, self.job, self.folder, resumed=checkpoint is not None, say=self.say)
         if checkpoint is not None:
             self._resume(checkpoint)
         for step, epoch, indices in self.job.steps(start=self.step):
@@ -114,132 +90,112 @@ class Loop:
                 on_step(note, self.job.data.steps)
 
     def _train_step(self, step: int, epoch: int, indices: list[int]) -> StepNote:
-        examples = [self.job.examples[index] for index in indices]
-        sums = self._fitting(lambda: self._accumulate(step, indices))
+        units = [self.job.units[index] for index in indices]
+        tokens = sum(self.job.tokens(unit) for unit in units)
+        sums = self.forward.fitting(lambda: self._accumulate(step, indices), self.job.examples)
+        nll = sums.nll / tokens
         parameters = [parameter for _, parameter in self.parameters]
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.job.section.max_grad_norm))
         rate = learning_rate(self.job.section, step, self.job.data.steps)
-        if math.isfinite(sums.loss) and math.isfinite(grad_norm):
+        self.collapse = self._collapse(step, sums.loss, nll, grad_norm)
+        if self.collapse is None:
+            self._before = {name: parameter.detach().clone() for name, parameter in self.parameters}
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-        else:
-            name = "loss" if not math.isfinite(sums.loss) else "gradient"
-            self.collapse = f"the {name} of step {step} is not finite"
         self.optimizer.zero_grad(set_to_none=True)
+        rows = list(dict.fromkeys(row for unit in units for row in unit.rows))
+        values = row_values(units)
         return StepNote(
             step=step,
             epoch=epoch,
             loss=sums.loss,
+            nll=nll,
             learning_rate=rate,
             grad_norm=grad_norm,
-            rows=len(indices),
-            tokens=sum(len(example.completion) for example in examples),
-            roles=role_notes(examples, [self.job.advantages[index] for index in indices]),
-            metrics=sums.metrics,
+            units=len(units),
+            rows=len(rows),
+            tokens=tokens,
+            roles=role_notes([self.job.examples[row] for row in rows], [values[row] for row in rows]),
+            metrics=sums.means(),
         )
+
+    def _collapse(self, step: int, loss: float, nll: float, grad_norm: float) -> str | None:
+        """Why this step must not be taken; a bad loss also takes back the update before it, which led there."""
+        if math.isfinite(loss) and not math.isfinite(grad_norm):
+            return f"the gradient of step {step} is not finite"
+        reason = self.guard.check(nll) if math.isfinite(loss) else "is not finite"
+        if reason is None:
+            return None
+        if self._before is not None:
+            with torch.no_grad():
+                for name, parameter in self.parameters:
+                    parameter.copy_(self._before[name])
+            self.step -= 1
+        return f"the loss of step {step} {reason}"
 
     def _accumulate(self, step: int, indices: list[int]) -> StepSums:
         """Gradients of one optimizer step, over all its micro-batches."""
         # Dropout is a function of seed and step, so a resumed step draws the same masks.
         torch.manual_seed(seed_from(self.job.seed, "dropout", step))
-        examples, objective = self.job.examples, self.job.objective
-        tokens = sum(len(examples[index].completion) for index in indices)
+        job = self.job
+        units = [job.units[index] for index in indices]
+        counts = [job.tokens(unit) for unit in units]
+        scales = job.objective.scales(units, counts)
+        tokens = sum(counts)
+        divergence = self._divergence(indices) if job.objective.needs.mismatched else None
         sums = StepSums(metrics={})
-        for batch in self._batches(indices):
-            with self._precision():
-                current = completion_logprobs(self.policy, batch, entropy=objective.needs_entropy)
-            output = objective.loss(
-                ObjectiveBatch(
-                    logprobs=current.logprobs,
-                    behaviour_logprobs=self._behaviour_of(batch, current.logprobs),
-                    mask=batch.mask.to(current.logprobs.dtype),
-                    advantages=torch.tensor(
-                        [self.job.advantages[index] for index in batch.indices], device=self.device
-                    ),
-                    entropy=current.entropy,
-                )
-            )
-            sums.loss += float(output.loss_sum.detach()) / tokens
-            for name, value in output.metrics.items():
-                sums.metrics[name] = sums.metrics.get(name, 0.0) + float(value) / tokens
-            if not math.isfinite(sums.loss):
-                break
-            # Divided afterwards: a loss of the size of one token keeps float16 gradients above their smallest number.
-            output.loss_sum.backward()  # type: ignore[no-untyped-call]
+        for part in sorted({unit.part for unit in units}):
+            own = [place for place, unit in enumerate(units) if unit.part == part]
+            for group, batch in self.forward.batches(job.examples, [units[place].rows for place in own]):
+                places = [own[index] for index in group]
+                output = self._loss(batch, [units[place].value for place in places], part, divergence, sums)
+                weights = torch.tensor([scales[place] * tokens for place in places]).to(output.losses)
+                loss = (output.losses * weights).sum()
+                sums.loss += float(loss.detach()) / tokens
+                sums.add(output)
+                if not math.isfinite(sums.loss):
+                    return sums
+                # Divided afterwards: a loss of the size of a token keeps float16 gradients over their smallest number.
+                loss.backward()  # type: ignore[no-untyped-call]
         for _, parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return sums
 
-    def _behaviour_of(self, batch: MicroBatch, current: torch.Tensor) -> torch.Tensor:
-        """(B, T) log-probabilities before the first update."""
-        if not self.behaviour:
-            return current.detach()
-        flat = torch.cat([self.behaviour[index] for index in batch.indices]).to(self.device)
-        return torch.zeros_like(current).masked_scatter(batch.mask, flat)
+    def _loss(
+        self, batch: MicroBatch, values: list[float], part: int, divergence: float | None, sums: StepSums
+    ) -> ObjectiveOutput:
+        needs = self.job.objective.needs
+        with self.forward.precision():
+            current = completion_logprobs(self.policy, batch, entropy=needs.entropy)
+        sums.nll -= float(current.logprobs.detach().sum())
+        return self.job.objective.loss(
+            ObjectiveBatch(
+                logprobs=current.logprobs,
+                mask=batch.mask.to(current.logprobs.dtype),
+                values=torch.tensor(values).to(current.logprobs),
+                behaviour_logprobs=self._frozen_values(self.frozen.behaviour, batch, current.logprobs)
+                if needs.behaviour
+                else None,
+                reference_logprobs=self._frozen_values(self.frozen.reference, batch, current.logprobs)
+                if needs.reference
+                else None,
+                entropy=current.entropy,
+                divergence=None if divergence is None else torch.tensor(divergence).to(current.logprobs),
+                part=part,
+            )
+        )
 
-    def _find_behaviour(self, *, resumed: bool) -> None:
-        """Log-probabilities of all rows under the policy as it is before the first update, or as saved."""
-        stored = load_behaviour(self.folder, self.job.fingerprint) if self.folder else None
-        if stored is None:
-            self.policy.eval()
-            with torch.no_grad():
-                for _, epoch, indices in self.job.steps():
-                    if epoch == 1:
-                        # Cut like the step that trains them: in bfloat16 another shape rounds otherwise.
-                        self._fitting(lambda indices=indices: self._read_behaviour(indices))  # type: ignore[misc]
-            self.policy.train()
-            if self.folder:
-                save_behaviour(self.folder, self.behaviour, self.job.fingerprint)
-        else:
-            self.behaviour = stored
-        if resumed and stored is None:
-            self.say("the log-probabilities from before the first update were computed again")
+    def _frozen_values(self, values: dict[int, torch.Tensor], batch: MicroBatch, current: torch.Tensor) -> torch.Tensor:
+        """(B, T) under a frozen policy; the current ones where the policy has not moved yet."""
+        return padded(values, batch, current.detach()) if values else current.detach()
 
-    def _batches(self, indices: list[int]) -> Iterator[MicroBatch]:
-        """The micro-batches of an optimizer step."""
-        examples = self.job.examples
-        for group in micro_batches(examples, indices, max_tokens=self.micro_batch_tokens, pass_cost=self.pass_cost):
-            chosen = [examples[index] for index in group]
-            shared = shared_prefix(chosen, self.pass_cost) if self.share_prefix else 0
-            yield collate(examples, group, device=self.device, shared=shared)
-
-    def _read_behaviour(self, indices: list[int]) -> None:
-        for batch in self._batches(indices):
-            with self._precision():
-                logprobs = completion_logprobs(self.policy, batch).logprobs
-            for number, index in enumerate(batch.indices):
-                self.behaviour[index] = logprobs[number, : len(self.job.examples[index].completion)].cpu()
-
-    def _fitting(self, work: Callable[[], Any]) -> Any:
-        """The result of work that is tried again with half the micro-batch when memory runs out.
-
-        Raises:
-            EngineError: not even the longest row alone fits.
-        """
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                longest = max(example.length for example in self.job.examples)
-                if self.micro_batch_tokens <= longest // 2:
-                    raise EngineError(
-                        f"out of memory with one row of up to {longest} tokens: lower finetune.max_length, or set "
-                        "finetune.gradient_checkpointing=true"
-                    ) from error
-                self.micro_batch_tokens //= 2
-            # Outside the handler, where the failed graph is no longer referenced.
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            self.say(f"out of memory: going on with micro-batches of {self.micro_batch_tokens} tokens")
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Half-precision weights compute in their own type, with the float32 adapter; float32 stays exact."""
-        dtype: torch.dtype = self.policy.dtype
-        if dtype in (torch.bfloat16, torch.float16):
-            return torch.autocast(self.device.type, dtype=dtype)
-        return nullcontext()
+    def _divergence(self, indices: list[int]) -> float:
+        """Mean log-ratio to the reference on mismatched rows, in nats; 0 where the policy has not moved yet."""
+        reference = self.frozen.mismatched
+        sums = read_sums(self.forward, self.job, indices) if reference else {}
+        return math.fsum(sums[name] - reference[name] for name in sums) / len(sums) if sums else 0.0
 
     def _save(self, folder: Path) -> None:
         save_checkpoint(
@@ -247,7 +203,7 @@ class Loop:
             Checkpoint(
                 fingerprint=self.job.fingerprint,
                 step=self.step,
-                micro_batch_tokens=self.micro_batch_tokens,
+                micro_batch_tokens=self.forward.micro_batch_tokens,
                 adapter={name: parameter.detach().cpu() for name, parameter in self.parameters},
                 optimizer=self.optimizer.state_dict(),
                 log=self.notes,
@@ -259,8 +215,9 @@ class Loop:
             for name, parameter in self.parameters:
                 parameter.copy_(checkpoint.adapter[name])
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.micro_batch_tokens = checkpoint.micro_batch_tokens
+        self.forward.micro_batch_tokens = checkpoint.micro_batch_tokens
         self.notes = list(checkpoint.log)
+        self.guard.history = [msgspec.json.decode(text)["nll"] for text in self.notes]
         self.step = self.resumed_from = checkpoint.step
         self.say(f"going on from the checkpoint after step {self.step} of {self.job.data.steps}")
 

@@ -1,14 +1,13 @@
 """Training as one call: rows in, a LoRA adapter folder out, the base model untouched.
 
-An optimizer step sees `batch_size` rows, its loss is the objective's sum over their trained tokens divided by the
-number of those tokens, and cutting it into micro-batches changes nothing but memory. Everything is a function of rows,
+An optimizer step sees `batch_size` units (rows, or pairs), its loss is a weighted sum over them with the objective's
+own weights, and cutting it into micro-batches changes nothing but memory. Everything is a function of rows,
 settings, seed and starting adapter, so a training killed and taken up from its checkpoint writes the same bytes (on
 one CPU). Not here: which rows are picked (the stage), what they are worth (the objective).
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ import msgspec
 
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import CollapseError, GateError
-from mae_cli.lora import WEIGHTS
+from mae_cli.models import adapter_digest, reference_identity
 from mae_cli.records import Row, digest
-from mae_cli.registry import Advantages, Objective, Rewarded
+from mae_cli.registry import Objective, Unit
 from mae_cli.training.adapters import (
     attached,
     lora_settings,
@@ -28,7 +27,9 @@ from mae_cli.training.adapters import (
     save_tokenizer,
     write_card,
 )
-from mae_cli.training.batches import Example, Renderer, marked, num_steps, read_examples
+from mae_cli.training.batches import num_steps
+from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
+from mae_cli.training.job import Job
 from mae_cli.training.logs import (
     LOG,
     ROWS,
@@ -37,14 +38,13 @@ from mae_cli.training.logs import (
     data_note,
     line,
     require_rows,
-    role_notes,
     trained_rows,
     write_lines,
 )
-from mae_cli.training.loop import Job, Loop
+from mae_cli.training.loop import Loop
 
 # They change speed, memory or output on the screen, and no result beyond float noise.
-_NOT_IN_FINGERPRINT = ("save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing")
+_NOT_IN_FINGERPRINT = ("reference", "save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing")
 
 
 def train(
@@ -87,11 +87,17 @@ def train(
         GateError: every row belongs to a role whose rewards hardly differ.
         ConfigError: the checkpoint belongs to other settings, or target_modules fits no module.
         EngineError: start_adapter does not fit, or a single row does not fit into memory.
-        CollapseError: loss or gradient is no longer finite; the adapter from before that step is in output_dir.
+        CollapseError: loss or gradient is no longer finite, or the loss jumped; the last good adapter is in output_dir.
     """
     begin = time.monotonic()
     say = on_text or _silent
-    origin = {"seed": seed, "dtype": str(model.dtype), "adapter": _file_digest(start_adapter), **(identity or {})}
+    origin = {
+        "seed": seed,
+        "dtype": str(model.dtype),
+        "adapter": start_adapter and adapter_digest(start_adapter),
+        "reference": reference_identity(section.reference),
+        **(identity or {}),
+    }
     job = prepare(rows, chat, section, objective, seed=seed, end_ids=end_ids, origin=origin)
     _announce(job, chat, say)
     with attached(model, section, seed=seed, start_adapter=start_adapter) as policy:
@@ -122,40 +128,43 @@ def prepare(
         DataError: no row with a trained token.
         GateError: every row belongs to a role whose rewards hardly differ.
     """
-    found = read_examples(rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=objective.needs_reward)
+    needs = objective.needs
+    found = read_examples(rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=needs.reward)
     require_rows(found)
-    known = [Rewarded(example.role, example.group, example.reward) for example in found.examples]
-    weights = objective.advantages(known, min_spread=section.min_spread)
-    notes = role_notes(found.examples, weights.values)
-    examples, advantages = _learnable(found.examples, weights)
-    if not examples:
+    # By id: the order of the file must not matter from here.
+    order = sorted(range(len(found.examples)), key=lambda index: found.examples[index].id)
+    found = Examples(
+        [found.examples[index] for index in order],
+        [found.rewarded[index] for index in order],
+        found.dropped,
+        found.retokenised,
+    )
+    plan = objective.plan(found.rewarded, min_spread=section.min_spread)
+    units = list(plan.units)
+    if not units:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in plan.dropped.items())
         raise GateError(
-            f"nothing to learn: the rewards of {', '.join(weights.skipped)} differ by less than "
-            f"finetune.min_spread ({section.min_spread:g}) among {len(known)} rows"
+            f"nothing to learn: {len(order)} rows of {', '.join(plan.skipped)} give {type(objective).__name__} no row "
+            f"or pair to train ({reasons}; rewards that differ by less than finetune.min_spread "
+            f"({section.min_spread:g}) say nothing)"
         )
-    total = num_steps(len(examples), batch_size=section.batch_size, epochs=section.epochs, max_steps=section.max_steps)
+    total = num_steps(len(units), batch_size=section.batch_size, epochs=section.epochs, max_steps=section.max_steps)
     return Job(
-        examples=examples,
-        advantages=advantages,
+        examples=found.examples,
+        units=units,
         section=section,
         objective=objective,
         seed=seed,
-        fingerprint=_fingerprint(section, objective, examples, advantages, origin),
-        data=data_note(found, examples, notes, steps=total, skipped=weights.skipped),
+        fingerprint=_fingerprint(section, objective, found.examples, units, origin),
+        data=data_note(found, units, steps=total, skipped=plan.skipped, dropped=plan.dropped),
     )
-
-
-def _learnable(examples: Sequence[Example], weights: Advantages) -> tuple[list[Example], list[float]]:
-    """The rows that carry a signal, with their advantages, by id: the order of the file must not matter from here."""
-    kept = sorted(set(range(len(examples))) - weights.left_out, key=lambda index: examples[index].id)
-    return [examples[index] for index in kept], [weights.values[index] for index in kept]
 
 
 def _fingerprint(
     section: FinetuneSection,
     objective: Objective,
     examples: Sequence[Example],
-    advantages: Sequence[float],
+    units: Sequence[Unit],
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What determines the adapter; a checkpoint is only taken up when all of it is equal."""
@@ -163,20 +172,18 @@ def _fingerprint(
     for name in _NOT_IN_FINGERPRINT:
         del settings[name]
     settings["objective"] = {"name": type(objective).__name__, **msgspec.to_builtins(objective)}
-    return {"finetune": settings, "rows": digest(examples, advantages), **origin}
-
-
-def _file_digest(adapter: Path | None) -> str | None:
-    if adapter is None or not (adapter / WEIGHTS).is_file():
-        return None
-    with (adapter / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:20]
+    return {"finetune": settings, "rows": digest(examples, units), **origin}
 
 
 def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
     """What will be trained, before the first step: a training on nothing must not look fine."""
     data = job.data
-    say(f"{data.rows} rows, {data.trained_tokens} trained tokens ({data.trained_share:.0%} of all), {data.steps} steps")
+    sides = sum(len(unit.rows) == 2 for unit in job.units)
+    pairs = f" in {sides} pairs" if sides else ""
+    say(
+        f"{data.rows} rows{pairs}, {data.trained_tokens} trained tokens ({data.trained_share:.0%} of all), "
+        f"{data.steps} steps"
+    )
     if data.dropped:
         say("not trained: " + ", ".join(f"{number} {reason}" for reason, number in data.dropped.items()))
     if data.skipped:
@@ -184,8 +191,9 @@ def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
     if data.retokenised:
         say(f"{data.retokenised} rows without token ids were tokenised again from their text")
     first = next(iter(job.steps()), None)
-    for index in first[2][: job.section.show_batch] if first else []:
-        say(marked(job.examples[index], chat.tokenizer))
+    shown = [row for index in first[2] for row in job.units[index].rows] if first else []
+    for row in shown[: job.section.show_batch]:
+        say(marked(job.examples[row], chat.tokenizer))
 
 
 def _write(loop: Loop, chat: Renderer, folder: Path, base_name: str) -> None:
@@ -194,8 +202,8 @@ def _write(loop: Loop, chat: Renderer, folder: Path, base_name: str) -> None:
     save_adapter(loop.policy, folder, base_name=base_name)
     save_tokenizer(chat, folder)
     done = [indices for step, _, indices in job.steps() if step <= loop.step]
-    write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.advantages, done)))
-    stop = [msgspec.json.encode({"step": loop.step + 1, "collapse": loop.collapse}).decode()] if loop.collapse else []
+    write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.units, done)))
+    stop = [msgspec.json.encode({"kept_step": loop.step, "collapse": loop.collapse}).decode()] if loop.collapse else []
     write_lines(folder / LOG, [line(data), *loop.notes, *stop])
     roles = ", ".join(f"{note.rows} {note.role}" for note in data.roles)
     facts: list[tuple[str, object]] = [
@@ -222,7 +230,7 @@ def _report(loop: Loop, seconds: float) -> TrainReport:
         first_loss=notes[0]["loss"] if notes else None,
         last_loss=notes[-1]["loss"] if notes else None,
         data=loop.job.data,
-        micro_batch_tokens=loop.micro_batch_tokens,
+        micro_batch_tokens=loop.forward.micro_batch_tokens,
     )
 
 

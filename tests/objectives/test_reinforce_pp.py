@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mae_cli.errors import ConfigError
-from mae_cli.objectives.reinforce_pp import ReinforcePp
+from mae_cli.objectives.policy_gradient import ReinforcePp
 from mae_cli.registry import ObjectiveBatch, Rewarded, build
 
 # Three roles on different scales, as in MAE: proposers near 0.6, solvers 0 to 1, judges nearly always right.
@@ -29,13 +29,24 @@ def surrogate(
             logprobs=logprobs,
             behaviour_logprobs=torch.full((1, len(ratio)), -1.0),
             mask=torch.ones(1, len(ratio)),
-            advantages=torch.tensor([advantage]),
+            values=torch.tensor([advantage]),
         )
     )
-    output.loss_sum.backward()
+    output.losses.sum().backward()
     assert logprobs.grad is not None
-    metrics = {name: value.item() for name, value in output.metrics.items()}
-    return output.loss_sum.item(), logprobs.grad[0].tolist(), metrics
+    metrics = {name: total.item() for name, (total, _) in output.metrics.items()}
+    return output.losses.sum().item(), logprobs.grad[0].tolist(), metrics
+
+
+def planned(
+    objective: ReinforcePp, rows: Sequence[Rewarded] = ROWS, min_spread: float = 1e-4
+) -> tuple[list[float], tuple[str, ...], dict[str, int]]:
+    """Value by row (0 where left out), skipped roles, rows dropped by reason."""
+    plan = objective.plan(rows, min_spread=min_spread)
+    values = [0.0] * len(rows)
+    for unit in plan.units:
+        (values[unit.rows[0]],) = (unit.value,)
+    return values, plan.skipped, plan.dropped
 
 
 def of_role(values: Sequence[float], role: str) -> list[float]:
@@ -44,7 +55,7 @@ def of_role(values: Sequence[float], role: str) -> list[float]:
 
 @pytest.mark.parametrize("role", sorted(REWARDS))
 def test_advantages_have_mean_0_and_population_spread_1_in_each_role(role: str) -> None:
-    values = of_role(ReinforcePp().advantages(ROWS, min_spread=1e-4).values, role)
+    values = of_role(planned(ReinforcePp())[0], role)
 
     mean = sum(values) / len(values)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
@@ -53,7 +64,7 @@ def test_advantages_have_mean_0_and_population_spread_1_in_each_role(role: str) 
 
 
 def test_advantages_of_a_judge_by_hand() -> None:
-    values = of_role(ReinforcePp().advantages(ROWS, min_spread=1e-4).values, "judge")
+    values = of_role(planned(ReinforcePp())[0], "judge")
 
     # mean 5/6, deviations 1/6, 1/6, -1/3, variance (1/36 + 1/36 + 1/9) / 3 = 1/18, spread 0.2357023
     # 1/6 / 0.2357023 = 0.7071068, -1/3 / 0.2357023 = -1.4142136
@@ -61,8 +72,8 @@ def test_advantages_of_a_judge_by_hand() -> None:
 
 
 def test_one_baseline_for_all_roles_changes_the_advantages() -> None:
-    by_role = ReinforcePp().advantages(ROWS, min_spread=1e-4).values
-    merged = ReinforcePp(whiten="all").advantages(ROWS, min_spread=1e-4).values
+    by_role = planned(ReinforcePp())[0]
+    merged = planned(ReinforcePp(whiten="all"))[0]
 
     # Judges as a whole stand above the common mean: merged, being a judge would be rewarded.
     assert max(abs(a - b) for a, b in zip(by_role, merged, strict=True)) > 0.5
@@ -71,34 +82,46 @@ def test_one_baseline_for_all_roles_changes_the_advantages() -> None:
     assert sum(of_role(merged, "judge")) > 1.0
 
 
+def test_a_baseline_key_splits_a_role_by_a_field_of_its_problem() -> None:
+    # two tasks of one role: 0 and 1, 10 and 12; each has mean 0 and spread 1 by itself
+    rows = [
+        Rewarded("solver", "a", reward, meta={"task": task})
+        for task, reward in (("sum", 0.0), ("sum", 1.0), ("code", 10.0), ("code", 12.0))
+    ]
+
+    assert planned(ReinforcePp(baseline_key="task"), rows)[0] == pytest.approx([-1.0, 1.0, -1.0, 1.0], abs=1e-6)
+    assert planned(ReinforcePp(), rows)[0][1] < 0.0
+
+
 def test_a_role_whose_rewards_agree_is_named_and_never_divided() -> None:
     rows = [Rewarded("solver", "a", 1.0), Rewarded("solver", "b", 0.0), *[Rewarded("judge", "c", 0.1)] * 3]
 
-    advantages = ReinforcePp().advantages(rows, min_spread=1e-4)
+    values, skipped, dropped = planned(ReinforcePp(), rows)
 
-    assert advantages.values == pytest.approx((1.0, -1.0, 0.0, 0.0, 0.0))
-    assert advantages.skipped == ("judge",)
-    assert advantages.left_out == {2, 3, 4}
+    assert values == pytest.approx([1.0, -1.0, 0.0, 0.0, 0.0])
+    assert skipped == ("judge",)
+    assert dropped == {"no_spread": 3}
 
 
 def test_rounding_noise_in_the_rewards_is_no_spread_even_when_nothing_is_asked() -> None:
     rows = [Rewarded("solver", "a", 0.1 + 0.2), Rewarded("solver", "b", 0.3)]
 
     # 0.1 + 0.2 - 0.3 = 5.6e-17: the variance 7.7e-34 is far under eps, so nothing is blown up to full size
-    values = ReinforcePp().advantages(rows, min_spread=0.0).values
+    values = planned(ReinforcePp(), rows, 0.0)[0]
 
     assert max(abs(value) for value in values) < 1e-9
 
 
 def test_a_single_row_has_no_spread() -> None:
-    advantages = ReinforcePp().advantages([Rewarded("judge", "a", 1.0)], min_spread=0.0)
+    _, skipped, dropped = planned(ReinforcePp(), [Rewarded("judge", "a", 1.0)], 0.0)
 
-    assert advantages.skipped == ("judge",)
+    assert skipped == ("judge",)
+    assert dropped == {"alone": 1}
 
 
 def test_the_order_of_the_rows_does_not_change_an_advantage() -> None:
-    forward = ReinforcePp().advantages(ROWS, min_spread=1e-4).values
-    backward = ReinforcePp().advantages(ROWS[::-1], min_spread=1e-4).values
+    forward = planned(ReinforcePp())[0]
+    backward = planned(ReinforcePp(), ROWS[::-1])[0]
 
     assert forward == backward[::-1]
 
@@ -149,18 +172,18 @@ def test_the_entropy_bonus_lowers_the_loss() -> None:
         logprobs=zeros,
         behaviour_logprobs=zeros,
         mask=torch.tensor([[1.0, 0.0]]),
-        advantages=torch.tensor([1.0]),
+        values=torch.tensor([1.0]),
         entropy=entropy,
     )
 
     output = ReinforcePp().loss(batch)
-    output.loss_sum.backward()
+    output.losses.sum().backward()
 
     # -(A * 1 + 0.001 * 2); the second token is masked
-    assert output.loss_sum.item() == pytest.approx(-1.002, abs=1e-6)
+    assert output.losses.item() == pytest.approx(-1.002, abs=1e-6)
     assert entropy.grad is not None
     assert entropy.grad[0].tolist() == pytest.approx([-0.001, 0.0])
-    assert output.metrics["entropy"].item() == 2.0
+    assert output.metrics["entropy"][0].item() == 2.0
 
 
 def test_a_far_off_policy_token_keeps_the_loss_finite() -> None:
@@ -171,11 +194,11 @@ def test_a_far_off_policy_token_keeps_the_loss_finite() -> None:
 
 
 def test_entropy_is_only_asked_for_when_it_counts() -> None:
-    assert ReinforcePp().needs_entropy
-    assert not ReinforcePp(entropy_coefficient=0.0).needs_entropy
+    assert ReinforcePp().needs.entropy
+    assert not ReinforcePp(entropy_coefficient=0.0).needs.entropy
 
 
-@pytest.mark.parametrize("option", [{"dual_clip": 0.5}, {"clip_low": 1.5}, {"whiten": "group"}, {"clip": 0.2}])
+@pytest.mark.parametrize("option", [{"dual_clip": 0.5}, {"clip_low": 1.5}, {"whiten": "problem"}, {"clip": 0.2}])
 def test_options_out_of_range_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="reinforce_pp"):
         build("objectives", {"name": "reinforce_pp", **option})

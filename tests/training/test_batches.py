@@ -6,19 +6,17 @@ import pytest
 import torch
 
 from mae_cli.engines.chat import PLAIN_TEMPLATE, open_chat
+from mae_cli.registry import Unit
 from mae_cli.training.batches import (
-    Example,
     collate,
     common_prefix,
-    marked,
     micro_batches,
     num_steps,
     order,
-    read_examples,
     shared_prefix,
     steps,
-    turn_end_id,
 )
+from mae_cli.training.examples import Example, marked, read_examples, turn_end_id
 
 from .conftest import Tiny, make_row
 
@@ -27,6 +25,14 @@ CPU = torch.device("cpu")
 
 def example(number: int, prompt: int, completion: int) -> Example:
     return Example(str(number), "solver", "g", 1.0, tuple(range(1, prompt + 1)), tuple(range(50, 50 + completion)))
+
+
+def singles(rows: list[Example]) -> list[Unit]:
+    return [Unit((index,), 1.0) for index in range(len(rows))]
+
+
+def alone(number: int) -> list[tuple[int, ...]]:
+    return [(index,) for index in range(number)]
 
 
 def read(tiny: Tiny, *rows: object, max_length: int = 256, needs_reward: bool = False):  # type: ignore[no-untyped-def]
@@ -150,7 +156,7 @@ def test_the_order_depends_on_seed_and_epoch_and_not_on_the_order_of_the_file() 
     mixed = random.Random(3).sample(rows, 20)
 
     def ids(examples: list[Example], seed: int, epoch: int) -> list[str]:
-        return [examples[index].id for index in order(examples, seed=seed, epoch=epoch)]
+        return [examples[index].id for index in order(examples, singles(examples), seed=seed, epoch=epoch)]
 
     assert ids(rows, 0, 1) == ids(mixed, 0, 1)
     assert ids(rows, 0, 1) != ids(rows, 0, 2)
@@ -161,7 +167,7 @@ def test_the_order_depends_on_seed_and_epoch_and_not_on_the_order_of_the_file() 
 def test_steps_hold_batch_size_rows_and_an_epoch_ends_with_a_smaller_one() -> None:
     rows = [example(number, 1, 1) for number in range(10)]
 
-    planned = list(steps(rows, seed=0, batch_size=4, epochs=2, max_steps=0))
+    planned = list(steps(rows, singles(rows), seed=0, batch_size=4, epochs=2, max_steps=0))
 
     assert [(step, epoch, len(indices)) for step, epoch, indices in planned] == [
         (1, 1, 4),
@@ -178,15 +184,15 @@ def test_steps_after_a_checkpoint_are_the_rest_of_the_same_plan() -> None:
     rows = [example(number, 1, 1) for number in range(10)]
     options = {"seed": 0, "batch_size": 4, "epochs": 3, "max_steps": 7}
 
-    assert list(steps(rows, **options, start=3)) == list(steps(rows, **options))[3:]
-    assert len(list(steps(rows, **options))) == 7
+    assert list(steps(rows, singles(rows), **options, start=3)) == list(steps(rows, singles(rows), **options))[3:]
+    assert len(list(steps(rows, singles(rows), **options))) == 7
 
 
 def test_micro_batches_keep_every_row_once_within_the_budget() -> None:
     generator = random.Random(0)
     rows = [example(number, generator.randint(1, 30), generator.randint(1, 30)) for number in range(40)]
 
-    groups = micro_batches(rows, list(range(40)), max_tokens=128)
+    groups = micro_batches(rows, alone(40), max_tokens=128)
 
     assert sorted(index for group in groups for index in group) == list(range(40))
     assert all(max(rows[index].length for index in group) * len(group) <= 128 for group in groups)
@@ -196,9 +202,9 @@ def test_a_group_ends_where_padding_costs_more_than_another_pass() -> None:
     rows = [example(0, 50, 50), example(1, 5, 5), example(2, 45, 45)]
 
     # padding to 100: 10 for the row of 90 and 90 more for the row of 10
-    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=9) == [[0], [2], [1]]
-    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=99) == [[0, 2], [1]]
-    assert micro_batches(rows, [0, 1, 2], max_tokens=1000, pass_cost=100) == [[0, 2, 1]]
+    assert micro_batches(rows, alone(3), max_tokens=1000, pass_cost=9) == [[0], [2], [1]]
+    assert micro_batches(rows, alone(3), max_tokens=1000, pass_cost=99) == [[0, 2], [1]]
+    assert micro_batches(rows, alone(3), max_tokens=1000, pass_cost=100) == [[0, 2, 1]]
 
 
 def test_roles_are_kept_apart_where_their_common_prompts_pay_for_the_passes() -> None:
@@ -206,8 +212,43 @@ def test_roles_are_kept_apart_where_their_common_prompts_pay_for_the_passes() ->
     solver = [Example(str(number), "solver", "g", 1.0, (*[8] * 50, number), (2,) * 10) for number in range(3)]
 
     # Apart, 2 * 50 tokens are saved for each role, at three passes more than together.
-    assert micro_batches(judge + solver, range(6), max_tokens=1000, pass_cost=40) == [[0, 1, 2], [3, 4, 5]]
-    assert micro_batches(judge + solver, range(6), max_tokens=1000, pass_cost=90) == [[0, 1, 2, 3, 4, 5]]
+    assert micro_batches(judge + solver, alone(6), max_tokens=1000, pass_cost=40) == [[0, 1, 2], [3, 4, 5]]
+    assert micro_batches(judge + solver, alone(6), max_tokens=1000, pass_cost=90) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_rows_of_one_prompt_go_together_where_their_prompt_pays_for_the_passes() -> None:
+    # two problems of one role, four rollouts each; by length they would be mixed and share nothing
+    rows = [
+        Example(f"{problem}{number}", "solver", str(problem), 1.0, (problem,) * 60, (9,) * (10 + number))
+        for number in range(4)
+        for problem in (1, 2)
+    ]
+
+    groups = micro_batches(rows, alone(8), max_tokens=1000, pass_cost=32)
+
+    assert sorted(sorted(group) for group in groups) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_a_pair_is_never_cut_apart() -> None:
+    rows = [example(number, 10, 5 + 9 * (number % 2)) for number in range(20)]
+    pairs = [(index, index + 1) for index in range(0, 20, 2)]
+
+    for budget in (1, 50, 100, 1000):
+        groups = micro_batches(rows, pairs, max_tokens=budget, pass_cost=0)
+
+        assert sorted(index for group in groups for index in group) == list(range(10))
+        # a pair's longer side has 24 tokens, so 100 tokens hold two pairs
+        assert max(len(group) for group in groups) == max(1, min(10, budget // 48))
+
+
+def test_the_parts_of_a_mix_are_spread_evenly_over_the_steps() -> None:
+    rows = [example(number, 1, 1) for number in range(40)]
+    units = [Unit((index,), 1.0, part=int(index >= 30)) for index in range(40)]
+
+    planned = [indices for _, _, indices in steps(rows, units, seed=0, batch_size=8, epochs=1, max_steps=0)]
+
+    # 30 and 10 units over 5 steps: 6 and 2 in each
+    assert [sum(units[index].part for index in indices) for indices in planned] == [2] * 5
 
 
 def test_a_common_prefix_leaves_every_row_its_last_prompt_token() -> None:
@@ -242,7 +283,7 @@ def test_a_prefix_is_shared_only_where_it_saves_more_than_a_pass() -> None:
 def test_a_row_over_the_budget_goes_alone() -> None:
     rows = [example(0, 50, 50), example(1, 50, 50)]
 
-    assert micro_batches(rows, [0, 1], max_tokens=10) == [[0], [1]]
+    assert micro_batches(rows, alone(2), max_tokens=10) == [[0], [1]]
 
 
 def test_show_batch_marks_the_trained_span(tiny: Tiny) -> None:
@@ -257,6 +298,6 @@ def test_show_batch_marks_the_trained_span(tiny: Tiny) -> None:
 def test_the_number_of_steps_is_that_of_the_plan(max_steps: int) -> None:
     rows = [example(number, 1, 1) for number in range(7)]
 
-    planned = list(steps(rows, seed=0, batch_size=3, epochs=4, max_steps=max_steps))
+    planned = list(steps(rows, singles(rows), seed=0, batch_size=3, epochs=4, max_steps=max_steps))
 
     assert len(planned) == num_steps(7, batch_size=3, epochs=4, max_steps=max_steps)

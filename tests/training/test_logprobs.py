@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mae_cli.training.batches import Example, MicroBatch, collate
+from mae_cli.training.batches import MicroBatch, collate
+from mae_cli.training.examples import Example
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 
 from .conftest import Tiny

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from mae_cli.config import FinetuneSection
 from mae_cli.errors import CollapseError, ConfigError, DataError, EngineError, GateError
 from mae_cli.objectives.sft import Sft
 from mae_cli.records import Row
-from mae_cli.registry import ObjectiveBatch, ObjectiveOutput, build
+from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, build
 from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.loop import learning_rate
 from mae_cli.training.trainer import TrainReport, train
@@ -27,21 +28,26 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 
 
 class Breaks(msgspec.Struct, frozen=True):
-    """Sft whose loss is not a number in every forward pass after the first `good`."""
+    """Sft whose loss is multiplied in every forward pass after the first `good`."""
 
     calls: list[int]
     good: int = 2
-    needs_reward: bool = False
-    needs_entropy: bool = False
-    needs_behaviour: bool = False
+    factor: float = float("nan")
 
-    def advantages(self, rows: Sequence[Any], *, min_spread: float) -> Any:
-        return Sft().advantages(rows, min_spread=min_spread)
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def plan(self, rows: Sequence[Any], *, min_spread: float) -> Any:
+        return Sft().plan(rows, min_spread=min_spread)
+
+    def scales(self, units: Sequence[Any], tokens: Sequence[int]) -> list[float]:
+        return Sft().scales(units, tokens)
 
     def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
         self.calls.append(1)
         output = Sft().loss(batch)
-        return ObjectiveOutput(output.loss_sum * (1.0 if len(self.calls) <= self.good else float("nan")), {})
+        return ObjectiveOutput(output.losses * (1.0 if len(self.calls) <= self.good else self.factor))
 
 
 def run(tiny: Tiny, rows: Sequence[Row], output: Path, *, objective: Any = None, **options: Any) -> TrainReport:
@@ -211,7 +217,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_base_clean(tiny: T
 
     with pytest.raises(EngineError, match="for another base model"):
         run(tiny, rows, tmp_path / "second", start_adapter=tmp_path / "first")
-    with pytest.raises(EngineError, match=r"no adapter there|does not fit this model"):
+    with pytest.raises(EngineError, match=r"not an adapter|does not fit this model"):
         run(tiny, rows, tmp_path / "second", start_adapter=tmp_path / "nowhere")
 
     assert not any("lora" in name for name, _ in tiny.model.named_modules())
@@ -304,24 +310,47 @@ def test_the_ratio_is_1_in_the_first_step_and_moves_in_the_second_pass(tiny: Tin
 
 
 @pytest.mark.parametrize("good", [0, 3])
-def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_adapter(
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_adapter_whose_loss_was_good(
     good: int, tiny: Tiny, tmp_path: Path
 ) -> None:
     rows = make_rows(tiny.chat, 8)
-    if good:
-        run(tiny, rows, tmp_path / "expected", batch_size=1, max_steps=good)
+    # The loss of step 4 is that of the adapter after 3 updates, so the last adapter with a good loss had 2.
+    kept = max(0, good - 1)
+    if kept:
+        run(tiny, rows, tmp_path / "expected", batch_size=1, max_steps=kept)
 
-    with pytest.raises(CollapseError, match=f"loss of step {good + 1} is not finite"):
+    with pytest.raises(CollapseError, match=f"loss of step {good + 1} is not finite.* adapter of step {kept} is kept"):
         run(tiny, rows, tmp_path / "out", objective=Breaks([], good), batch_size=1)
 
     log = lines(tmp_path / "out" / "train_log.jsonl")
-    assert log[-1] == {"step": good + 1, "collapse": f"the loss of step {good + 1} is not finite"}
-    assert len(lines(tmp_path / "out" / "train_rows.jsonl")) == good
+    assert log[-1] == {"kept_step": kept, "collapse": f"the loss of step {good + 1} is not finite"}
+    assert [line["step"] for line in log[1:-1]] == list(range(1, good + 1))
+    assert len(lines(tmp_path / "out" / "train_rows.jsonl")) == kept
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out").values())
-    if good:
+    if kept:
         for name, tensor in weights(tmp_path / "expected").items():
             assert torch.equal(weights(tmp_path / "out")[name], tensor)
     assert not any("lora" in name for name, _ in tiny.model.named_modules())
+
+
+def test_a_training_that_breaks_the_model_stops_before_its_loss_is_infinite(tiny: Tiny, tmp_path: Path) -> None:
+    rows = make_rows(tiny.chat, 12)
+
+    options = {"batch_size": 4, "epochs": 20, "learning_rate": 3e-2}
+
+    # After four steps the sign turns, and the model unlearns its own texts as fast as it can.
+    with pytest.raises(CollapseError, match=r"the loss of step \d+ jumped: [\d.]+ nats per trained token"):
+        run(tiny, rows, tmp_path / "out", objective=Breaks([], 4, -1.0), **options)
+    log = lines(tmp_path / "out" / "train_log.jsonl")
+    kept = log[-1]["kept_step"]
+    run(tiny, rows, tmp_path / "calm", objective=Breaks([], 4, -1.0), **options, max_steps=kept, max_nll_jump=0.0)
+
+    assert 4 < kept < 20
+    assert log[-2]["step"] == kept + 1
+    nlls = [line["nll"] for line in log[1:-1]]
+    assert all(nll <= median(nlls[:place]) + 6.0 for place, nll in enumerate(nlls) if place >= 3)
+    for name, tensor in weights(tmp_path / "calm").items():
+        assert torch.equal(weights(tmp_path / "out")[name], tensor)
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tiny: Tiny, tmp_path: Path) -> None:

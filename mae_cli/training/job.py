@@ -1,0 +1,58 @@
+"""What is trained, ready for a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mae_cli.config import FinetuneSection
+from mae_cli.registry import Objective, Unit
+from mae_cli.training.batches import steps
+from mae_cli.training.examples import Example
+from mae_cli.training.logs import DataNote
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Examples, the units they form, and everything that decides how they are trained."""
+
+    examples: list[Example]
+    units: list[Unit]
+    section: FinetuneSection
+    objective: Objective
+    seed: int
+    fingerprint: dict[str, Any]
+    data: DataNote
+
+    def steps(self, start: int = 0) -> list[tuple[int, int, list[int]]]:
+        """(step, epoch, indices of its units) after step `start`."""
+        planned = steps(
+            self.examples,
+            self.units,
+            seed=self.seed,
+            batch_size=self.section.batch_size,
+            epochs=self.section.epochs,
+            max_steps=self.section.max_steps,
+            start=start,
+        )
+        return list(planned)
+
+    def tokens(self, unit: Unit) -> int:
+        """Trained tokens of a unit."""
+        return sum(len(self.examples[row].completion) for row in unit.rows)
+
+    def mismatched(self, indices: list[int]) -> list[Example]:
+        """Each prompt of a step with the completion of the row before it, cyclically, that has another prompt.
+
+        Rows that share one prompt with all others give none.
+        """
+        rows = list(dict.fromkeys(row for index in indices for row in self.units[index].rows))
+        found = []
+        for place, row in enumerate(rows):
+            own = self.examples[row]
+            before = (self.examples[rows[place - distance]] for distance in range(1, len(rows)))
+            partner = next((other for other in before if other.prompt != own.prompt), None)
+            if partner is not None:
+                name = f"{own.id}+{partner.id}"
+                found.append(Example(name, own.role, own.group, None, own.prompt, partner.completion))
+        return found
