@@ -6,7 +6,7 @@ MODEL ?= smollm2-135m
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke clean \
+.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long clean \
         iterate round propose solve judge filter finetune eval
 
 help: ## list the targets
@@ -44,10 +44,13 @@ mae-small: model ## a faithful MAE recipe with the small model and small numbers
 	$(MAE) run $(RECIPE_SMALL) --run-dir runs/$(RECIPE_SMALL)-small --model smollm2-135m --seed $(SEED) $(MAE_SMALL)
 
 test: setup ## the tests: CPU, no network, no download
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not long and not gpu and not network'
 
 smoke: model ## the whole story on the real model: kills, resume, batch sizes
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network'
+	$(BIN)/python -m pytest -m 'slow and not long and not gpu and not network'
+
+long: model ## what proves a promise but takes too long for every change
+	$(BIN)/python -m pytest -m 'long and not gpu and not network'
 
 test-all: test smoke ## both
 

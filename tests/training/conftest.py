@@ -34,7 +34,14 @@ def tiny(tiny_model_dir: Path) -> Tiny:
 
 
 def make_row(
-    chat: Chat, question: str, completion: str, *, role: Any = "solver", reward: float | None = 1.0, index: int = 0
+    chat: Chat,
+    question: str,
+    completion: str,
+    *,
+    role: Any = "solver",
+    reward: float | None = 1.0,
+    index: int = 0,
+    group: object = None,
 ) -> Row:
     """A row as the hf engine leaves it: prompt and completion ids, the end token included."""
     row = new_row(
@@ -47,6 +54,7 @@ def make_row(
         sampling=Sampling(max_new_tokens=64),
         policy=Policy(model="tiny"),
         sample_index=index,
+        group=group,
     )
     row.raw = row.completion = completion
     row.prompt_token_ids = chat.render(row.messages)
@@ -69,4 +77,21 @@ def make_rows(chat: Chat, number: int = 12) -> list[Row]:
             index=index,
         )
         for index in range(number)
+    ]
+
+
+def make_groups(chat: Chat, number: int = 4, size: int = 3) -> list[Row]:
+    """Problems with several rollouts each, of different texts and rewards."""
+    words = ["ten", "two plus three", "six apples left", "zoe", "nine"]
+    return [
+        make_row(
+            chat,
+            "what is the sum of" + " one plus four" * (problem % 3 + 1) + f" {problem}",
+            " the answer is" + f" {words[(problem + sample) % 5]}" * (1 + sample % 3),
+            reward=((problem * 3 + sample * 7) % 10) / 10,
+            index=sample,
+            group=problem,
+        )
+        for problem in range(number)
+        for sample in range(size)
     ]

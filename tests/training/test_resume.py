@@ -1,27 +1,26 @@
+"""Every objective: 20 steps in one go, and killed after step 12 with SIGKILL and run again, give the same bytes."""
+
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-import torch
 
+from mae_cli import registry
 from mae_cli.store import encode_rows
+from tests.kill_driver import Fork, Launcher, Moment
+from tests.support import ROOT
 
-from .conftest import load_tiny, make_rows
-from .train_once import train_once
+from .conftest import load_tiny, make_groups
 
-FILES = ("adapter_model.safetensors", "adapter_config.json", "train_log.jsonl", "train_rows.jsonl", "README.md")
-# Every state counts here: dropout masks, Adam moments, the warm-up and, for reinforce_pp, the behaviour.
-SECTION = {
-    "epochs": 5,
+# Every state counts here: dropout masks, Adam moments, the warm-up, and what is known of frozen policies.
+SECTION: dict[str, Any] = {
     "batch_size": 3,
     "save_every": 5,
+    "max_steps": 20,
     "lora_r": 4,
     "lora_dropout": 0.1,
     "schedule": "cosine",
@@ -29,42 +28,59 @@ SECTION = {
     "learning_rate": 1e-3,
     "micro_batch_tokens": 128,
 }
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in registry.OBJECTIVES},
+    "grpo": {"name": "grpo", "kl_coefficient": 0.1, "entropy_coefficient": 0.01},
+    "dpo": {"name": "dpo", "pairs": "all", "alpha": 0.5},
+    "mix": {"name": "mix", "parts": [{"objective": "reinforce_pp"}, {"objective": "dpo"}, {"objective": "sft"}]},
+}
 
 
-def job(folder: Path, model_dir: Path, **section: Any) -> dict[str, Any]:
-    return {
-        "model": str(model_dir),
-        "rows": str(folder.parent / "rows.jsonl"),
-        "output": str(folder / "adapter"),
-        "checkpoints": str(folder / "checkpoints"),
-        "section": {**SECTION, **section},
-    }
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launcher]:
+    modules = [f"mae_cli.objectives.{name}" for name in ("preference", "policy_gradient", "sft", "kto", "mix")]
+    libraries = ("torch", "transformers", "peft", "datasets", "mae_cli.engines.hf", "mae_cli.training.trainer")
+    server = Fork(ROOT, *libraries, *modules)
+    yield server
+    server.close()
 
 
-def train_and_die(job: dict[str, Any], *, after: int) -> int:
-    """The exit status of a process that kills itself after that step."""
-    script = Path(__file__).with_name("train_once.py")
-    command = [sys.executable, str(script), json.dumps({**job, "kill_after": after})]
-    return subprocess.run(command, check=False, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+@pytest.fixture(scope="module")
+def rows(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_bytes(encode_rows(make_groups(load_tiny(tiny_model_dir).chat)))
+    return path
 
 
-@pytest.mark.parametrize("objective", ["sft", "reinforce_pp"])
+# These four read every kind of state there is; the others read a part of it.
+IN_FRONT = ("sft", "mix", "kto", "grpo")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_FRONT else pytest.param(name, marks=pytest.mark.long) for name in sorted(OBJECTIVES)]
+)
 def test_killed_after_12_of_20_steps_and_run_again_gives_the_same_bytes(
-    objective: str, tiny_model_dir: Path, tmp_path: Path
+    name: str, launch: Launcher, rows: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(1)
-    (tmp_path / "rows.jsonl").write_bytes(encode_rows(make_rows(load_tiny(tiny_model_dir).chat)))
-    straight = train_once(job(tmp_path / "straight", tiny_model_dir, objective=objective))
-    killed = train_and_die(job(tmp_path / "killed", tiny_model_dir, objective=objective), after=12)
-    left_behind = (tmp_path / "killed" / "adapter").exists()
+    # Pairs and positive weights make fewer units than rows, so more passes.
+    section = {**SECTION, "objective": OBJECTIVES[name], "epochs": 20}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(msgspec.yaml.encode({"model": str(tiny_model_dir), "device": "cpu", "finetune": section}))
 
-    # Another micro-batch would change the last digits; the checkpoint knows the one that was in use.
-    resumed = train_once(job(tmp_path / "killed", tiny_model_dir, objective=objective, micro_batch_tokens=64))
+    def command(out: str) -> list[str]:
+        return ["finetune", str(rows), "-o", str(tmp_path / out), "--recipe", str(recipe), "--json"]
 
-    assert killed == -signal.SIGKILL
-    assert not left_behind
-    assert (straight.steps, straight.resumed_from) == (20, 0)
-    assert (resumed.steps, resumed.resumed_from) == (20, 10)
-    for name in FILES:
-        expected = (tmp_path / "straight" / "adapter" / name).read_bytes()
-        assert (tmp_path / "killed" / "adapter" / name).read_bytes() == expected, name
+    straight = launch(command("straight"), None).wait()
+    # Checkpoints come after steps 5, 10 and 15; this dies while the third is being written.
+    killed = launch(command("killed"), Moment("before_replace", 3, "/checkpoints/state.pt")).wait()
+    left_behind = (tmp_path / "killed").exists()
+    resumed = launch(command("killed"), None, tmp_path / "told.json").wait()
+
+    told = msgspec.json.decode((tmp_path / "told.json").read_bytes().splitlines()[-1])
+    assert (straight, killed, resumed, left_behind) == (0, -9, 0, False)
+    assert (told["details"]["steps"], told["details"]["resumed_from"]) == (20, 10)
+    files = sorted(path.name for path in (tmp_path / "straight").iterdir())
+    assert "adapter_model.safetensors" in files
+    for file in files:
+        expected = (tmp_path / "straight" / file).read_bytes()
+        assert (tmp_path / "killed" / file).read_bytes() == expected, file

@@ -16,12 +16,12 @@ from mae_cli.config import FinetuneSection
 from mae_cli.errors import CollapseError, ConfigError, DataError, EngineError, GateError
 from mae_cli.objectives.sft import Sft
 from mae_cli.records import Row
-from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, build
+from mae_cli.registry import OBJECTIVES, Needs, ObjectiveBatch, ObjectiveOutput, build
 from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.loop import learning_rate
 from mae_cli.training.trainer import TrainReport, train
 
-from .conftest import Tiny, make_row, make_rows
+from .conftest import Tiny, make_groups, make_row, make_rows
 
 PROMPT = torch.tensor([[5, 6, 7, 8, 9]])
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -85,9 +85,9 @@ def logits(model: Any) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize("objective", ["sft", "reinforce_pp"])
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_micro_batch_changes_no_result(objective: str, tiny: Tiny, tmp_path: Path) -> None:
-    rows = make_rows(tiny.chat)
+    rows = make_groups(tiny.chat)
     for name, tokens in (("one", 1), ("some", 150), ("all", 100_000)):
         run(
             tiny,
@@ -95,6 +95,7 @@ def test_the_micro_batch_changes_no_result(objective: str, tiny: Tiny, tmp_path:
             tmp_path / name,
             objective=build("objectives", objective),
             batch_size=6,
+            epochs=2,
             micro_batch_tokens=tokens,
         )
 
