@@ -43,15 +43,20 @@ Pool = Annotated[Path | None, typer.Option("--pool", help="pool snapshot that tr
 def _session(recipe: Recipe, common: Common, output: Path | None = None) -> Session:
     from mae_cli.errors import ConfigError
     from mae_cli.progress import Progress
+    from mae_cli.shards import parse_shard
     from mae_cli.stages import Session
 
     if common.json and output == Path("-"):
         raise ConfigError("-o - and --json both want standard output; give a file, or leave out --json")
+    shard = parse_shard(common.shard) if common.shard else None
+    if shard is not None and output == Path("-"):
+        raise ConfigError("-o -: a shard is merged from its file; name one")
     return Session(
         recipe,
         progress=Progress(quiet=common.quiet),
         round_number=common.round_number,
         limit=common.limit,
+        shard=shard,
         overwrite=common.overwrite,
         allow_incomplete=common.allow_incomplete,
     )

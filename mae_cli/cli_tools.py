@@ -98,6 +98,24 @@ def data_pools(
         replace_aside(current.pairs, lambda target: write_pairs(target, pairs))
 
 
+@data_app.command("merge")
+def data_merge(
+    shards: Annotated[list[Path], typer.Argument(help="all outputs of one command with --shard 1/N to N/N")],
+    output: Out,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="move an existing output aside")] = False,
+) -> None:
+    """Put the shards of one command together: the file the command writes without --shard.
+
+    Example: mae data merge part-*.jsonl -o rollouts.jsonl
+    """
+    from mae_cli.merging import merge_shards
+
+    merged = merge_shards(shards, output, overwrite=overwrite)
+    done = f"{merged.shards} shards, {merged.rows} rows -> {output}" if merged.is_new else f"{output} is up to date"
+    figures = "; the same mae eval without --shard prints the figures" if merged.stage == "eval" else ""
+    print(f"merge: {merged.stage}: {done}{figures}", file=sys.stderr)
+
+
 @data_app.command("features")
 def data_features() -> None:
     """The record schema as `datasets` features, for load_dataset("json", features=Features.from_dict(...))."""

@@ -32,12 +32,16 @@ COMMON = (
 )
 
 
+GENERATING = ("propose", "solve", "judge", "eval")
+
+
 class Common(msgspec.Struct):
     """The flags every stage has that are not recipe keys."""
 
     recipe: str | None = None
     settings: list[str] = []
     limit: int | None = None
+    shard: str | None = None
     round_number: int = 1
     dry_run: bool = False
     overwrite: bool = False
@@ -50,6 +54,7 @@ _PLAIN: dict[str, tuple[Any, Any]] = {
     "recipe": (str | None, typer.Option("--recipe", "-c", help="recipe file, or the name of a shipped one")),
     "settings": (list[str], typer.Option("--set", help="section.key=value, over the recipe", metavar="KEY=VALUE")),
     "limit": (int | None, typer.Option("--limit", min=1, help="work on the first N input rows only")),
+    "shard": (str | None, typer.Option("--shard", metavar="I/N", help="do part I of N only; see mae data merge")),
     "round_number": (int, typer.Option("--round", min=0, help="round the rows belong to")),
     "dry_run": (bool, typer.Option("--dry-run", help="check everything, generate nothing, write nothing")),
     "overwrite": (bool, typer.Option("--overwrite", help="move an existing output aside and begin anew")),
@@ -137,6 +142,8 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
         taken = {parameter.name for parameter in own}
         for name, (kind, option) in _PLAIN.items():
             if name in taken or (section is None and name in ("recipe", "round_number", "limit")):
+                continue
+            if name == "shard" and section not in GENERATING:
                 continue
             default = getattr(Common(), name)
             parameters.append(inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option]))

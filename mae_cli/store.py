@@ -22,8 +22,12 @@ from typing import Any, BinaryIO, Self
 import msgspec
 
 from mae_cli.errors import ConfigError, LockedError
+from mae_cli.fingerprints import compare_fingerprints as compare_fingerprints
+from mae_cli.fingerprints import flatten as flatten
+from mae_cli.fingerprints import plain
 from mae_cli.reading import STDIO, beside, decode_row, iterate_rows, read_json
 from mae_cli.records import SCHEMA_VERSION, Row
+from mae_cli.shards import Shard, name_of, shard_in
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -64,38 +68,6 @@ def _canonical(path: Path, rows: Sequence[msgspec.Struct]) -> bytes:
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
         file.write(data)
     return buffer.getvalue()
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-REMEDY = "use --overwrite (moves it aside) or another -o"
-
-
-def compare_fingerprints(old: Mapping[str, Any], new: Mapping[str, Any], where: str, remedy: str = REMEDY) -> None:
-    """Refuse to mix two experiments in one file.
-
-    Raises:
-        ConfigError: the settings differ; names each key with both values.
-    """
-    before, after = flatten(old), flatten(_plain(new))
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    if changed:
-        listed = "; ".join(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now" for key in changed[:6])
-        more = f" (+{len(changed) - 6} more)" if len(changed) > 6 else ""
-        raise ConfigError(f"{where} was made with other settings: {listed}{more}; {remedy}")
-
-
-def _plain(value: Any) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _meta_of(path: Path) -> Path:
@@ -157,6 +129,7 @@ class Output:
         known: rows of an earlier finished run of the same command, by id.
         partial: rows an interrupted run had finished, by id, in the order they were finished.
         notices: what a person should know about the recovery.
+        place: where the rows of a shard stand in the whole output; for the meta file.
     """
 
     def __init__(
@@ -168,11 +141,14 @@ class Output:
         inputs: Sequence[Path] = (),
         companion: Path | None = None,
         overwrite: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.path = path
         self.companion = companion
+        self.shard = shard
+        self.place: dict[str, Any] = {}
         self.stage = stage
-        self.fingerprint = _plain(fingerprint)
+        self.fingerprint = plain(fingerprint)
         self.overwrite = overwrite
         self.known: dict[str, Row] = {}
         self.partial: dict[str, Row] = {}
@@ -231,6 +207,8 @@ class Output:
             if meta.get("stage") != self.stage:
                 raise ConfigError(f"{self.path}: made by {meta.get('stage')}, not {self.stage}; give another -o")
             compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
+            if (held := shard_in(meta)) != self.shard:
+                raise ConfigError(f"{self.path}: holds {name_of(held)}, not {name_of(self.shard)}; give another -o")
             self.was_complete = bool(meta.get("complete")) and self.path.exists()
         else:
             # Without a meta nobody knows the settings of what stands there, an interrupted run's rows included.
@@ -314,13 +292,15 @@ class Output:
         self._partial_path.unlink(missing_ok=True)
 
     def _write_meta(self, *, complete: bool, rows: int | None = None) -> None:
-        meta = {
+        meta: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "stage": self.stage,
             "complete": complete,
             "rows": rows,
             "fingerprint": self.fingerprint,
         }
+        if self.shard is not None:
+            meta["shard"] = {"index": self.shard.index, "count": self.shard.count, **self.place}
         write_json(self._meta_path, meta)
 
 
@@ -338,7 +318,7 @@ class FolderOutput:
         self.path, self.stage, self.overwrite = path, stage, overwrite
         if any(_is_same_file(path, source) for source in inputs):
             raise ConfigError(f"{path}: input and output are the same file; give another -o")
-        self.fingerprint = _plain(fingerprint)
+        self.fingerprint = plain(fingerprint)
         self.work_dir = beside(path, ".partial")
         self.is_done = False
         self._meta_path = _meta_of(path)

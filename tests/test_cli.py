@@ -28,7 +28,7 @@ COMMANDS = [
     ("models",),
 ]
 SUBCOMMANDS = [
-    *(("data", name) for name in ("make", "import", "pools", "features")),
+    *(("data", name) for name in ("make", "import", "pools", "merge", "features")),
     *(("models", name) for name in ("list", "get")),
 ]
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "pandas", "numpy")
@@ -350,9 +350,9 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 LAYERS = [
     {"errors", "lora", "__init__"},
     {"records"},
-    {"reading", "store", "config", "numbers", "extraction", "arithmetic", "sums", "metrics", "progress", "prompting",
-     "models", "sandbox", "harness", "programs", "triplets"},
-    {"registry", "pools", "report", "problem_sets", "roles"},
+    {"reading", "store", "fingerprints", "shards", "config", "numbers", "extraction", "arithmetic", "sums", "metrics",
+     "progress", "prompting", "models", "sandbox", "harness", "programs", "triplets"},
+    {"registry", "pools", "merging", "report", "problem_sets", "roles"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
     {"stages"},

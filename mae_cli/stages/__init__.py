@@ -22,6 +22,7 @@ from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
 from mae_cli.records import Completion, Policy, Role, Row, complete_row, digest, request_of
 from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
+from mae_cli.shards import Shard, part_of
 from mae_cli.store import Output
 
 AUTO_BATCH_SIZE = 64
@@ -70,6 +71,7 @@ class Session:
         progress: Progress | None = None,
         round_number: int = 1,
         limit: int | None = None,
+        shard: Shard | None = None,
         overwrite: bool = False,
         allow_incomplete: bool = False,
     ) -> None:
@@ -77,6 +79,7 @@ class Session:
         self.progress = progress or Progress()
         self.round_number = round_number
         self.limit = limit
+        self.shard = shard
         self.overwrite = overwrite
         self.allow_incomplete = allow_incomplete
         self.adapter = Path(recipe.adapter) if recipe.adapter else None
@@ -149,7 +152,13 @@ class Session:
         """The stage's output; the fingerprint is what decides content: policy, seed, round and options."""
         fingerprint = {"seed": self.recipe.seed, "round": self.round_number, **options}
         return Output(
-            path, stage=stage, fingerprint=fingerprint, inputs=inputs, companion=companion, overwrite=self.overwrite
+            path,
+            stage=stage,
+            fingerprint=fingerprint,
+            inputs=inputs,
+            companion=companion,
+            overwrite=self.overwrite,
+            shard=self.shard,
         )
 
     def policy_fingerprint(self, policy: Policy, role: Role | None = None) -> dict[str, Any]:
@@ -191,6 +200,8 @@ class Generated(msgspec.Struct):
     """The planned rows, finished, and what it took."""
 
     rows: list[Row]
+    passed: list[Row] = []
+    """The input rows that pass through, or the shard's part of them."""
     tokens: int = 0
     made: int = 0
     skipped: int = 0
@@ -242,10 +253,11 @@ def generate(
     """
     start = time.monotonic()
     _check_plan(output, planned, passed)
+    part = part_of(session.shard, passed, planned)
     wanted = planned if limited is None else limited
-    done = {row.id: output.known[row.id] for row in planned if row.id in output.known}
-    todo = [row for row in wanted if row.id not in done]
-    result = Generated(rows=[], skipped=len(done))
+    done = {row.id: output.known[row.id] for row in planned if row.id in part.ids and row.id in output.known}
+    todo = [row for row in wanted if row.id in part.ids and row.id not in done]
+    result = Generated(rows=[], passed=part.passed, skipped=len(done))
     engine = session.engine_for(role) if todo else None
     segments = _segments(session, engine, todo) if engine is not None else []
     whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
@@ -275,6 +287,8 @@ def generate(
             task.advance(len(rows), tokens)
     # Rows an earlier run made beyond this one's --limit stay: nothing made is lost.
     result.rows = [done[row.id] for row in planned if row.id in done]
+    if session.shard is not None:
+        output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=session.limit)
     result.seconds = time.monotonic() - start
     return result
 

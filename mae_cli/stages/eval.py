@@ -86,7 +86,7 @@ def run_eval(
             output.finish(made.rows)
     summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
     summary.details = summarise(made.rows, labels, section.confidence)
-    if output_path != STDIO:
+    if output_path != STDIO and session.shard is None:
         write_json(summary_path(output_path), summary.details)
     return summary
 

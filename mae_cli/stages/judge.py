@@ -30,6 +30,8 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         GateError: more judgements are unparsed than `max_unparsed` allows; the file is written all the same.
     """
     section = session.recipe.judge
+    if session.shard is not None and section.shuffle_rewards:
+        raise ConfigError("judge.shuffle_rewards shuffles among all rows, and a shard has only its own; no --shard")
     data = session.read(input_path)
     if data.problems:
         raise ConfigError(f"{input_path}: plain problems cannot be judged; expected records of propose or solve")
@@ -56,8 +58,8 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
             limited=limited,
             answer=panel.answer,
         )
-        add_verdicts(data.rows, made.rows, panel, session)
-        rows = [*data.rows, *made.rows]
+        add_verdicts(made.passed, made.rows, panel, session)
+        rows = [*made.passed, *made.rows]
         rewarder.reward(rows, panel, drawn)
         if not output.is_current(rows):
             output.finish(rows)
@@ -65,7 +67,8 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         graded = [panel.reading(row) for row in made.rows if row.purpose == "grade"]
         summary.details = {**_details(rows), **reading_details(graded)}
         _say_unknown(session, rows)
-    gate_unparsed(session, summary)
+    if session.shard is None:
+        gate_unparsed(session, summary)
     return summary
 
 

@@ -53,7 +53,7 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
         made = generate(
             session, output, everything, passed=data.rows, finish=read_solution, role="solver", limited=limited
         )
-        rows = [*data.rows, *made.rows]
+        rows = [*made.passed, *made.rows]
         if not output.is_current(rows):
             output.finish(rows)
         summary = made.summary("solve", output_path, read=len(data.rows) + len(data.problems), written=len(rows))
