@@ -104,7 +104,7 @@ def data_merge(
     output: Out,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="move an existing output aside")] = False,
 ) -> None:
-    """Put the shards of one command together: the file the command writes without --shard.
+    """Put the shards of one command together, as one process would have written them.
 
     Example: mae data merge part-*.jsonl -o rollouts.jsonl
     """

@@ -88,7 +88,8 @@ def child_environment(**more: str) -> dict[str, str]:
     # Bytecode is written, as it is for a user: compiling the modules each time doubles what a start costs.
     ours = ("PYTHONUNBUFFERED", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    # This checkout's package, wherever the command runs and whichever copy is installed.
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
 
 
 def command(arguments: Sequence[object]) -> list[str]:

@@ -251,7 +251,7 @@ def test_the_parts_of_all_shards_are_the_whole_once_with_units_unbroken(
     assert sorted(positions) == list(range(len(planned) + len(passed)))
     assert sum(len(part.ids) for part in parts) == len(planned)
     units = [
-        {row.problem.id for row in (*passed, *planned) if row.id in part.ids or row in part.passed} for part in parts
+        {row.problem.id for row in (*part.passed, *(row for row in planned if row.id in part.ids))} for part in parts
     ]
     assert all(not one & other for one, other in itertools.combinations(units, 2))
     # A unit goes to the next shard each time, so no shard has two units more than another.
