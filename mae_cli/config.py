@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest known name; values are checked before 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -324,6 +325,7 @@ def _spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[st
     return result
 
 
+@functools.cache  # every command is built from it, and reading type hints is what a start costs most
 def section_fields(section: type[msgspec.Struct]) -> list[tuple[str, Any, str, Any]]:
     """(name, type without notes, documentation, default) of each field, in order."""
     hints = get_type_hints(section, include_extras=True)
