@@ -1,8 +1,9 @@
 """The `hf` engine: transformers in this process, LoRA adapters attached and detached on one base.
 
 Its decode loop is its own (`hf_decode.py`) so that a row's text is a function of the row: each row has its own noise,
-each distinct prompt is prefilled once for all its samples, and ended rows leave the batch. Of the model's
-generation_config only the ids of ending and padding tokens are used; sampling is the recipe's.
+prompts that begin alike share that beginning's cache (`hf_prefill.py`), ended rows leave and waiting ones enter
+(`hf_cache.py`). Of the model's generation_config only the ids of ending and padding tokens are used; sampling is the
+recipe's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from mae_cli.config import Recipe
 from mae_cli.engines import chat as chats
-from mae_cli.engines.hf_decode import Ask, Decoded, decode_batch
+from mae_cli.engines.hf_decode import Ask, Decoded, decode
 from mae_cli.engines.hf_model import (
     context_length,
     detach_adapter,
@@ -28,6 +29,7 @@ from mae_cli.engines.hf_model import (
     resolve_device,
     resolve_dtype,
 )
+from mae_cli.engines.hf_prefill import Prefiller, order_for_sharing
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.lora import load_adapter
 from mae_cli.models import adapter_digest, local_model, model_digest
@@ -37,6 +39,13 @@ log = logging.getLogger(__name__)
 
 AUTO_BATCH_SIZE = 64
 """Rows decoded together when the recipe says "auto"; more gains little on a CPU and fits every GPU for small models."""
+
+
+SEGMENT_BATCHES = 4
+"""Micro-batches in one segment of a long job: rows enter a running batch within a segment only, because a segment is
+redone as a whole after a kill and must then give the same bytes."""
+SEGMENTS_AT_LEAST = 8
+"""A job is cut into at least so many segments before they grow beyond one micro-batch: a kill costs an eighth of it."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -72,6 +81,7 @@ class HfEngine:
         self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
         self._context = context_length(self.model)
         self._prompts: dict[tuple[Message, ...], Prompt] = {}
+        self.prefiller = Prefiller(self.model, self._pad_id)
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 
@@ -87,15 +97,20 @@ class HfEngine:
         if adapter is not None:
             self.model = load_adapter(self._base, adapter)
             self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
+        # Other weights, other keys and values.
+        self.prefiller = Prefiller(self.model, self._pad_id)
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
-        """Segments of `batch_size`: equal prompts side by side, short prompts first."""
+        """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike."""
         groups: dict[tuple[Message, ...], list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(request.messages, []).append(index)
-        by_length = sorted(groups.items(), key=lambda group: (len(self.prompt(group[0]).ids), group[1][0]))
-        order = [index for _, members in by_length for index in members]
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        members = list(groups.values())
+        order = order_for_sharing([self.prompt(messages).ids for messages in groups])
+        flat = [index for place in order for index in members[place]]
+        batches = len(flat) // (SEGMENTS_AT_LEAST * batch_size)
+        size = batch_size * max(1, min(SEGMENT_BATCHES, batches))
+        return [flat[start : start + size] for start in range(0, len(flat), size)]
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
@@ -109,7 +124,7 @@ class HfEngine:
         return self._prompts[messages]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Answer the requests, order kept, in micro-batches of at most `batch_size` rows."""
+        """Answer the requests, order kept, at most `batch_size` of them at a time."""
         answers: dict[int, Completion] = {}
         ready: list[int] = []
         for index, request in enumerate(requests):
@@ -118,25 +133,39 @@ class HfEngine:
                 ready.append(index)
             else:
                 answers[index] = refusal
-        subset = [requests[index] for index in ready]
         stop = self._stop_check(sampling)
-        for segment in self.plan(subset, self.batch_size):
-            members = [subset[place] for place in segment]
-            for place, decoded in zip(segment, self._decode(members, sampling, stop), strict=True):
-                answers[ready[place]] = self._completion(subset[place], decoded, sampling)
+        while len(answers) < len(requests):
+            left = [index for index in ready if index not in answers]
+            try:
+                self._decode([requests[index] for index in left], left, sampling, stop, answers)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch_size == 1:
+                    raise TemporaryError(
+                        "out of GPU memory with a single row: free the GPU or lower max_new_tokens; "
+                        "what is done is kept"
+                    ) from error
+            else:
+                break
+            # Outside the handler: inside it the traceback would keep the failed batch's memory.
+            self.release_caches()
+            self.batch_size = max(1, min(self.batch_size, len(left)) // 2)
+            self.notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
+            log.warning("%s", self.notices[-1])
         # Prompts of a segment do not come back once it is stored.
         self._prompts.clear()
         return [answers[index] for index in range(len(requests))]
 
     def release_caches(self) -> None:
-        """Give memory back that torch keeps for later."""
+        """Give memory back: kept prefixes, and what torch keeps for later."""
+        self.prefiller.forget()
         gc.collect()
         if self._base.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Free the model."""
-        self.model = self._base = None
+        self.prefiller.forget()
+        self.model = self._base = self.prefiller.model = None
         self._prompts.clear()
         gc.collect()
         if torch.cuda.is_available():
@@ -162,35 +191,42 @@ class HfEngine:
         return min(sampling.max_new_tokens, self._context - len(prompt.ids))
 
     def _decode(
-        self, requests: Sequence[Request], sampling: Sampling, stop: Callable[[list[int]], bool] | None
-    ) -> list[Decoded]:
-        """One micro-batch; when the GPU runs out of memory its halves, and smaller ones from then on."""
-        places: dict[tuple[Message, ...], int] = {}
-        asks = []
-        for request in requests:
-            place = places.setdefault(request.messages, len(places))
-            asks.append(Ask(place, request.seed, self._limit(self.prompt(request.messages), sampling)))
-        prompts = [self.prompt(messages).ids for messages in places]
-        try:
-            decoded = decode_batch(
-                self.model, prompts, asks, sampling, end_ids=self.end_ids, pad_id=self._pad_id, hits_stop=stop
-            )
-        except torch.cuda.OutOfMemoryError as error:
-            if len(requests) == 1:
-                raise TemporaryError(
-                    f"out of GPU memory with a single row ({len(prompts[0])} prompt tokens): free the GPU or lower "
-                    f"max_new_tokens; what is done is kept"
-                ) from error
-        else:
-            self.batch_sizes_used.append(len(requests))
-            return decoded
-        # Outside the handler: inside it the traceback would keep the failed batch's memory.
-        self.release_caches()
-        half = len(requests) // 2
-        self.batch_size = min(self.batch_size, half)
-        self.notices.append(f"out of GPU memory: micro-batch of generation halved to {half}")
-        log.warning("%s", self.notices[-1])
-        return [*self._decode(requests[:half], sampling, stop), *self._decode(requests[half:], sampling, stop)]
+        self,
+        requests: Sequence[Request],
+        indices: Sequence[int],
+        sampling: Sampling,
+        stop: Callable[[list[int]], bool] | None,
+        answers: dict[int, Completion],
+    ) -> None:
+        """Decode the requests; each finished one is put into `answers` under its index."""
+        groups: dict[tuple[Message, ...], list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(request.messages, []).append(place)
+        distinct = list(groups)
+        order = order_for_sharing([self.prompt(messages).ids for messages in distinct])
+        prompts = [self.prompt(distinct[place]).ids for place in order]
+        asks, places = [], []
+        for number, at in enumerate(order):
+            for place in groups[distinct[at]]:
+                limit = self._limit(self.prompt(distinct[at]), sampling)
+                asks.append(Ask(number, requests[place].seed, limit))
+                places.append(place)
+
+        def done(row: int, decoded: Decoded) -> None:
+            place = places[row]
+            answers[indices[place]] = self._completion(requests[place], decoded, sampling)
+
+        decode(
+            self.prefiller,
+            prompts,
+            asks,
+            sampling,
+            slots=self.batch_size,
+            end_ids=self.end_ids,
+            hits_stop=stop,
+            done=done,
+            entered=self.batch_sizes_used.append,
+        )
 
     def _stop_strings(self, sampling: Sampling) -> tuple[str, ...]:
         return (*sampling.stop, *chats.PLAIN_STOP) if self.chat.is_plain else sampling.stop

@@ -1,28 +1,26 @@
-"""The decode loop of the `hf` engine: each distinct prompt is prefilled once, then all its samples run together.
+"""The decode loop of the `hf` engine: rows leave when they end, waiting rows take their slots.
 
-A sampled token is the largest of `logits / temperature + Gumbel noise`, and the noise comes from the row's own
-generator, so a row's text does not depend on which rows share its batch (up to fp32 rounding, see `deciding_gap`).
+Each distinct prompt is prefilled once for all its samples. A row's text is a function of the row: its noise is its
+own (`hf_sampling.py`), and the batch it ran in shows in rounding only.
 
-Shapes: P distinct prompts, A rows still running, T tokens so far, V vocabulary.
+Shapes: S slots, A live rows, T columns, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from mae_cli.engines.hf_cache import SPARE, SlotLayer, cache_of
+from mae_cli.engines.hf_prefill import Prefilled, Prefiller, take
+from mae_cli.engines.hf_sampling import Noise, next_tokens
 from mae_cli.records import Sampling
 
-# Columns of spare room a cache buffer gets when it is full. Larger wastes memory, smaller copies more often.
-SPARE = 64
-# The share of ended rows in a batch at which copying the rest together is cheaper than carrying them along.
-COMPACT_SHARE = 0.125
-# A nucleus is looked for among this many likeliest tokens before the whole vocabulary is sorted.
-NUCLEUS_CANDIDATES = 512
+ENTER_SHARE = 0.25
+"""Share of free slots at which waiting prompts are prefilled: a forward pass over few rows wastes the machine."""
 
 
 class Ask(NamedTuple):
@@ -40,253 +38,259 @@ class Decoded(NamedTuple):
     stopped: bool
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in a buffer with spare room: a step writes one column where `DynamicLayer` copies them all."""
+class _Slots:
+    """Live rows of a model whose layers are plain: any row may leave or enter at any step."""
 
-    keys: torch.Tensor
-    values: torch.Tensor
-    _key_buffer: torch.Tensor | None = None
-    _value_buffer: torch.Tensor | None = None
+    joins = True
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (A, heads, new, dim) and return all keys and values, (A, heads, T, dim) each."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        length = self.get_seq_length()
-        self._key_buffer, self.keys = _append(self._key_buffer, self.keys, key_states, length)
-        self._value_buffer, self.values = _append(self._value_buffer, self.values, value_states, length)
-        return self.keys, self.values
+    def __init__(self, model: Any, slots: int) -> None:
+        self.model, self.slots = model, slots
+        self.count = 0
+        self.layers: list[SlotLayer] = []
+        self.cache: Any = None
+        self.mask = torch.zeros((slots, 0), dtype=torch.long, device=model.device)
+        self.next_position = torch.zeros((slots, 1), dtype=torch.long, device=model.device)
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep the rows of `beam_idx`, in its order, repeats allowed."""
-        super().reorder_cache(beam_idx)
-        self._key_buffer = self._value_buffer = None
+    @property
+    def end(self) -> int:
+        return self.layers[0].end if self.layers else 0
 
+    def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
+        """Rows of a prefill into free slots; `room` is how many columns the longest will need."""
+        states = prefilled.states()
+        if not self.layers:
+            self.layers = [SlotLayer() for _ in states]
+            self.cache = cache_of(self.model.config, self.layers)
+        width = prefilled.mask.shape[-1]
+        live = self.layers[0].get_seq_length() if self.count else 0
+        needed = max(width, live)
+        if self.count == 0 or width > self.end or self.end == self.mask.shape[-1]:
+            self._resize(needed, needed + max(room, SPARE), states)
+        places = torch.tensor(sources, device=self.model.device)
+        rows = slice(self.count, self.count + len(sources))
+        for layer, (keys, values) in zip(self.layers, states, strict=True):
+            # Layer by layer, so that the copy of the chosen rows is one layer large.
+            layer.put(self.count, keys[places], values[places])
+        self.mask[rows] = 0
+        self.mask[rows, self.end - width : self.end] = prefilled.mask[places]
+        self.next_position[rows, 0] = prefilled.mask[places].sum(-1)
+        self.count += len(sources)
+        self._set_window()
 
-def _append(
-    buffer: torch.Tensor | None, held: torch.Tensor, new: torch.Tensor, length: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    total = length + new.shape[-2]
-    if buffer is None or length == 0 or total > buffer.shape[-2]:
-        batch, heads, _, size = new.shape
-        # A first fill takes the prompt as it is: it is copied once anyway when it is handed out to its samples.
-        room = total if length == 0 else total + SPARE
-        buffer = new.new_empty((batch, heads, room, size))
-        if length:
-            buffer[:, :, :length] = held
-    buffer[:, :, length:total] = new
-    return buffer, buffer[:, :, :total]
+    def leave(self, places: Sequence[int]) -> list[int]:
+        """End rows; returns which row each remaining place now holds (old places, in new order)."""
+        order = list(range(self.count))
+        for place in sorted(places, reverse=True):
+            last = len(order) - 1
+            if place != last:
+                for layer in self.layers:
+                    layer.move(last, place)
+                self.mask[place] = self.mask[last]
+                self.next_position[place] = self.next_position[last]
+                order[place] = order[last]
+            order.pop()
+        self.count = len(order)
+        self._set_window()
+        return order
 
-
-def new_cache(config: Any) -> Any:
-    """An empty cache that fits the model's layers (sliding windows and recurrent layers keep their own kind)."""
-    cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
-def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompt ids and their mask, both (P, T), padding on the left."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling: Sampling) -> torch.Tensor:
-    """Scores whose argmax is the next token.
-
-    Args:
-        logits: (A, V) float32; not changed.
-        noise: (A, V) uniform in [0, 1); none for temperature 0.
-        sampling: temperature, top_k, top_p; filters apply in that order, as in transformers.
-    Returns: (A, V) float32, -inf where filtered out.
-    """
-    if sampling.temperature == 0 or noise is None:
-        return logits
-    return _filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p) + gumbel(noise)
-
-
-def gumbel(uniform: torch.Tensor) -> torch.Tensor:
-    """Gumbel noise from uniform noise in [0, 1): -log(-log(u)); argmax(logits + it) is a draw from softmax(logits)."""
-    return uniform.log().neg_().log_().neg_()
-
-
-def _filtered(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    vocabulary = scores.shape[-1]
-    if 0 < top_k < vocabulary:
-        lowest = scores.topk(top_k, dim=-1).values[:, -1:]
-        scores = scores.masked_fill_(scores < lowest, float("-inf"))
-    if top_p < 1.0:
-        lowest = _nucleus_edge(scores, top_p, NUCLEUS_CANDIDATES)
-        scores = scores.masked_fill_(scores < lowest, float("-inf"))
-    return scores
-
-
-def _nucleus_edge(scores: torch.Tensor, top_p: float, candidates: int) -> torch.Tensor:
-    """(A, 1): the lowest score in the smallest set of tokens whose mass reaches top_p."""
-    size = min(candidates, scores.shape[-1])
-    values = scores.topk(size, dim=-1).values  # (A, size), falling
-    shares = (values - scores.logsumexp(dim=-1, keepdim=True)).exp()
-    before = shares.cumsum(dim=-1) - shares
-    inside = before < top_p
-    if size < scores.shape[-1] and bool(inside[:, -1].any()):
-        return _nucleus_edge(scores, top_p, scores.shape[-1])
-    last = inside.sum(dim=-1, keepdim=True).clamp_(min=1) - 1
-    return values.gather(-1, last)
-
-
-class Noise:
-    """Uniform numbers, V per row and step, from one generator per row."""
-
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        # MPS has generators of its own kind only; its noise comes from the CPU.
-        self._device = device
-        self._source = device if device.type == "cuda" else torch.device("cpu")
-        self._generators = [torch.Generator(self._source).manual_seed(seed) for seed in seeds]
-        self._buffer = torch.empty(0, device=self._source)
-
-    def draw(self, rows: Sequence[int], vocabulary: int) -> torch.Tensor:
-        """(A, V) for the given rows; advances exactly their generators."""
-        if self._buffer.shape != (len(rows), vocabulary):
-            self._buffer = torch.empty((len(rows), vocabulary), device=self._source)
-        for place, row in enumerate(rows):
-            self._buffer[place].uniform_(generator=self._generators[row])
-        return self._buffer.to(self._device)
-
-
-class _Batch:
-    """Rows that are being decoded together, and the cache they share. `slots[i]` is the row in batch place i."""
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], owners: Sequence[int], pad_id: int, room: int):
-        self.model = model
-        self.device = model.device
-        self.slots = list(range(len(owners)))
-        self.cache = new_cache(model.config)
-        ids, mask = left_pad(prompts, pad_id, self.device)
-        # Padding gets position 0; nothing attends to it.
-        positions = (mask.cumsum(-1) - 1).clamp_(min=0)
-        self.width = ids.shape[1]
-        self.logits = self._forward(ids, positions, mask)
-        order = torch.tensor(owners, device=self.device)
-        if list(owners) != list(range(len(prompts))):
-            self.cache.reorder_cache(order)
-            self.logits = self.logits[order]
-        self.next_position = mask.sum(-1, keepdim=True)[order]
-        self.mask = torch.cat([mask[order], mask.new_ones((len(owners), room))], dim=-1)
-
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(A, V) float32 logits of the last position."""
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Feed one token per live row, (A,); returns (A, V) float32 logits."""
+        if self.end == self.mask.shape[-1]:
+            width = self.layers[0].get_seq_length()
+            self._resize(width, width + SPARE, None)
+        self.mask[: self.count, self.end] = 1
         output = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
+            input_ids=tokens[:, None],
+            position_ids=self.next_position[: self.count],
+            attention_mask=self.mask[: self.count, self.layers[0].start : self.end + 1],
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
+        self.next_position[: self.count] += 1
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Only the rows in these batch places go on."""
-        chosen = torch.tensor(places, device=self.device)
-        self.cache.reorder_cache(chosen)
-        self.slots = [self.slots[place] for place in places]
-        self.next_position = self.next_position[chosen]
-        self.mask = self.mask[chosen]
+    def _resize(self, end: int, capacity: int, states: Any) -> None:
+        old_start, old_end = (self.layers[0].start, self.end) if self.count else (0, 0)
+        for place, layer in enumerate(self.layers):
+            like = states[place][0] if states is not None else layer.key_buffer
+            layer.resize(self.slots, capacity, (like.shape[1], like.shape[3]), like, end)
+        mask = self.mask.new_zeros((self.slots, capacity))
+        mask[: self.count, end - (old_end - old_start) : end] = self.mask[: self.count, old_start:old_end]
+        self.mask = mask
 
-    def step(self, tokens: torch.Tensor) -> None:
-        """Feed one token per row, (A,)."""
-        self.width += 1
-        self.logits = self._forward(tokens[:, None], self.next_position, self.mask[:, : self.width])
+    def _set_window(self) -> None:
+        """Columns that no live row uses are cut off on the left."""
+        start = self.end
+        if self.count:
+            used = self.mask[: self.count, : self.end].any(0)
+            start = int(used.to(torch.uint8).argmax())
+        for layer in self.layers:
+            layer.rows, layer.start = self.count, start
+
+
+class _WholeBatch:
+    """Live rows of any other model (sliding windows, recurrent layers): rows leave, and none enters before all left."""
+
+    joins = False
+
+    def __init__(self, model: Any, slots: int) -> None:
+        self.model, self.slots = model, slots
+        self.count = 0
+
+    def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
+        """All rows of a prefill at once."""
+        places = torch.tensor(sources, device=self.model.device)
+        self.cache = prefilled.cache
+        self.cache.reorder_cache(places)
+        self.mask = prefilled.mask[places]
+        self.next_position = self.mask.sum(-1, keepdim=True)
+        self.count = len(sources)
+
+    def leave(self, places: Sequence[int]) -> list[int]:
+        """End rows; returns the old places of those that remain."""
+        ended = set(places)
+        order = [place for place in range(self.count) if place not in ended]
+        if order:
+            chosen = torch.tensor(order, device=self.model.device)
+            self.cache.reorder_cache(chosen)
+            self.mask, self.next_position = self.mask[chosen], self.next_position[chosen]
+        self.count = len(order)
+        return order
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Feed one token per live row, (A,); returns (A, V) float32 logits."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones((self.count, 1))], dim=-1)
+        output = self.model(
+            input_ids=tokens[:, None],
+            position_ids=self.next_position,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         self.next_position = self.next_position + 1
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+
+class _Waiting:
+    """Rows that have not started, prompt by prompt, and a prefilled chunk whose rows are being handed out."""
+
+    def __init__(self, prefill: Prefiller, prompts: Sequence[Sequence[int]], asks: Sequence[Ask], slots: int) -> None:
+        self._prefill, self._prompts, self._asks = prefill, prompts, asks
+        rows: dict[int, list[int]] = {}
+        for row, ask in enumerate(asks):
+            rows.setdefault(ask.prompt, []).append(row)
+        # Where no row can enter later, the samples of one prompt are cut to what the batch holds.
+        size = len(asks) if prefill.shares else slots
+        self._groups = deque(
+            (prompt, members[start : start + size])
+            for prompt, members in rows.items()
+            for start in range(0, len(members), size)
+        )
+        self._limit = None if prefill.shares else slots
+        self._chunk: Prefilled | None = None
+        self._ready: deque[tuple[int, int]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._groups or self._ready)
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether some rows may enter without another forward pass."""
+        return bool(self._ready)
+
+    def next(self, free: int) -> tuple[Prefilled, list[int], list[int]]:
+        """(prefill, its rows to use, the asks they belong to): at most `free` rows."""
+        if not self._ready:
+            ahead = list(self._groups)[: max(64, free)]
+            count = take([self._prompts[prompt] for prompt, _ in ahead], [len(rows) for _, rows in ahead], free)
+            if self._limit is not None:
+                while sum(len(rows) for _, rows in ahead[:count]) > free:
+                    count -= 1
+            chosen = [self._groups.popleft() for _ in range(count)]
+            self._chunk = self._prefill([self._prompts[prompt] for prompt, _ in chosen])
+            self._ready.extend((place, row) for place, (_, rows) in enumerate(chosen) for row in rows)
+        assert self._chunk is not None
+        pairs = [self._ready.popleft() for _ in range(min(free, len(self._ready)))]
+        chunk = self._chunk
+        if not self._ready:
+            self._chunk = None
+        return chunk, [place for place, _ in pairs], [row for _, row in pairs]
 
 
 @torch.inference_mode()
-def decode_batch(
-    model: Any,
+def decode(
+    prefill: Prefiller,
     prompts: Sequence[Sequence[int]],
     asks: Sequence[Ask],
     sampling: Sampling,
     *,
+    slots: int,
     end_ids: frozenset[int],
-    pad_id: int,
     hits_stop: Callable[[list[int]], bool] | None = None,
-) -> list[Decoded]:
+    done: Callable[[int, Decoded], None],
+    entered: Callable[[int], None] | None = None,
+) -> None:
     """Decode every row to an ending token, a stop string or its own limit.
 
     Args:
-        model: a causal LM in eval mode.
-        prompts: distinct prompts; each is prefilled once.
+        prefill: of a causal LM in eval mode.
+        prompts: distinct prompts of at least one token, in the order they should start (see `order_for_sharing`).
         asks: one per row; `prompt` indexes `prompts`.
         sampling: shared by all rows; its max_new_tokens is not used, each row has its own.
+        slots: rows decoded at a time.
         end_ids: tokens that end a row.
-        pad_id: any valid id.
         hits_stop: whether the ids so far end in a stop string.
-    Returns: one per row, in order.
+        done: called with (row, what it became) as each row ends, so that what is finished outlives a failure.
+        entered: called with the number of live rows whenever rows have entered.
     """
-    room = max(ask.max_new_tokens for ask in asks)
-    batch = _Batch(model, prompts, [ask.prompt for ask in asks], pad_id, room)
-    noise = Noise([ask.seed for ask in asks], batch.device) if sampling.temperature > 0 else None
-    ids: list[list[int]] = [[] for _ in asks]
-    stopped = [False] * len(asks)
-    done = [False] * len(asks)
-    while True:
-        live = [place for place, row in enumerate(batch.slots) if not done[row]]
-        tokens = _next_tokens(batch, live, noise, sampling)
-        for place, token in zip(
-            live, tokens[live].tolist() if len(live) < len(tokens) else tokens.tolist(), strict=True
-        ):
-            row = batch.slots[place]
+    model = prefill.model
+    slots = min(slots, len(asks))
+    batch = _Slots(model, slots) if prefill.shares else _WholeBatch(model, slots)
+    waiting = _Waiting(prefill, prompts, asks, slots)
+    noise = Noise(model.device) if sampling.temperature > 0 else None
+    rows: list[int] = []
+    ids: dict[int, list[int]] = {}
+    logits: torch.Tensor | None = None
+    while rows or waiting:
+        while waiting and _may_enter(batch, waiting):
+            chunk, sources, new = waiting.next(batch.slots - batch.count)
+            batch.enter(chunk, sources, max(asks[row].max_new_tokens for row in new))
+            fresh = chunk.logits[torch.tensor(sources, device=model.device)]
+            logits = fresh if logits is None else torch.cat([logits, fresh])
+            rows += new
+            for row in new:
+                ids[row] = []
+                if noise is not None:
+                    noise.open(row, asks[row].seed)
+            if entered is not None:
+                entered(batch.count)
+        assert logits is not None
+        tokens = next_tokens(logits, rows, noise, sampling)
+        ended = []
+        for place, token in enumerate(tokens.tolist()):
+            row = rows[place]
             ids[row].append(token)
-            stopped[row] = token in end_ids or (hits_stop is not None and hits_stop(ids[row]))
-            done[row] = stopped[row] or len(ids[row]) >= asks[row].max_new_tokens
-        live = [place for place in live if not done[batch.slots[place]]]
-        if not live:
-            return [Decoded(row_ids, row_stopped) for row_ids, row_stopped in zip(ids, stopped, strict=True)]
-        if len(batch.slots) - len(live) >= max(1.0, COMPACT_SHARE * len(batch.slots)):
-            tokens = tokens[torch.tensor(live, device=tokens.device)]
-            batch.keep(live)
-        batch.step(tokens)
+            stopped = token in end_ids or (hits_stop is not None and hits_stop(ids[row]))
+            if stopped or len(ids[row]) >= asks[row].max_new_tokens:
+                ended.append(place)
+                done(row, Decoded(ids.pop(row), stopped))
+                if noise is not None:
+                    noise.close(row)
+        if ended:
+            order = batch.leave(ended)
+            rows = [rows[place] for place in order]
+            tokens = tokens[torch.tensor(order, dtype=torch.long, device=tokens.device)]
+        logits = batch.step(tokens) if rows else None
 
 
-def _next_tokens(batch: _Batch, live: Sequence[int], noise: Noise | None, sampling: Sampling) -> torch.Tensor:
-    """(A,) next token of every batch place; those of ended rows mean nothing and are fed only to keep the shape."""
-    logits = batch.logits
-    if noise is None:
-        return logits.argmax(dim=-1)
-    if len(live) == len(batch.slots):
-        drawn = noise.draw(batch.slots, logits.shape[-1])
-        return perturbed_logits(logits, drawn, sampling).argmax(dim=-1)
-    places = torch.tensor(live, device=logits.device)
-    drawn = noise.draw([batch.slots[place] for place in live], logits.shape[-1])
-    tokens = torch.zeros(len(batch.slots), dtype=torch.long, device=logits.device)
-    tokens[places] = perturbed_logits(logits[places], drawn, sampling).argmax(dim=-1)
-    return tokens
-
-
-@torch.inference_mode()
-def deciding_gap(
-    model: Any, prompt: Sequence[int], completion: Sequence[int], position: int, *, seed: int, sampling: Sampling
-) -> float:
-    """How clearly token `position` of a completion was decided: best minus second best perturbed logit, >= 0.
-
-    Recomputed without batch or cache. Two runs whose texts differ first at a token with a gap below 1e-3 differ by
-    rounding; a larger gap means that something else changed.
-    """
-    device = model.device
-    ids = torch.tensor([[*prompt, *completion[:position]]], device=device)
-    logits = model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-    drawn = None
-    if sampling.temperature > 0:
-        noise = Noise([seed], device)
-        for _ in range(position + 1):
-            drawn = noise.draw([0], logits.shape[-1])
-    best, second = perturbed_logits(logits, drawn, sampling).topk(2, dim=-1).values[0].tolist()
-    return float(best - second)
+def _may_enter(batch: _Slots | _WholeBatch, waiting: _Waiting) -> bool:
+    free = batch.slots - batch.count
+    if batch.count == 0:
+        return True
+    if not batch.joins or free == 0:
+        return False
+    return waiting.is_prefilled or free >= ENTER_SHARE * batch.slots

@@ -12,8 +12,9 @@ import torch
 
 from mae_cli.config import Recipe
 from mae_cli.engines import hf
-from mae_cli.engines.hf_decode import deciding_gap, decode_batch
-from mae_cli.errors import EngineError
+from mae_cli.engines.hf_cache import SlotLayer
+from mae_cli.engines.hf_sampling import deciding_gap
+from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models import resolve_model
 from mae_cli.records import Completion, Message, Request, Sampling
 from tests.conftest import TEXT, save_tiny_model
@@ -55,7 +56,8 @@ def test_rows_are_equal_for_every_micro_batch(engine: hf.HfEngine, sampling: Sam
     by_size = {}
     for size in (1, 2, 8):
         by_size[size] = answers(engine, requests, sampling, size)
-        assert engine.batch_sizes_used == {1: [1] * 20, 2: [2] * 10, 8: [8, 8, 4]}[size]
+        assert engine.batch_sizes_used[0] == max(engine.batch_sizes_used) == size
+        assert size == 1 or len(engine.batch_sizes_used) < 20
 
     assert len({len(chat(index)[0].content.split()) for index in range(20)}) > 10
     assert by_size[1] == by_size[2] == by_size[8]
@@ -72,8 +74,8 @@ def test_a_prefill_shared_by_samples_equals_separate_prefills(engine: hf.HfEngin
     assert len({completion.raw for completion in shared[:4]}) == 4
 
 
-def test_each_distinct_prompt_is_prefilled_once(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
+def counted_shapes(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
     forward = engine.model.forward
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -81,10 +83,87 @@ def test_each_distinct_prompt_is_prefilled_once(engine: hf.HfEngine, monkeypatch
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(engine.model, "forward", counted)
+    return shapes
+
+
+def test_each_distinct_prompt_is_prefilled_once(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = counted_shapes(engine, monkeypatch)
     answers(engine, requests_for(2, samples=4), msgspec.structs.replace(SAMPLED, max_new_tokens=2), 8)
 
     assert [shape[0] for shape in shapes] == [2, 8]
     assert shapes[1][1] == 1
+
+
+def rubric(index: int) -> tuple[Message, ...]:
+    return (Message("system", " ".join(WORDS[:20])), *chat(index))
+
+
+def test_what_prompts_begin_with_is_prefilled_once_and_changes_no_text(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [Request(str(index), rubric(index), index) for index in range(12)]
+    alone = [answers(engine, [request], SAMPLED, 1)[0] for request in requests]
+    engine.prefiller.forget()
+    engine.prefiller.reused_tokens = 0
+    shapes = counted_shapes(engine, monkeypatch)
+
+    together = answers(engine, requests, SAMPLED, 12)
+
+    prompts = [len(answer.prompt_token_ids or []) for answer in together]
+    prefilled = [shape for shape in shapes if shape[1] > 1]
+    assert together == alone
+    assert [shape[0] for shape in prefilled] == [1, 12]
+    assert prefilled[0][1] >= 30
+    assert prefilled[0][1] + prefilled[1][1] == max(prompts)
+    assert engine.prefiller.reused_tokens == 12 * prefilled[0][1]
+
+
+def test_a_kept_beginning_is_used_again_by_later_batches(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [Request(str(index), rubric(index), index) for index in range(6)]
+    answers(engine, first, SAMPLED, 6)
+    expected = answers(engine, [Request("x", rubric(9), 9)], SAMPLED, 1)
+    engine.prefiller.forget()
+    answers(engine, first, SAMPLED, 6)
+    shapes = counted_shapes(engine, monkeypatch)
+
+    again = answers(engine, [Request("x", rubric(9), 9)], SAMPLED, 1)
+
+    assert again == expected
+    assert shapes[0][1] < len(again[0].prompt_token_ids or []) - 30
+
+
+def test_waiting_rows_enter_as_others_leave_and_no_text_changes(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mae_cli.engines.hf_cache.SPARE", 5)
+    monkeypatch.setattr("mae_cli.engines.hf_decode.SPARE", 5)
+    requests = requests_for(20, samples=2)
+    engine.end_ids = engine.end_ids | set(range(0, 300, 7))
+
+    entering = answers(engine, requests, SAMPLED, 4)
+    used = list(engine.batch_sizes_used)
+    alone = [answers(engine, [request], SAMPLED, 1)[0] for request in requests]
+
+    assert entering == alone
+    assert len({answer.usage.completion_tokens for answer in entering if answer.usage}) > 8
+    assert len(used) > 10
+    assert max(used) == 4
+
+
+def test_a_model_whose_layers_forget_is_decoded_without_sharing(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_for(10, samples=3)
+    expected = answers(engine, requests, SAMPLED, 4)
+
+    monkeypatch.setattr("mae_cli.engines.hf_prefill.has_plain_layers", lambda config: False)
+    engine.attach(None)
+    whole = answers(engine, requests, SAMPLED, 4)
+
+    assert not engine.prefiller.shares
+    assert engine.prefiller.reused_tokens == 0
+    assert whole == expected
+    assert max(engine.batch_sizes_used) <= 4
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine: hf.HfEngine) -> None:
@@ -172,7 +251,7 @@ def test_prompt_ids_are_those_fed_and_usage_counts_tokens(engine: hf.HfEngine) -
     assert completion.usage.completion_tokens == len(completion.completion_token_ids)
 
 
-def test_a_plan_keeps_equal_prompts_together_and_short_ones_first(engine: hf.HfEngine) -> None:
+def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(engine: hf.HfEngine) -> None:
     requests = [request for pair in zip(requests_for(5), requests_for(5), strict=True) for request in pair][::-1]
 
     plan = engine.plan(requests, 3)
@@ -181,9 +260,17 @@ def test_a_plan_keeps_equal_prompts_together_and_short_ones_first(engine: hf.HfE
     lengths = [len(engine.prompt(requests[index].messages).ids) for index in flat]
     assert sorted(flat) == list(range(10))
     assert [len(segment) for segment in plan] == [3, 3, 3, 1]
-    assert lengths == sorted(lengths)
+    assert lengths == sorted(lengths, reverse=True)
     assert all(requests[flat[place]].messages == requests[flat[place + 1]].messages for place in range(0, 10, 2))
     assert plan == engine.plan(requests, 3)
+
+
+def test_segments_of_a_long_job_hold_up_to_four_batches_and_an_eighth_of_the_rows(engine: hf.HfEngine) -> None:
+    requests = requests_for(23, samples=3)
+
+    assert {len(segment) for segment in engine.plan(requests, 8)[:-1]} == {8}
+    assert {len(segment) for segment in engine.plan(requests, 4)[:-1]} == {8}
+    assert {len(segment) for segment in engine.plan(requests, 1)[:-1]} == {4}
 
 
 def test_samples_follow_the_models_distribution(engine: hf.HfEngine) -> None:
@@ -247,24 +334,34 @@ def test_reasoning_that_never_ends_makes_a_row_truncated(tiny_recipe: Recipe, tm
     assert completion.reasoning
 
 
-def test_running_out_of_gpu_memory_halves_the_batch_and_goes_on(
+def test_running_out_of_gpu_memory_halves_the_batch_and_loses_no_finished_row(
     engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = requests_for(8)
     expected = answers(engine, requests, SAMPLED, 8)
+    put = SlotLayer.put
 
-    def small_gpu(model: Any, prompts: Any, asks: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(asks) > 3:
+    def small_gpu(layer: SlotLayer, place: int, keys: Any, values: Any) -> None:
+        if place + len(keys) > 3:
             raise torch.cuda.OutOfMemoryError
-        return decode_batch(model, prompts, asks, *args, **kwargs)
+        put(layer, place, keys, values)
 
-    monkeypatch.setattr(hf, "decode_batch", small_gpu)
+    monkeypatch.setattr(SlotLayer, "put", small_gpu)
     halved = answers(engine, requests, SAMPLED, 8)
 
     assert halved == expected
-    assert engine.batch_sizes_used == [2, 2, 2, 2]
-    assert engine.batch_size == 2
-    assert any("memory" in notice for notice in engine.notices)
+    assert max(engine.batch_sizes_used) == engine.batch_size == 2
+    assert sum("memory" in notice for notice in engine.notices) == 2
+
+
+def test_out_of_gpu_memory_with_one_row_says_what_to_do(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*args: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(SlotLayer, "put", no_memory)
+
+    with pytest.raises(TemporaryError, match="single row"):
+        answers(engine, requests_for(3), GREEDY, 2)
 
 
 def test_the_deciding_gap_recomputes_the_token_that_was_taken(engine: hf.HfEngine) -> None:
@@ -294,11 +391,10 @@ def test_on_the_real_model_rows_differ_only_at_a_token_that_was_nearly_a_tie(sam
         Request(str(index), (Message("user", f"What is {index} plus {3 * index}? " + "Think. " * (index % 7)),), index)
         for index in range(20)
     ]
-    expected_sizes = {1: [1] * 20, 2: [2] * 10, 8: [8, 8, 4]}
     texts = {}
-    for size, sizes in expected_sizes.items():
+    for size in (1, 2, 8):
         texts[size] = answers(engine, requests, sampling, size)
-        assert engine.batch_sizes_used == sizes
+        assert engine.batch_sizes_used[0] == max(engine.batch_sizes_used) == size
 
     differing = 0
     for index, request in enumerate(requests):
