@@ -1,0 +1,119 @@
+"""Key/value caches of the `hf` engine, built on the library's cache classes.
+
+`PrefillLayer` takes a prompt behind a prefix that is stored once. `SlotLayer` holds the rows being decoded: a step
+writes one column, an ended row is overwritten by the last one, and a new row is written into a free slot, right
+aligned to the column the others have reached. None of this copies the rows that stay.
+
+Shapes: N prompts of a prefill, S slots, A <= S live rows, H key/value heads, T columns, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+# Columns of spare room a slot buffer gets when it is full. Larger wastes memory, smaller copies more often.
+SPARE = 64
+
+
+class PrefillLayer(DynamicLayer):  # type: ignore[misc]
+    """One forward over N prompts whose first tokens are cached already, for one row, in `prefix`."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, prefix: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+        super().__init__()
+        self.prefix = prefix
+        if prefix is not None:
+            self.lazy_initialization(*prefix)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put (N, H, T, D) behind the prefix and return all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if self.prefix is None:
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys, self.values = (
+                torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2)
+                for old, new in zip(self.prefix, (key_states, value_states), strict=True)
+            )
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Columns held: those of the prefix before the forward, all of them after it."""
+        if self.is_initialized and self.keys.numel():
+            return int(self.keys.shape[-2])
+        return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+
+
+class SlotLayer(DynamicLayer):  # type: ignore[misc]
+    """Rows in decoding: buffers (S, H, capacity, D) of which rows [:A] and columns [start:end] are live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = self.start = self.end = 0
+        self.key_buffer = self.value_buffer = torch.empty(0)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one column, (A, H, 1, D), and return the live keys and values."""
+        self.key_buffer[: self.rows, :, self.end] = key_states[:, :, 0]
+        self.value_buffer[: self.rows, :, self.end] = value_states[:, :, 0]
+        self.end += 1
+        return self.live(self.key_buffer), self.live(self.value_buffer)
+
+    def live(self, buffer: torch.Tensor) -> torch.Tensor:
+        """The live part of a buffer, a view."""
+        return buffer[: self.rows, :, self.start : self.end]
+
+    def get_seq_length(self) -> int:
+        """Live columns."""
+        return self.end - self.start
+
+    def resize(self, slots: int, capacity: int, shape: Sequence[int], like: torch.Tensor, end: int) -> None:
+        """Buffers with room for `capacity` columns; the live part moves so that it ends at column `end`."""
+        heads, size = shape
+        width = self.end - self.start
+        for name in ("key_buffer", "value_buffer"):
+            # Columns left of a row's prompt are never read unmasked, but 0 * NaN would still be NaN.
+            fresh = like.new_zeros((slots, heads, capacity, size))
+            if self.rows:
+                fresh[: self.rows, :, end - width : end] = self.live(getattr(self, name))
+            setattr(self, name, fresh)
+        self.start, self.end = end - width, end
+
+    def put(self, place: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Rows into places [place, place + n), right aligned."""
+        count, width = keys.shape[0], keys.shape[-2]
+        self.key_buffer[place : place + count, :, self.end - width : self.end] = keys
+        self.value_buffer[place : place + count, :, self.end - width : self.end] = values
+
+    def move(self, source: int, target: int) -> None:
+        """One row over another."""
+        for buffer in (self.key_buffer, self.value_buffer):
+            buffer[target, :, self.start : self.end] = buffer[source, :, self.start : self.end]
+
+
+def has_plain_layers(config: Any) -> bool:
+    """Whether every layer keeps all its keys and values, so that prefixes and slots may be used.
+
+    Sliding windows and recurrent states depend on more than a row's own columns; such models are decoded batch by
+    batch without sharing prefixes between prompts.
+    """
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+def cache_of(config: Any, layers: Sequence[DynamicLayer]) -> Any:
+    """A library cache made of these layers."""
+    cache = DynamicCache(config=config)
+    cache.layers = list(layers)
+    return cache

@@ -1,0 +1,121 @@
+"""Choosing the next token: a row's own noise, temperature, top-k and top-p.
+
+A sampled token is the largest of `logits / temperature + Gumbel noise`, and the noise comes from the row's own
+generator, so a row's text does not depend on which rows share its batch (up to fp32 rounding, see `deciding_gap`).
+
+Shapes: A rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mae_cli.records import Sampling
+
+# A nucleus is looked for among this many likeliest tokens before the whole vocabulary is sorted.
+NUCLEUS_CANDIDATES = 512
+
+
+class Noise:
+    """Uniform numbers, V per row and step, from one generator per row."""
+
+    def __init__(self, device: torch.device) -> None:
+        # MPS has generators of its own kind only; its noise comes from the CPU.
+        self._device = device
+        self._source = device if device.type == "cuda" else torch.device("cpu")
+        self._generators: dict[int, torch.Generator] = {}
+        self._buffer = torch.empty(0, device=self._source)
+
+    def open(self, row: int, seed: int) -> None:
+        """Start a row's noise."""
+        self._generators[row] = torch.Generator(self._source).manual_seed(seed)
+
+    def close(self, row: int) -> None:
+        """Forget a row; a generator holds 2.5 kB."""
+        self._generators.pop(row, None)
+
+    def draw(self, rows: Sequence[int], vocabulary: int) -> torch.Tensor:
+        """(A, V) for the given rows; advances exactly their generators."""
+        if self._buffer.shape != (len(rows), vocabulary):
+            self._buffer = torch.empty((len(rows), vocabulary), device=self._source)
+        for place, row in enumerate(rows):
+            self._buffer[place].uniform_(generator=self._generators[row])
+        return self._buffer.to(self._device)
+
+
+def next_tokens(logits: torch.Tensor, rows: Sequence[int], noise: Noise | None, sampling: Sampling) -> torch.Tensor:
+    """(A,) the next token of every row, from (A, V) float32 logits."""
+    if noise is None:
+        return logits.argmax(dim=-1)
+    return perturbed_logits(logits, noise.draw(rows, logits.shape[-1]), sampling).argmax(dim=-1)
+
+
+def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling: Sampling) -> torch.Tensor:
+    """Scores whose argmax is the next token.
+
+    Args:
+        logits: (A, V) float32; not changed.
+        noise: (A, V) uniform in [0, 1); may be overwritten; none for temperature 0.
+        sampling: temperature, top_k, top_p; filters apply in that order, as in transformers.
+    Returns: (A, V) float32, -inf where filtered out.
+    """
+    if sampling.temperature == 0 or noise is None:
+        return logits
+    return _filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p).add_(gumbel(noise))
+
+
+def gumbel(uniform: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise from uniform noise in [0, 1), in place.
+
+    -log(-log(u)); the argmax of logits plus it is a draw from softmax(logits) (Gumbel 1954; Maddison et al. 2014).
+    """
+    return uniform.log_().neg_().log_().neg_()
+
+
+def _filtered(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    vocabulary = scores.shape[-1]
+    if 0 < top_k < vocabulary:
+        lowest = scores.topk(top_k, dim=-1).values[:, -1:]
+        scores = scores.masked_fill_(scores < lowest, float("-inf"))
+    if top_p < 1.0:
+        lowest = _nucleus_edge(scores, top_p, NUCLEUS_CANDIDATES)
+        scores = scores.masked_fill_(scores < lowest, float("-inf"))
+    return scores
+
+
+def _nucleus_edge(scores: torch.Tensor, top_p: float, candidates: int) -> torch.Tensor:
+    """(A, 1): the lowest score in the smallest set of tokens whose mass reaches top_p."""
+    size = min(candidates, scores.shape[-1])
+    values = scores.topk(size, dim=-1).values  # (A, size), falling
+    shares = (values - scores.logsumexp(dim=-1, keepdim=True)).exp()
+    before = shares.cumsum(dim=-1) - shares
+    inside = before < top_p
+    if size < scores.shape[-1] and bool(inside[:, -1].any()):
+        return _nucleus_edge(scores, top_p, scores.shape[-1])
+    last = inside.sum(dim=-1, keepdim=True).clamp_(min=1) - 1
+    return values.gather(-1, last)
+
+
+@torch.inference_mode()
+def deciding_gap(
+    model: Any, prompt: Sequence[int], completion: Sequence[int], position: int, *, seed: int, sampling: Sampling
+) -> float:
+    """How clearly token `position` of a completion was decided: best minus second best perturbed logit, >= 0.
+
+    Recomputed without batch or cache. Two runs whose texts differ first at a token with a gap below 1e-3 differ by
+    rounding; a larger gap means that something else changed.
+    """
+    device = model.device
+    ids = torch.tensor([[*prompt, *completion[:position]]], device=device)
+    logits = model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+    drawn = None
+    if sampling.temperature > 0:
+        noise = Noise(device)
+        noise.open(0, seed)
+        for _ in range(position + 1):
+            drawn = noise.draw([0], logits.shape[-1])
+    best, second = perturbed_logits(logits, drawn, sampling).topk(2, dim=-1).values[0].tolist()
+    return float(best - second)

@@ -1,0 +1,58 @@
+"""The slots hold what was put in, wherever rows move and however often the buffers grow."""
+
+from __future__ import annotations
+
+import torch
+from transformers import LlamaConfig, MistralConfig
+
+from mae_cli.engines.hf_cache import PrefillLayer, SlotLayer, has_plain_layers
+
+
+def states(rows: int, width: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, 1, width, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_prefill_layer_repeats_the_prefix_before_every_prompt() -> None:
+    prefix, new = states(1, 3, 0), states(2, 2, 1)
+    layer = PrefillLayer((prefix, -prefix))
+    before = layer.get_seq_length()
+
+    keys, values = layer.update(new, -new)
+
+    assert before == 3
+    assert layer.get_seq_length() == 5
+    assert torch.equal(keys, torch.cat([prefix.expand(2, -1, -1, -1), new], dim=2))
+    assert torch.equal(values, -keys)
+
+
+def test_slots_keep_each_row_through_entering_leaving_and_growing() -> None:
+    layer = SlotLayer()
+    first, second, step = states(2, 5, 0), states(1, 3, 1), states(3, 1, 2)
+
+    layer.resize(3, 6, (1, 4), first, 5)
+    layer.put(0, first, -first)
+    layer.rows, layer.start = 2, 0
+    layer.put(2, second, -second)
+    layer.rows = 3
+    keys, values = layer.update(step, -step)
+
+    assert torch.equal(keys[:2], torch.cat([first, step[:2]], dim=2))
+    assert torch.equal(keys[2, :, 2:], torch.cat([second, step[2:]], dim=2)[0])
+    assert torch.equal(values, -keys)
+
+    layer.move(2, 0)
+    layer.rows = 2
+    layer.start = 2
+    layer.resize(3, 10, (1, 4), first, 8)
+
+    live = layer.live(layer.key_buffer)
+    assert (layer.start, layer.end, layer.get_seq_length()) == (4, 8, 4)
+    assert torch.equal(live[0], torch.cat([second, step[2:]], dim=2)[0])
+    assert torch.equal(live[1], torch.cat([first, step[:2]], dim=2)[1, :, 2:])
+
+
+def test_only_layers_that_keep_everything_share_prefixes() -> None:
+    small = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+
+    assert has_plain_layers(LlamaConfig(**small))
+    assert not has_plain_layers(MistralConfig(sliding_window=4, **small))
