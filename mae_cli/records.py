@@ -138,6 +138,8 @@ class Request(msgspec.Struct, frozen=True):
     id: str
     messages: tuple[Message, ...]
     seed: int
+    max_new_tokens: int | None = None
+    """This row's own limit, where it is below that of the sampling."""
 
 
 class Completion(msgspec.Struct):

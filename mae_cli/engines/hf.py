@@ -30,7 +30,8 @@ from mae_cli.engines.hf_model import (
     resolve_dtype,
 )
 from mae_cli.engines.hf_prefill import Prefiller, order_for_sharing
-from mae_cli.errors import EngineError, TemporaryError
+from mae_cli.engines.hf_score import score
+from mae_cli.errors import DataError, EngineError, TemporaryError
 from mae_cli.lora import load_adapter
 from mae_cli.models import adapter_digest, local_model, model_digest
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
@@ -155,6 +156,41 @@ class HfEngine:
         self._prompts.clear()
         return [answers[index] for index in range(len(requests))]
 
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Natural log-probability of each option as the whole continuation so far of its prompt, without an end token.
+
+        An option's tokens are those it has behind the prompt's text. Null where the prompt cannot be fed.
+
+        Raises:
+            DataError: an empty option.
+        """
+        prompts, tails, places = [], [], []
+        result: list[list[float | None]] = [[None] * len(choices) for choices in options]
+        for place, (request, choices) in enumerate(zip(requests, options, strict=True)):
+            prompt = self.prompt(request.messages)
+            encoded = [self._option_ids(request.messages, prompt, choice) for choice in choices]
+            longest = max((len(ids) for ids in encoded), default=0)
+            room = self._context is None or len(prompt.ids) + longest <= self._context
+            if choices and prompt.error is None and room:
+                prompts.append(prompt.ids)
+                tails.append(encoded)
+                places.append(place)
+        for place, scores in zip(places, score(self.prefiller, prompts, tails), strict=True):
+            result[place] = list(scores)
+        self._prompts.clear()
+        return result
+
+    def _option_ids(self, messages: tuple[Message, ...], prompt: Prompt, option: str) -> list[int]:
+        if not option:
+            raise DataError("an option to score is empty")
+        if prompt.error is not None:
+            return []
+        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
+        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
+        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
+            return whole[len(prompt.ids) :]
+        return chats.encode(self.tokenizer, option)
+
     def release_caches(self) -> None:
         """Give memory back: kept prefixes, and what torch keeps for later."""
         self.prefiller.forget()
@@ -184,11 +220,14 @@ class HfEngine:
             )
         return None
 
-    def _limit(self, prompt: Prompt, sampling: Sampling) -> int:
-        """New tokens a row may have; the context caps what the recipe asks for."""
-        if self._context is None:
-            return sampling.max_new_tokens
-        return min(sampling.max_new_tokens, self._context - len(prompt.ids))
+    def _limit(self, request: Request, sampling: Sampling) -> int:
+        """New tokens a row may have; its own limit and the context cap what the recipe asks for."""
+        limits = [sampling.max_new_tokens]
+        if request.max_new_tokens is not None:
+            limits.append(request.max_new_tokens)
+        if self._context is not None:
+            limits.append(self._context - len(self.prompt(request.messages).ids))
+        return min(limits)
 
     def _decode(
         self,
@@ -208,8 +247,7 @@ class HfEngine:
         asks, places = [], []
         for number, at in enumerate(order):
             for place in groups[distinct[at]]:
-                limit = self._limit(self.prompt(distinct[at]), sampling)
-                asks.append(Ask(number, requests[place].seed, limit))
+                asks.append(Ask(number, requests[place].seed, self._limit(requests[place], sampling)))
                 places.append(place)
 
         def done(row: int, decoded: Decoded) -> None:

@@ -21,7 +21,10 @@ SPARE = 64
 
 
 class PrefillLayer(DynamicLayer):  # type: ignore[misc]
-    """One forward over N prompts whose first tokens are cached already, for one row, in `prefix`."""
+    """One forward over N prompts whose first tokens are cached already, for one row, in `prefix`.
+
+    Only what is new is kept, (N, H, T, D); the prefix is repeated for the attention of one layer at a time.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -29,29 +32,30 @@ class PrefillLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, prefix: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
         super().__init__()
         self.prefix = prefix
-        if prefix is not None:
-            self.lazy_initialization(*prefix)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put (N, H, T, D) behind the prefix and return all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        self.is_initialized = True
+        return self.whole()
+
+    def whole(self, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of all prompts or of some, prefix included."""
+        new = (self.keys, self.values) if rows is None else (self.keys[rows], self.values[rows])
         if self.prefix is None:
-            self.keys, self.values = key_states, value_states
-        else:
-            self.keys, self.values = (
-                torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2)
-                for old, new in zip(self.prefix, (key_states, value_states), strict=True)
-            )
-        return self.keys, self.values
+            return new
+        keys, values = (
+            torch.cat([old.expand(len(part), -1, -1, -1), part], dim=-2)
+            for old, part in zip(self.prefix, new, strict=True)
+        )
+        return keys, values
 
     def get_seq_length(self) -> int:
-        """Columns held: those of the prefix before the forward, all of them after it."""
-        if self.is_initialized and self.keys.numel():
-            return int(self.keys.shape[-2])
-        return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+        """Columns of the prefix, and after the forward those of the prompts."""
+        held = 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+        return held + (int(self.keys.shape[-2]) if self.is_initialized else 0)
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[misc]
@@ -91,11 +95,19 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
             setattr(self, name, fresh)
         self.start, self.end = end - width, end
 
-    def put(self, place: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Rows into places [place, place + n), right aligned."""
-        count, width = keys.shape[0], keys.shape[-2]
-        self.key_buffer[place : place + count, :, self.end - width : self.end] = keys
-        self.value_buffer[place : place + count, :, self.end - width : self.end] = values
+    def put(self, place: int, prompts: PrefillLayer, rows: torch.Tensor) -> None:
+        """Prompts `rows` of a prefill into places [place, place + n), right aligned."""
+        places = slice(place, place + len(rows))
+        split = self.end - prompts.keys.shape[-2]
+        for buffer, old, new in zip(
+            (self.key_buffer, self.value_buffer),
+            prompts.prefix or (None, None),
+            (prompts.keys, prompts.values),
+            strict=True,
+        ):
+            buffer[places, :, split : self.end] = new[rows]
+            if old is not None:
+                buffer[places, :, split - old.shape[-2] : split] = old
 
     def move(self, source: int, target: int) -> None:
         """One row over another."""

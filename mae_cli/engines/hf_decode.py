@@ -57,20 +57,19 @@ class _Slots:
 
     def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
         """Rows of a prefill into free slots; `room` is how many columns the longest will need."""
-        states = prefilled.states()
+        prompts = prefilled.cache.layers
         if not self.layers:
-            self.layers = [SlotLayer() for _ in states]
+            self.layers = [SlotLayer() for _ in prompts]
             self.cache = cache_of(self.model.config, self.layers)
         width = prefilled.mask.shape[-1]
         live = self.layers[0].get_seq_length() if self.count else 0
         needed = max(width, live)
         if self.count == 0 or width > self.end or self.end == self.mask.shape[-1]:
-            self._resize(needed, needed + max(room, SPARE), states)
+            self._resize(needed, needed + max(room, SPARE), [layer.keys for layer in prompts])
         places = torch.tensor(sources, device=self.model.device)
         rows = slice(self.count, self.count + len(sources))
-        for layer, (keys, values) in zip(self.layers, states, strict=True):
-            # Layer by layer, so that the copy of the chosen rows is one layer large.
-            layer.put(self.count, keys[places], values[places])
+        for layer, prompt in zip(self.layers, prompts, strict=True):
+            layer.put(self.count, prompt, places)
         self.mask[rows] = 0
         self.mask[rows, self.end - width : self.end] = prefilled.mask[places]
         self.next_position[rows, 0] = prefilled.mask[places].sum(-1)
@@ -97,7 +96,7 @@ class _Slots:
         """Feed one token per live row, (A,); returns (A, V) float32 logits."""
         if self.end == self.mask.shape[-1]:
             width = self.layers[0].get_seq_length()
-            self._resize(width, width + SPARE, None)
+            self._resize(width, width + SPARE, [layer.key_buffer for layer in self.layers])
         self.mask[: self.count, self.end] = 1
         output = self.model(
             input_ids=tokens[:, None],
@@ -111,10 +110,9 @@ class _Slots:
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
-    def _resize(self, end: int, capacity: int, states: Any) -> None:
+    def _resize(self, end: int, capacity: int, likes: Sequence[torch.Tensor]) -> None:
         old_start, old_end = (self.layers[0].start, self.end) if self.count else (0, 0)
-        for place, layer in enumerate(self.layers):
-            like = states[place][0] if states is not None else layer.key_buffer
+        for layer, like in zip(self.layers, likes, strict=True):
             layer.resize(self.slots, capacity, (like.shape[1], like.shape[3]), like, end)
         mask = self.mask.new_zeros((self.slots, capacity))
         mask[: self.count, end - (old_end - old_start) : end] = self.mask[: self.count, old_start:old_end]

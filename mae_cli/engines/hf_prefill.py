@@ -29,15 +29,12 @@ class Prefilled(NamedTuple):
     """N prompts, ready to be continued."""
 
     cache: Any
+    """With `PrefillLayer`s, unless the model's own layers are not plain."""
     mask: torch.Tensor
     """(N, T), 1 where a column holds a token."""
     lengths: list[int]
     logits: torch.Tensor
     """(N, V) float32, of the next token."""
-
-    def states(self) -> LayerStates:
-        """Keys and values per layer, (N, H, T, D) each."""
-        return [(layer.keys, layer.values) for layer in self.cache.layers]
 
 
 class _Prefix(NamedTuple):
@@ -99,7 +96,7 @@ class Prefiller:
         if len(common) - usable >= MIN_SHARED and (len(prompts) - 1) * (len(common) - usable) >= PREFIX_GAIN:
             layers = _layers(best.states, usable) if best else [PrefillLayer() for _ in range(_num_layers(self.model))]
             made = self._forward([common[usable:]], usable, layers)
-            best, usable = _Prefix(tuple(common), made.states()), len(common)
+            best, usable = _Prefix(tuple(common), [layer.whole() for layer in made.cache.layers]), len(common)
             self._kept.append(best)
         if best is None or usable < MIN_SHARED:
             return None

@@ -341,10 +341,10 @@ def test_running_out_of_gpu_memory_halves_the_batch_and_loses_no_finished_row(
     expected = answers(engine, requests, SAMPLED, 8)
     put = SlotLayer.put
 
-    def small_gpu(layer: SlotLayer, place: int, keys: Any, values: Any) -> None:
-        if place + len(keys) > 3:
+    def small_gpu(layer: SlotLayer, place: int, prompts: Any, rows: Any) -> None:
+        if place + len(rows) > 3:
             raise torch.cuda.OutOfMemoryError
-        put(layer, place, keys, values)
+        put(layer, place, prompts, rows)
 
     monkeypatch.setattr(SlotLayer, "put", small_gpu)
     halved = answers(engine, requests, SAMPLED, 8)

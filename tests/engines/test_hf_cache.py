@@ -12,6 +12,12 @@ def states(rows: int, width: int, seed: int) -> torch.Tensor:
     return torch.randn(rows, 1, width, 4, generator=torch.Generator().manual_seed(seed))
 
 
+def prompts(keys: torch.Tensor) -> PrefillLayer:
+    layer = PrefillLayer()
+    layer.update(keys, -keys)
+    return layer
+
+
 def test_a_prefill_layer_repeats_the_prefix_before_every_prompt() -> None:
     prefix, new = states(1, 3, 0), states(2, 2, 1)
     layer = PrefillLayer((prefix, -prefix))
@@ -30,9 +36,9 @@ def test_slots_keep_each_row_through_entering_leaving_and_growing() -> None:
     first, second, step = states(2, 5, 0), states(1, 3, 1), states(3, 1, 2)
 
     layer.resize(3, 6, (1, 4), first, 5)
-    layer.put(0, first, -first)
+    layer.put(0, prompts(first), torch.tensor([0, 1]))
     layer.rows, layer.start = 2, 0
-    layer.put(2, second, -second)
+    layer.put(2, prompts(second), torch.tensor([0]))
     layer.rows = 3
     keys, values = layer.update(step, -step)
 
@@ -49,6 +55,19 @@ def test_slots_keep_each_row_through_entering_leaving_and_growing() -> None:
     assert (layer.start, layer.end, layer.get_seq_length()) == (4, 8, 4)
     assert torch.equal(live[0], torch.cat([second, step[2:]], dim=2)[0])
     assert torch.equal(live[1], torch.cat([first, step[:2]], dim=2)[1, :, 2:])
+
+
+def test_a_slot_gets_the_shared_prefix_and_its_own_prompt() -> None:
+    prefix, new = states(1, 3, 0), states(2, 2, 1)
+    source, layer = PrefillLayer((prefix, -prefix)), SlotLayer()
+    source.update(new, -new)
+
+    layer.resize(4, 9, (1, 4), new, 7)
+    layer.put(1, source, torch.tensor([1, 0, 1]))
+
+    assert torch.equal(layer.key_buffer[1:4, :, 2:7], source.whole(torch.tensor([1, 0, 1]))[0])
+    assert torch.equal(layer.value_buffer, -layer.key_buffer)
+    assert not layer.key_buffer[0].any()
 
 
 def test_only_layers_that_keep_everything_share_prefixes() -> None:

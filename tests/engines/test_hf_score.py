@@ -1,0 +1,89 @@
+"""Option log-probabilities: shared prefills give what each option as a full prompt gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mae_cli.config import Recipe
+from mae_cli.engines import chat as chats
+from mae_cli.engines import hf
+from mae_cli.errors import DataError
+from mae_cli.records import Message, Request
+from tests.conftest import TEXT
+
+WORDS = TEXT.split()
+OPTIONS = ["yes", "no", " ".join(WORDS[:3]), " ".join(WORDS[5:13])]
+
+
+@pytest.fixture
+def engine(tiny_recipe: Recipe) -> Iterator[hf.HfEngine]:
+    opened = hf.open_engine(tiny_recipe, "")
+    yield opened
+    opened.close()
+
+
+def request(index: int, shared: int = 0) -> Request:
+    system = (Message("system", " ".join(WORDS[:shared])),) if shared else ()
+    words = " ".join(WORDS[(index + 3 * place) % len(WORDS)] for place in range(1 + index % 9))
+    return Request(str(index), (*system, Message("user", words)), 0)
+
+
+def full_prompt(engine: hf.HfEngine, asked: Request, option: str) -> float:
+    prompt = engine.chat.render(asked.messages)
+    ids = [*prompt, *chats.encode(engine.tokenizer, option)]
+    with torch.inference_mode():
+        logprobs = engine.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(float(logprobs[place - 1, ids[place]]) for place in range(len(prompt), len(ids)))
+
+
+@pytest.mark.parametrize("shared", [0, 20])
+def test_scores_equal_those_of_each_option_as_a_full_prompt(engine: hf.HfEngine, shared: int) -> None:
+    requests = [request(index, shared) for index in range(14)]
+
+    scores = engine.score(requests, [OPTIONS] * 14)
+
+    for asked, row in zip(requests, scores, strict=True):
+        expected = [full_prompt(engine, asked, option) for option in OPTIONS]
+        assert row == pytest.approx(expected, abs=1e-4)
+    assert (engine.prefiller.reused_tokens > 0) == (shared > 0)
+
+
+def test_scores_do_not_depend_on_the_other_prompts(engine: hf.HfEngine) -> None:
+    requests = [request(index, 20) for index in range(9)]
+
+    together = engine.score(requests, [OPTIONS[: 1 + index % 4] for index in range(9)])
+    alone = [engine.score([asked], [OPTIONS[: 1 + index % 4]])[0] for index, asked in enumerate(requests)]
+
+    assert [len(row) for row in together] == [1, 2, 3, 4, 1, 2, 3, 4, 1]
+    for row, other in zip(together, alone, strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
+
+
+def test_the_probabilities_of_all_next_tokens_add_up_to_one(engine: hf.HfEngine) -> None:
+    vocabulary = [engine.tokenizer.decode([place]) for place in range(len(engine.tokenizer))]
+    # Texts that are one token, each once: special tokens and pieces of characters are not.
+    singles = {
+        text: place for place, text in enumerate(vocabulary) if text and chats.encode(engine.tokenizer, text) == [place]
+    }
+
+    (scores,) = engine.score([request(3)], [list(singles)])
+
+    mass = sum(torch.tensor([score for score in scores if score is not None]).exp().tolist())
+    assert 0.5 < mass <= 1 + 1e-4
+
+
+def test_a_prompt_that_is_too_long_has_unknown_scores_and_loses_no_other(engine: hf.HfEngine) -> None:
+    long = Request("long", (Message("user", " ".join(WORDS * 5)),), 0)
+
+    scores = engine.score([long, request(2)], [["yes", "no"], ["yes", "no"]])
+
+    assert scores[0] == [None, None]
+    assert scores[1] == engine.score([request(2)], [["yes", "no"]])[0]
+
+
+def test_an_empty_option_is_refused(engine: hf.HfEngine) -> None:
+    with pytest.raises(DataError, match="empty"):
+        engine.score([request(1)], [["yes", ""]])
