@@ -66,7 +66,7 @@ fmt: setup
 check: lint types test ## lint, strict types and the tests
 
 bench: model ## speed against plain transformers, both sides in one run
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python -m tests.bench.run $(WORKLOAD) $(BENCH_ARGS)
 
 clean: ## remove what was built and cached here (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

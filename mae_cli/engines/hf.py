@@ -45,8 +45,8 @@ AUTO_BATCH_SIZE = 64
 SEGMENT_BATCHES = 4
 """Micro-batches in one segment of a long job: rows enter a running batch within a segment only, because a segment is
 redone as a whole after a kill and must then give the same bytes."""
-SEGMENTS_AT_LEAST = 8
-"""A job is cut into at least so many segments before they grow beyond one micro-batch: a kill costs an eighth of it."""
+SEGMENTS_AT_LEAST = 16
+"""A job is cut into so many segments before they grow beyond one micro-batch: a kill costs a sixteenth at most."""
 
 
 class Prompt(msgspec.Struct, frozen=True):

@@ -265,12 +265,13 @@ def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(engine: hf.HfEn
     assert plan == engine.plan(requests, 3)
 
 
-def test_segments_of_a_long_job_hold_up_to_four_batches_and_an_eighth_of_the_rows(engine: hf.HfEngine) -> None:
+def test_segments_of_a_long_job_hold_up_to_four_batches_and_a_sixteenth_of_the_rows(engine: hf.HfEngine) -> None:
     requests = requests_for(23, samples=3)
 
-    assert {len(segment) for segment in engine.plan(requests, 8)[:-1]} == {8}
-    assert {len(segment) for segment in engine.plan(requests, 4)[:-1]} == {8}
+    assert {len(segment) for segment in engine.plan(requests, 4)[:-1]} == {4}
+    assert {len(segment) for segment in engine.plan(requests, 2)[:-1]} == {4}
     assert {len(segment) for segment in engine.plan(requests, 1)[:-1]} == {4}
+    assert {len(segment) for segment in engine.plan(requests * 2, 2)[:-1]} == {8}
 
 
 def test_samples_follow_the_models_distribution(engine: hf.HfEngine) -> None:
