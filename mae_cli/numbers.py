@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
+from mae_cli.units import Unit, unit_named
+
 MAX_LENGTH: Final = 300
 """Longest text read, in characters."""
 MAX_EXPONENT: Final = 400
@@ -53,10 +55,12 @@ _WRAPPERS: Final = (("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number as written, and whether a percent sign or the word stood behind it."""
+    """A number as written, whether a percent sign or the word stood behind it, and in what unit it is."""
 
     value: Fraction
     is_percent: bool
+    unit: Unit | None = None
+    """The unit behind it or the currency before it, where it is a known one."""
 
 
 def read_number(
@@ -103,7 +107,7 @@ def read_quantity(text: str, *, allow_units: bool = True) -> Quantity | None:
     factor = _unit_factor(rest) if allow_units else (None if rest.strip() else 1)
     if factor is None:
         return None
-    return Quantity(value * factor, percent is not None)
+    return Quantity(value * factor, percent is not None, unit_named(_unit_words(rest)) or _currency(text))
 
 
 def numbers_equal(a: Fraction, b: Fraction, tolerance: float = 0.0) -> bool:
@@ -182,6 +186,18 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(",", ""))
+
+
+def _unit_words(rest: str) -> str:
+    """The text behind a number without a word like "million"."""
+    first, _, others = rest.strip(" ()").partition(" ")
+    return others if first.lower() in _MULTIPLIERS else rest
+
+
+def _currency(text: str) -> Unit | None:
+    """The unit of the currency sign in a text; a dollar may also mark mathematics, so it needs a digit behind it."""
+    found = re.search(r"\\\$|(?<!\$)\$(?=\s?-?[\d.])(?!.*\$\s*\.?$)|[\u20ac\u00a3\u00a5\u20b9]", text)
+    return unit_named(found[0].strip("\\")) if found else None
 
 
 def _unit_factor(rest: str) -> int | None:

@@ -51,6 +51,7 @@ VERIFIERS = {
     "choice": "mae_cli.verifiers.choice:Choice",
     "reasoning_gym": "mae_cli.verifiers.reasoning_gym:ReasoningGym",
     "arithmetic": "mae_cli.verifiers.arithmetic:Arithmetic",
+    "math": "mae_cli.verifiers.math:Math",
     "python_tests": "mae_cli.verifiers.python_tests:PythonTests",
     "python_call": "mae_cli.verifiers.python_call:PythonCall",
 }

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import msgspec
 
-from mae_cli import sandbox
-from mae_cli.harness import key_for, prelude
+from mae_cli.checking import sandbox
+from mae_cli.checking.harness import key_for, prelude
+from mae_cli.checking.sandbox import DEFAULT_LIMITS, is_plain, values_equal
 from mae_cli.records import VerdictStatus
-from mae_cli.sandbox import DEFAULT_LIMITS, is_plain, values_equal
 
 ENTRY: Final = "f"
 MAX_TEXT: Final = 400

@@ -348,10 +348,10 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 # layers of CONTRIBUTING.md, drawn finer: `registry` and `pools` need records and reading, plugins need both, and only
 # the command line's own pages (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
-    {"errors", "lora", "__init__"},
+    {"errors", "lora", "units", "__init__"},
     {"records"},
     {"reading", "store", "fingerprints", "shards", "config", "numbers", "extraction", "arithmetic", "sums", "metrics",
-     "progress", "prompting", "models", "sandbox", "harness", "programs", "triplets"},
+     "progress", "prompting", "models", "checking", "triplets"},
     {"registry", "pools", "merging", "report", "problem_sets", "roles"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mae_cli import triplets
-from mae_cli.sandbox import Limits
+from mae_cli.checking.sandbox import Limits
 from mae_cli.triplets import Triplet, check_abduction, check_deduction, check_error, check_induction, validate
 
 QUICK = Limits(seconds=0.3, memory_mib=64)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mae_cli import pools
+from mae_cli.checking.programs import entry_point_of, extract_code, is_code_problem
 from mae_cli.errors import DataError
 from mae_cli.extraction import extract_answer, extract_choice
-from mae_cli.programs import entry_point_of, extract_code, is_code_problem
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices
 from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, new_row, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows

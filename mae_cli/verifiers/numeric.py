@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from mae_cli.numbers import numbers_equal, read_quantity
+from mae_cli.numbers import Quantity, numbers_equal, read_quantity
 from mae_cli.records import Problem, Verdict, VerdictStatus
 
 
@@ -27,6 +27,8 @@ def numeric_score(
     A percent sign on both sides is ignored on both. On one side only it divides by 100; if the
     numbers are equal only without it ("50%" for 50), the text alone cannot tell which is meant:
     (None, "unsure", reason), or 1.0 where the caller knows that the sign is a unit (`strip`).
+    Units on both sides are converted (90 minutes is 1.5 hours); a unit on one side only is ignored, and the same
+    figures in units that do not measure one thing are "unsure".
 
     Args:
         answer: the extracted answer; None or blank is a wrong answer.
@@ -49,6 +51,8 @@ def numeric_score(
     if found is None:
         return 0.0, "ok", f"the answer is not one number: {answer[:60]!r}"
     same_figures = numbers_equal(found.value, expected.value, tolerance)
+    if found.unit and expected.unit and found.unit != expected.unit:
+        return _in_units(found, expected, tolerance)
     if found.is_percent == expected.is_percent:
         return (1.0, "ok", "same number") if same_figures else (0.0, "ok", "different number")
     if same_figures and lone_percent == "strip":
@@ -59,6 +63,19 @@ def numeric_score(
         return 1.0, "ok", "same number, one in percent"
     if same_figures:
         return None, "unsure", "same figures, but only one side has a percent sign"
+    return 0.0, "ok", "different number"
+
+
+def _in_units(found: Quantity, expected: Quantity, tolerance: float) -> tuple[float | None, VerdictStatus, str]:
+    """Compare two numbers in different units: converted where they measure one thing, else nothing is known."""
+    assert found.unit is not None
+    assert expected.unit is not None
+    units = f"{found.unit.name} for {expected.unit.name}"
+    if found.unit.dimension == expected.unit.dimension:
+        same = numbers_equal(found.value * found.unit.factor / expected.unit.factor, expected.value, tolerance)
+        return (1.0, "ok", f"same number, {units}") if same else (0.0, "ok", f"different number, {units}")
+    if numbers_equal(found.value, expected.value, tolerance):
+        return None, "unsure", f"same figures, but {units}"
     return 0.0, "ok", "different number"
 
 

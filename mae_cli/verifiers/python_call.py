@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mae_cli import programs, sandbox
-from mae_cli.harness import key_for, prelude
+from mae_cli.checking import programs, sandbox
+from mae_cli.checking.harness import key_for, prelude
 from mae_cli.records import Problem, Verdict, VerdictStatus
 from mae_cli.verifiers.python_tests import UNKNOWN
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import msgspec
 
-from mae_cli import programs, sandbox
-from mae_cli.harness import key_for, prelude
+from mae_cli.checking import programs, sandbox
+from mae_cli.checking.harness import key_for, prelude
 from mae_cli.records import Problem, Verdict, VerdictStatus
 
 # What a run that says nothing about the program's correctness is called.

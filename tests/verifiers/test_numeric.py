@@ -110,3 +110,32 @@ def test_every_gsm8k_solution_is_right_in_the_usual_forms() -> None:
             assert numeric_score(form.format("7" + item["answer"]), item["answer"], ())[0] == 0.0, (form, item["id"])
             prose = f"First 3 + 4 = 7. The answer is {form.format(item['answer'])}."
             assert numeric_score(extract_answer(prose).answer, item["answer"], ())[0] == 1.0, (prose, item["id"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("1.5 hours", "90 minutes", (1.0, "ok")),
+        ("90 minutes", "1.5 hours", (1.0, "ok")),
+        ("2 hours", "90 minutes", (0.0, "ok")),
+        ("$1.50", "150 cents", (1.0, "ok")),
+        ("150 cents", "$1.50", (1.0, "ok")),
+        ("1,200 m", "1.2 km", (1.0, "ok")),
+        ("5 km", "5 m", (0.0, "ok")),
+        ("9 square feet", "1 square yard", (1.0, "ok")),
+        ("3 feet", "1 square yard", (0.0, "ok")),
+        ("5 kg", "5 m", (None, "unsure")),
+        ("\u20ac5", "$5", (None, "unsure")),
+        ("6 kg", "5 m", (0.0, "ok")),
+        ("5 apples", "5 m", (1.0, "ok")),
+        ("5", "$5", (1.0, "ok")),
+        ("5 dollars", "\\$5", (1.0, "ok")),
+        ("$5 million", "5000000", (1.0, "ok")),
+        ("$5$", "5 cents", (1.0, "ok")),
+        ("1 year", "12 months", (1.0, "ok")),
+    ],
+)
+def test_units_on_both_sides_are_converted(answer: str, reference: str, expected: tuple[float | None, str]) -> None:
+    score, status, _ = numeric_score(answer, reference)
+
+    assert (score, status) == expected

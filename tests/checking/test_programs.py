@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.programs import extract_code, is_code_problem, unit_tests_of, whole_program
+from mae_cli.checking.programs import extract_code, is_code_problem, unit_tests_of, whole_program
 from tests.support import a_problem
 
 FUNCTION = "def f(x):\n    return x + 1"

@@ -16,9 +16,9 @@ from typing import Final
 
 import msgspec
 
+from mae_cli.checking.sandbox import is_python, parse
 from mae_cli.extraction import NOT_FOUND, Extraction, split_reasoning, tag_spans
 from mae_cli.records import Problem
-from mae_cli.sandbox import is_python, parse
 
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]{0,3})(?P<mark>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<code>.*?)^[ \t]{0,3}(?P=mark)",

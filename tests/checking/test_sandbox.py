@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mae_cli import sandbox
-from mae_cli.sandbox import Limits, run, values_equal
+from mae_cli.checking import sandbox
+from mae_cli.checking.sandbox import Limits, run, values_equal
 
 QUICK = Limits(seconds=0.5, memory_mib=64)
 
@@ -85,7 +85,7 @@ def test_a_hostile_program_is_contained_and_named(
 
 def test_hostile_programs_leave_no_process_behind() -> None:
     code = (
-        "from mae_cli import sandbox\n"
+        "from mae_cli.checking import sandbox\n"
         "for program in ('while True: pass', 'x = \"a\" * 10**10', 'import os\\nos.fork()'):\n"
         "    sandbox.run(program, limits=sandbox.Limits(seconds=0.2, memory_mib=64))\n"
         "import os; print(os.getpid())\n"

@@ -1,0 +1,1 @@
+"""What the program checks stand on: the sandbox for programs, killable workers, reading and comparing mathematics."""
