@@ -80,6 +80,8 @@ def _dry(session: Session, common: Common, *inputs: Path | None, with_model: boo
         if path is not None:
             session.read(path)
     policy = session.engine.policy if with_model else None
+    if with_model and hasattr(session.engine, "check"):
+        session.engine.check()
     if not common.quiet:
         print(f"dry run: inputs and recipe are sound{f'; policy {policy.model}' if policy else ''}", file=sys.stderr)
     if common.json:

@@ -193,6 +193,16 @@ class Recipe(Section):
     revision: Annotated[str | None, _doc("hub revision of the model")] = None
     adapter: Annotated[str | None, _doc("LoRA adapter folder to start from")] = None
     engine: Annotated[str, _doc("engine, with its argument after a colon (replay:FILE)")] = "hf"
+    base_url: Annotated[
+        str | list[str] | None, _doc("address of the engine openai's server, or of several replicas of it")
+    ] = None
+    api_key_env: Annotated[
+        str | None, _doc("name of the environment variable that holds the API key; else OPENAI_API_KEY where set")
+    ] = None
+    max_concurrent: Annotated[
+        int | Literal["auto"], _doc("requests in flight to servers; auto finds out what they take")
+    ] = "auto"
+    timeout_seconds: Annotated[float, Meta(gt=0.0, description="longest wait for one answer of a server")] = 600.0
     device: Annotated[str, _doc("auto, cpu, cuda, cuda:N or mps")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")

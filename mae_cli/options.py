@@ -24,6 +24,9 @@ COMMON = (
     "adapter",
     "engine",
     "base_url",
+    "api_key_env",
+    "max_concurrent",
+    "timeout_seconds",
     "device",
     "dtype",
     "batch_size",
@@ -72,6 +75,8 @@ def _flag_type(kind: Any) -> tuple[Any, str] | None:
             return str | None, ""
         if len(inner) == 1:
             return _flag_type(inner[0])
+        if set(inner) == {str, list[str]}:
+            return list[str] | None, ""
         return str | None, ""
     if get_origin(kind) is Literal:
         return str | None, " [" + "|".join(get_args(kind)) + "]"
@@ -126,8 +131,9 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
             plain = {name: values.pop(name) for name in _PLAIN if name in values}
             flags = {options[name][0]: values.pop(name) for name in list(options) if name in values}
             flags = {key: value for key, value in flags.items() if value not in (None, [], ())}
-            if isinstance(flags.get("batch_size"), str) and flags["batch_size"].isdigit():
-                flags["batch_size"] = int(flags["batch_size"])
+            for key in ("batch_size", "max_concurrent"):
+                if isinstance(flags.get(key), str) and flags[key].isdigit():
+                    flags[key] = int(flags[key])
             if section is None:  # `mae run RECIPE`: its recipe is an argument
                 plain["recipe"] = values["recipe_name"]
             common = Common(**plain)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import msgspec
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "hf": "mae_cli.engines.hf:open_engine",
+    "openai": "mae_cli.engines.openai:open_engine",
     "scripted": "mae_cli.engines.scripted:open_engine",
     "replay": "mae_cli.engines.replay:open_engine",
 }
@@ -130,6 +131,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model and its caches."""
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that works on many segments at once; the stages take the others' segments one after another."""
+
+    def stream(
+        self, segments: Iterable[Sequence[Request]], sampling: Sampling
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """(number of the segment, its completions) of each segment, as soon as it is whole, in any order.
+
+        Segments are taken from the iterable only as there is room for them. Closing the iterator drops what is in
+        flight.
+        """
 
 
 class ScoringEngine(Engine, Protocol):

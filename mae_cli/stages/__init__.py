@@ -20,9 +20,10 @@ from mae_cli.models import adapter_digest, local_model
 from mae_cli.progress import Progress
 from mae_cli.prompting import load_prompt
 from mae_cli.reading import STDIO, Input, beside, read_input
-from mae_cli.records import Completion, Policy, Role, Row, complete_row, digest, request_of
+from mae_cli.records import Policy, Role, Row, complete_row, digest, request_of
 from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
 from mae_cli.shards import Shard, part_of
+from mae_cli.stages.streaming import Answer, answered_segments
 from mae_cli.store import Output
 
 AUTO_BATCH_SIZE = 64
@@ -192,7 +193,9 @@ def _put_on(engine: registry.Engine, adapter: Path | None, name: str) -> None:
             raise ConfigError(f'engine "{name}" cannot use an adapter')
         return
     on = engine.policy.adapter
-    if on != (adapter_digest(adapter) if adapter is not None else None):
+    # On a server an adapter may be a name, of which only the engine knows a digest.
+    digest_of = getattr(engine, "adapter_digest", adapter_digest)
+    if on != (digest_of(adapter) if adapter is not None else None):
         attach(adapter)
 
 
@@ -232,20 +235,20 @@ def generate(
     role: Role | None = None,
     limited: Sequence[Row] | None = None,
     prepare: Callable[[Row], None] | None = None,
-    answer: Callable[[Sequence[Row]], list[Completion]] | None = None,
+    answer: Answer | None = None,
 ) -> Generated:
     """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
 
     Args:
         session: gives the engine and the micro-batch.
-        output: entered; rows are appended to it segment by segment.
+        output: entered; rows are appended to it segment by segment, in the order they are finished.
         planned: all rows of this command, whatever `--limit` says, each id once.
         passed: input rows that pass through; they may stand in the earlier output too.
         finish: parses a completed row (question, answer, score, status).
         role: whose engine generates; the trained policy's by default.
         limited: the planned rows to work on now; all by default.
-        prepare: called with the first row of each segment before it is generated (one policy per segment).
-        answer: asks the engine about a segment; by default it generates.
+        prepare: called with the first row of each run of segments with one policy, before they are generated.
+        answer: answers the rows that it knows how to; the engine generates the others.
 
     Raises:
         ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
@@ -268,16 +271,8 @@ def generate(
     result.skipped += len(recovered)
     with session.progress.task(output.stage, len(todo)) as task:
         task.advance(len(recovered))
-        for segment in segments:
-            if segment[0].id in done:
-                continue
-            if prepare is not None:
-                prepare(segment[0])
-            assert engine is not None
-            if answer is not None:
-                completions = answer(segment)
-            else:
-                completions = engine.generate([request_of(row) for row in segment], segment[0].sampling)
+        asked = [segment for segment in segments if segment[0].id not in done]
+        for segment, completions in answered_segments(engine, asked, prepare, answer):
             rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
             output.append(rows)
             done.update((row.id, row) for row in rows)

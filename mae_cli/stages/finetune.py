@@ -49,7 +49,7 @@ def run_finetune(
     if not rows:
         _nothing_left(input_path, {**left_out, **others})
     engine: Any = session.engine
-    if not hasattr(engine, "attach"):
+    if not hasattr(engine, "model"):
         raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
     if section.other_models:
         rows = [_retokenised(row, engine.policy) for row in rows]

@@ -146,8 +146,8 @@ class Panel:
         Raises:
             ConfigError: probabilities are wanted of an engine that has none to give.
         """
-        scored = [row for row in rows if self._is_scored(row)]
-        sampled = [row for row in rows if not self._is_scored(row)]
+        scored = [row for row in rows if self.knows(row)]
+        sampled = [row for row in rows if not self.knows(row)]
         engine = self._session.engine_for("judge")
         found: dict[str, Completion] = {}
         if scored:
@@ -164,7 +164,8 @@ class Panel:
             found.update((row.id, completion) for row, completion in zip(sampled, completions, strict=True))
         return [found[row.id] for row in rows]
 
-    def _is_scored(self, row: Row) -> bool:
+    def knows(self, row: Row) -> bool:
+        """Whether a question is answered by the probabilities of its options, not by a text."""
         return row.purpose == "grade" and self.judges[self._asked[row.id][0]].read == "probability"
 
     def reading(self, row: Row) -> Reading:

@@ -56,7 +56,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
             finish=panel.finish,
             role="judge",
             limited=limited,
-            answer=panel.answer,
+            answer=panel,
         )
         add_verdicts(made.passed, made.rows, panel, session)
         rows = [*made.passed, *made.rows]
