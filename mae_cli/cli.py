@@ -45,6 +45,8 @@ def _session(recipe: Recipe, common: Common, output: Path | None = None) -> Sess
     from mae_cli.progress import Progress
     from mae_cli.shards import parse_shard
     from mae_cli.stages import Session
+    from mae_cli.stages.devices import parse_devices
+    from mae_cli.stages.workers import Crew
 
     if common.json and output == Path("-"):
         raise ConfigError("-o - and --json both want standard output; give a file, or leave out --json")
@@ -57,6 +59,7 @@ def _session(recipe: Recipe, common: Common, output: Path | None = None) -> Sess
         round_number=common.round_number,
         limit=common.limit,
         shard=shard,
+        crew=Crew(parse_devices(common.devices, recipe.engine)) if common.devices is not None else None,
         overwrite=common.overwrite,
         allow_incomplete=common.allow_incomplete,
     )

@@ -45,6 +45,7 @@ class Common(msgspec.Struct):
     settings: list[str] = []
     limit: int | None = None
     shard: str | None = None
+    devices: str | None = None
     round_number: int = 1
     dry_run: bool = False
     overwrite: bool = False
@@ -58,6 +59,10 @@ _PLAIN: dict[str, tuple[Any, Any]] = {
     "settings": (list[str], typer.Option("--set", help="section.key=value, over the recipe", metavar="KEY=VALUE")),
     "limit": (int | None, typer.Option("--limit", min=1, help="work on the first N input rows only")),
     "shard": (str | None, typer.Option("--shard", metavar="I/N", help="do part I of N only; see mae data merge")),
+    "devices": (
+        str | None,
+        typer.Option("--devices", metavar="LIST", help="a worker process per device: all, N, cuda:0,cuda:1 or cpu:2"),
+    ),
     "round_number": (int, typer.Option("--round", min=0, help="round the rows belong to")),
     "dry_run": (bool, typer.Option("--dry-run", help="check everything, generate nothing, write nothing")),
     "overwrite": (bool, typer.Option("--overwrite", help="move an existing output aside and begin anew")),
@@ -150,6 +155,8 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
             if name in taken or (section is None and name in ("recipe", "round_number", "limit")):
                 continue
             if name == "shard" and section not in GENERATING:
+                continue
+            if name == "devices" and section not in (*GENERATING, None):
                 continue
             default = getattr(Common(), name)
             parameters.append(inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option]))

@@ -26,8 +26,7 @@ LOADING_ENGINES = ("hf", "vllm")
 def own_keys(recipe: Recipe, role: Role) -> dict[str, Any]:
     """The keys the role sets itself."""
     section: RoleSection = getattr(recipe.roles, role)
-    values = {name: getattr(section, name) for name in section.__struct_fields__ if name in recipe.__struct_fields__}
-    return {name: value for name, value in values.items() if value is not UNSET}
+    return {name: getattr(section, name) for name in section.__struct_fields__ if getattr(section, name) is not UNSET}
 
 
 def is_fixed(recipe: Recipe, role: Role) -> bool:

@@ -28,6 +28,7 @@ from mae_cli.fingerprints import plain
 from mae_cli.reading import STDIO, beside, decode_row, iterate_rows, read_json
 from mae_cli.records import SCHEMA_VERSION, Row
 from mae_cli.shards import Shard, name_of, shard_in
+from mae_cli.workfiles import rows_elsewhere, work_folder
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -128,6 +129,7 @@ class Output:
         companion: a second file written with the first (the dropped rows); none but ours is ever replaced.
         known: rows of an earlier finished run of the same command, by id.
         partial: rows an interrupted run had finished, by id, in the order they were finished.
+        elsewhere: rows that worker processes of this command finished, by id.
         notices: what a person should know about the recovery.
         place: where the rows of a shard stand in the whole output; for the meta file.
     """
@@ -151,9 +153,11 @@ class Output:
         self.fingerprint = plain(fingerprint)
         self.overwrite = overwrite
         self.known: dict[str, Row] = {}
+        self.elsewhere: dict[str, Row] = {}
         self.partial: dict[str, Row] = {}
         self.notices: list[str] = []
         self.was_complete = False
+        self._is_settled = False
         self._file: BinaryIO | None = None
         self._lock: Lock | None = None
         for source in inputs:
@@ -188,6 +192,9 @@ class Output:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._is_settled and not self.is_stream:
+            # The workers' rows stand in the file now.
+            shutil.rmtree(work_folder(self.path), ignore_errors=True)
         if self._lock is not None:
             self._lock.__exit__()
 
@@ -220,9 +227,15 @@ class Output:
         if self.was_complete:
             # Killed between the completion marker and this.
             self._partial_path.unlink(missing_ok=True)
+        self.look_elsewhere()
         if self._partial_path.exists():
             self.partial = {row.id: row for row in self._read_partial()}
             self.notices.append(f"resuming {self.path}: {len(self.partial)} rows were finished")
+
+    def look_elsewhere(self) -> None:
+        """Take note of what the workers of this command have finished."""
+        if not self.is_stream:
+            self.elsewhere = rows_elsewhere(self.path, stage=self.stage, fingerprint=self.fingerprint)
 
     def _read_partial(self) -> Iterator[Row]:
         data = self._partial_path.read_bytes()
@@ -237,7 +250,12 @@ class Output:
         old = beside(self.path, f".old-{number}")
         if self.path.exists():
             self.notices.append(f"{self.path}: the old file is now {old.name}")
-        moves = [(self._partial_path, beside(old, ".partial")), (self.path, old), (self._meta_path, _meta_of(old))]
+        moves = [
+            (work_folder(self.path), work_folder(old)),
+            (self._partial_path, beside(old, ".partial")),
+            (self.path, old),
+            (self._meta_path, _meta_of(old)),
+        ]
         if self.companion is not None:
             moves.insert(0, (self.companion, beside(self.companion, f".old-{number}")))
         # The meta goes last: killed in between, what is left is still known for what it is.
@@ -247,7 +265,9 @@ class Output:
 
     def is_current(self, rows: Sequence[Row]) -> bool:
         """Whether the finished file holds exactly these rows already, so that there is nothing to write."""
-        return self.was_complete and list(self.known.values()) == list(rows)
+        is_same = self.was_complete and list(self.known.values()) == list(rows)
+        self._is_settled = self._is_settled or is_same
+        return is_same
 
     def begin(self, keep: Iterable[str]) -> None:
         """Start writing: mark the output incomplete and keep only these rows of an interrupted run.
@@ -290,6 +310,7 @@ class Output:
         write_atomically(self.path, _canonical(self.path, rows))
         self._write_meta(complete=True, rows=len(rows))
         self._partial_path.unlink(missing_ok=True)
+        self._is_settled = True
 
     def _write_meta(self, *, complete: bool, rows: int | None = None) -> None:
         meta: dict[str, Any] = {

@@ -350,14 +350,14 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 LAYERS = [
     {"errors", "lora", "units", "__init__"},
     {"records"},
-    {"reading", "store", "fingerprints", "shards", "config", "numbers", "extraction", "arithmetic", "sums", "metrics",
-     "progress", "prompting", "models", "checking", "triplets"},
+    {"fingerprints", "shards", "workfiles", "reading", "store", "config", "numbers", "extraction", "arithmetic", "sums",
+     "metrics", "progress", "prompting", "models", "checking", "triplets"},
     {"registry", "pools", "merging", "report", "problem_sets", "roles"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
     {"stages"},
     {"loop"},
-    {"catalogue", "options", "cli_tools", "cli"},
+    {"catalogue", "options", "cli_tools", "cli", "worker"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "mae_cli").rglob("*.py"))

@@ -24,6 +24,7 @@ from mae_cli.records import Policy, Role, Row, complete_row, digest, request_of
 from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
 from mae_cli.shards import Shard, part_of
 from mae_cli.stages.streaming import Answer, answered_segments
+from mae_cli.stages.workers import Crew, WorkerReport
 from mae_cli.store import Output
 
 AUTO_BATCH_SIZE = 64
@@ -44,6 +45,8 @@ class StageSummary(msgspec.Struct, kw_only=True):
     tokens: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
+    workers: list[WorkerReport] = []
+    """What each worker process of `--devices` did; empty where this process did the work."""
     notices: list[str] = []
     details: dict[str, Any] = {}
 
@@ -73,6 +76,7 @@ class Session:
         round_number: int = 1,
         limit: int | None = None,
         shard: Shard | None = None,
+        crew: Crew | None = None,
         overwrite: bool = False,
         allow_incomplete: bool = False,
     ) -> None:
@@ -81,6 +85,7 @@ class Session:
         self.round_number = round_number
         self.limit = limit
         self.shard = shard
+        self.crew = crew
         self.overwrite = overwrite
         self.allow_incomplete = allow_incomplete
         self.adapter = Path(recipe.adapter) if recipe.adapter else None
@@ -91,24 +96,33 @@ class Session:
         """The engine of the policy that is trained."""
         return self.engine_for(None)
 
-    def engine_for(self, role: Role | None) -> registry.Engine:
+    def engine_for(self, role: Role | None, *, weights: bool = False) -> registry.Engine:
         """The engine that plays a role (none: the trained policy), with its adapter on; opened at first use.
 
-        Roles with the same model and settings share one loaded model; an adapter is swapped where it differs.
+        Roles with the same model and settings share one loaded model; an adapter is swapped where it differs. Where
+        workers generate, the engine only names its policy, unless its `weights` are wanted for training.
         """
         recipe, adapter = self.recipe, self.adapter
         if role is not None:
             recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
-        key = digest(*(getattr(recipe, name, None) for name in _ENGINE_KEYS))
+        name, _, argument = recipe.engine.partition(":")
+        # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
+        names_only = self.crew is not None and name in LOADING_ENGINES and not weights
+        key = digest(names_only, *(getattr(recipe, key) for key in _ENGINE_KEYS))
         if key in self._engines:
             _put_on(self._engines[key], adapter, recipe.engine)
             return self._engines[key]
-        name, _, argument = recipe.engine.partition(":")
         if name in LOADING_ENGINES:
             # A missing model must not show only after the seconds that loading torch takes.
             local_model(recipe.model, recipe.revision)
         recipe = msgspec.structs.replace(recipe, adapter=str(adapter) if adapter else None)
-        engine: registry.Engine = registry.load("engines", name)(recipe, argument)
+        engine: registry.Engine
+        if names_only and self.crew is not None:
+            from mae_cli.engines.hf_policy import PolicyEngine
+
+            engine = PolicyEngine(recipe, self.crew.device_type)
+        else:
+            engine = registry.load("engines", name)(recipe, argument)
         if adapter and not hasattr(engine, "attach"):
             raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
         if role is not None and is_fixed(self.recipe, role):
@@ -133,7 +147,7 @@ class Session:
             engine.close()
         self._engines.clear()
 
-    def close_others(self, kept: registry.Engine) -> None:
+    def close_others(self, kept: registry.Engine | None) -> None:
         """Free every engine but one, which needs the memory."""
         for key, engine in list(self._engines.items()):
             if engine is not kept:
@@ -209,6 +223,7 @@ class Generated(msgspec.Struct):
     made: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    workers: list[WorkerReport] = []
 
     def summary(self, stage: str, path: Path, *, read: int, written: int) -> StageSummary:
         """The stage's summary."""
@@ -222,6 +237,7 @@ class Generated(msgspec.Struct):
             tokens=self.tokens,
             seconds=round(self.seconds, 3),
             tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+            workers=self.workers,
         )
 
 
@@ -236,6 +252,7 @@ def generate(
     limited: Sequence[Row] | None = None,
     prepare: Callable[[Row], None] | None = None,
     answer: Answer | None = None,
+    command: Sequence[object] = (),
 ) -> Generated:
     """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
 
@@ -249,6 +266,7 @@ def generate(
         limited: the planned rows to work on now; all by default.
         prepare: called with the first row of each run of segments with one policy, before they are generated.
         answer: answers the rows that it knows how to; the engine generates the others.
+        command: the stage and its own arguments, as a worker process is given them.
 
     Raises:
         ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
@@ -258,9 +276,15 @@ def generate(
     _check_plan(output, planned, passed)
     part = part_of(session.shard, passed, planned)
     wanted = planned if limited is None else limited
-    done = {row.id: output.known[row.id] for row in planned if row.id in part.ids and row.id in output.known}
+    finished = {**output.elsewhere, **output.known}
+    done = {row.id: finished[row.id] for row in planned if row.id in part.ids and row.id in finished}
     todo = [row for row in wanted if row.id in part.ids and row.id not in done]
     result = Generated(rows=[], passed=part.passed, skipped=len(done))
+    if todo and session.crew is not None:
+        result.workers = _employ(session, session.crew, output, command, passed, planned, todo)
+        made = [output.elsewhere[row.id] for row in todo]
+        done.update((row.id, row) for row in made)
+        result.made, result.tokens, todo = len(made), _tokens(made), []
     engine = session.engine_for(role) if todo else None
     segments = _segments(session, engine, todo) if engine is not None else []
     whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
@@ -276,7 +300,7 @@ def generate(
             rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
             output.append(rows)
             done.update((row.id, row) for row in rows)
-            tokens = sum(row.usage.completion_tokens for row in rows if row.usage)
+            tokens = _tokens(rows)
             result.tokens += tokens
             result.made += len(rows)
             task.advance(len(rows), tokens)
@@ -286,6 +310,41 @@ def generate(
         output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=session.limit)
     result.seconds = time.monotonic() - start
     return result
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(row.usage.completion_tokens for row in rows if row.usage)
+
+
+def _employ(
+    session: Session,
+    crew: Crew,
+    output: Output,
+    command: Sequence[object],
+    passed: Sequence[Row],
+    planned: Sequence[Row],
+    todo: Sequence[Row],
+) -> list[WorkerReport]:
+    """Have the workers make the rows, and find them in `output.elsewhere`."""
+    options: list[object] = ["--round", session.round_number]
+    if session.limit is not None:
+        options += ["--limit", session.limit]
+    if session.allow_incomplete:
+        options += ["--allow-incomplete"]
+    recipe = msgspec.structs.replace(session.recipe, adapter=str(session.adapter) if session.adapter else None)
+    reports = crew.work(
+        output.path,
+        command,
+        recipe,
+        shard=session.shard,
+        passed=passed,
+        planned=planned,
+        todo=todo,
+        options=options,
+        progress=session.progress,
+    )
+    output.look_elsewhere()
+    return reports
 
 
 def _segments(session: Session, engine: registry.Engine, rows: Sequence[Row]) -> list[list[Row]]:
@@ -312,7 +371,7 @@ def _check_plan(output: Output, planned: Sequence[Row], passed: Sequence[Row]) -
         )
     lost = [
         row.id
-        for row in (*output.known.values(), *output.partial.values())
+        for row in (*output.known.values(), *output.partial.values(), *output.elsewhere.values())
         if row.id not in given and not _is_planned(row, known)
     ]
     if lost:

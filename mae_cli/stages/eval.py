@@ -80,7 +80,15 @@ def run_eval(
             attach(session, folders[row.policy.adapter])
 
         limited = [row for row in planned if row.problem is not None and row.problem.id in wanted]
-        made = generate(session, output, planned, finish=read_solution, prepare=prepare, limited=limited)
+        made = generate(
+            session,
+            output,
+            planned,
+            finish=read_solution,
+            prepare=prepare,
+            limited=limited,
+            command=["eval", *paths, "--base" if with_base else "--no-base"],
+        )
         check_both(made.rows, verifier)
         if not output.is_current(made.rows):
             output.finish(made.rows)

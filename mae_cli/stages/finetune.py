@@ -48,7 +48,7 @@ def run_finetune(
     rows, others = own_rows(rows, None, fixed)
     if not rows:
         _nothing_left(input_path, {**left_out, **others})
-    engine: Any = session.engine
+    engine: Any = session.engine_for(None, weights=True)
     if not hasattr(engine, "model"):
         raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
     if section.other_models:
@@ -173,7 +173,7 @@ def _train(
 ) -> TrainReport:
     from mae_cli.training.trainer import train
 
-    engine: Any = session.engine
+    engine: Any = session.engine_for(None, weights=True)
     session.close_others(engine)
     engine.attach(None)
     engine.release_caches()
@@ -205,4 +205,6 @@ def _train(
             raise CollapseError(f"{error} (in {made})") from error
     output.finish(made)
     engine.release_caches()
+    if session.crew is not None:
+        session.close_others(None)  # the workers of the next stage need the memory
     return report

@@ -21,6 +21,7 @@ from mae_cli.records import Row, Verdict, seed_from, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.grading import Candidate, Panel, aggregated
 from mae_cli.stages.rewarding import Rewarder
+from mae_cli.workfiles import is_worker_file
 
 
 def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
@@ -30,7 +31,8 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         GateError: more judgements are unparsed than `max_unparsed` allows; the file is written all the same.
     """
     section = session.recipe.judge
-    if session.shard is not None and section.shuffle_rewards:
+    # A worker's rewards are thrown away: its parent computes them over all rows.
+    if session.shard is not None and section.shuffle_rewards and not is_worker_file(output_path):
         raise ConfigError("judge.shuffle_rewards shuffles among all rows, and a shard has only its own; no --shard")
     data = session.read(input_path)
     if data.problems:
@@ -57,6 +59,7 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
             role="judge",
             limited=limited,
             answer=panel,
+            command=["judge", input_path, *(["--pool", pool_path] if pool_path else [])],
         )
         add_verdicts(made.passed, made.rows, panel, session)
         rows = [*made.passed, *made.rows]

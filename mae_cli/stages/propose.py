@@ -53,7 +53,9 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
         for notice in output.notices:
             session.progress.say(notice)
         limited = planned[: session.limit] if session.limit is not None else None
-        made = generate(session, output, planned, finish=finish, role="proposer", limited=limited)
+        made = generate(
+            session, output, planned, finish=finish, role="proposer", limited=limited, command=["propose", *inputs]
+        )
         if not output.is_current(made.rows):
             output.finish(made.rows)
         summary = made.summary("propose", output_path, read=len(pool), written=len(made.rows))

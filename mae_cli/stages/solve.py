@@ -51,7 +51,14 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
         for notice in output.notices:
             session.progress.say(notice)
         made = generate(
-            session, output, everything, passed=data.rows, finish=read_solution, role="solver", limited=limited
+            session,
+            output,
+            everything,
+            passed=data.rows,
+            finish=read_solution,
+            role="solver",
+            limited=limited,
+            command=["solve", input_path, *(["--pool", pool_path] if pool_path else [])],
         )
         rows = [*made.passed, *made.rows]
         if not output.is_current(rows):

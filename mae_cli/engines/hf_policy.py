@@ -1,0 +1,63 @@
+"""What an engine that loads weights says about its policy, without the weights: the part that plans and stores.
+
+With `--devices` the worker processes generate; the parent needs the ids of the rows, and so the digests, only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from mae_cli.config import Recipe
+from mae_cli.engines import chat as chats
+from mae_cli.engines.hf import HfEngine
+from mae_cli.engines.hf_model import load_tokenizer, resolve_dtype
+from mae_cli.errors import EngineError
+from mae_cli.models import adapter_digest, local_model, model_digest
+from mae_cli.records import Completion, Policy, Request, Sampling
+
+
+class _Weights(NamedTuple):
+    dtype: torch.dtype
+
+
+class PolicyEngine:
+    """Has the policy of `hf` or `vllm` and generates nothing."""
+
+    constrains = bool(getattr(HfEngine, "constrains", False))
+
+    def __init__(self, recipe: Recipe, device_type: str) -> None:
+        folder = local_model(recipe.model, recipe.revision)
+        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
+        chat = chats.open_chat(load_tokenizer(folder), recipe.chat_template_kwargs, template)
+        self.deterministic = recipe.engine == "hf"
+        # vllm keeps its model to itself, so its fingerprint names no dtype of weights.
+        self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if self.deterministic else None
+        self.notices: list[str] = list(chat.notices)
+        self.policy = Policy(model=model_digest(folder), revision=recipe.revision, adapter=None, template=chat.digest)
+        if recipe.adapter:
+            self.attach(Path(recipe.adapter))
+
+    def attach(self, adapter: Path | None) -> None:
+        """Name an adapter in the policy, or none."""
+        digest = adapter_digest(adapter) if adapter is not None else None
+        self.policy = msgspec.structs.replace(self.policy, adapter=digest)
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Refused; see `generate`."""
+        raise EngineError("the workers generate, not their parent")
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Refused: the workers do it."""
+        raise EngineError("the workers generate, not their parent")
+
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Refused; see `generate`."""
+        raise EngineError("the workers generate, not their parent")
+
+    def close(self) -> None:
+        """Nothing to free."""
