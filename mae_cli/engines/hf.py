@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from mae_cli.config import Recipe
+from mae_cli.config import Recipe, cache_dir
 from mae_cli.engines import chat as chats
+from mae_cli.engines.hf_batch import DEFAULT, SIZES, best_size, fitting
 from mae_cli.engines.hf_decode import Ask, Decoded, decode
 from mae_cli.engines.hf_model import (
     context_length,
@@ -30,6 +31,7 @@ from mae_cli.engines.hf_model import (
     resolve_dtype,
 )
 from mae_cli.engines.hf_prefill import Prefiller, order_for_sharing
+from mae_cli.engines.hf_sampling import draw_one
 from mae_cli.engines.hf_score import score
 from mae_cli.errors import DataError, EngineError, TemporaryError
 from mae_cli.lora import load_adapter
@@ -38,15 +40,15 @@ from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usag
 
 log = logging.getLogger(__name__)
 
-AUTO_BATCH_SIZE = 64
-"""Rows decoded together when the recipe says "auto"; more gains little on a CPU and fits every GPU for small models."""
-
-
 SEGMENT_BATCHES = 4
 """Micro-batches in one segment of a long job: rows enter a running batch within a segment only, because a segment is
 redone as a whole after a kill and must then give the same bytes."""
 SEGMENTS_AT_LEAST = 16
 """A job is cut into so many segments before they grow beyond one micro-batch: a kill costs a sixteenth at most."""
+
+
+ROOM = 512
+"""New tokens a row is expected to need when the memory of a batch is estimated."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class HfEngine:
     """Generates with a transformers model in this process; see the Protocol in registry.py."""
 
     deterministic = True
+    constrains = True
 
     def __init__(self, recipe: Recipe) -> None:
         self.folder = local_model(recipe.model, recipe.revision)
@@ -69,7 +72,10 @@ class HfEngine:
         template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
         self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
         self.model = load_model(self.folder, device=device, dtype=resolve_dtype(recipe.dtype, device))
-        self.batch_size = AUTO_BATCH_SIZE if recipe.batch_size == "auto" else recipe.batch_size
+        self._is_auto = recipe.batch_size == "auto"
+        self.batch_size = DEFAULT if recipe.batch_size == "auto" else recipe.batch_size
+        """Rows decoded at a time."""
+        self._most = max(SIZES)
         self.batch_sizes_used: list[int] = []
         self.notices: list[str] = list(self.chat.notices)
         self.policy = Policy(
@@ -102,16 +108,29 @@ class HfEngine:
         self.prefiller = Prefiller(self.model, self._pad_id)
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
-        """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike."""
+        """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike.
+
+        With `batch_size: auto` the micro-batch is what was measured on this machine and fits its memory.
+        """
         groups: dict[tuple[Message, ...], list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(request.messages, []).append(index)
         members = list(groups.values())
         order = order_for_sharing([self.prompt(messages).ids for messages in groups])
         flat = [index for place in order for index in members[place]]
+        if self._is_auto:
+            longest = max((len(self.prompt(messages).ids) for messages in groups), default=0)
+            batch_size = self.batch_size = self._auto_size(len(flat), longest)
         batches = len(flat) // (SEGMENTS_AT_LEAST * batch_size)
         size = batch_size * max(1, min(SEGMENT_BATCHES, batches))
         return [flat[start : start + size] for start in range(0, len(flat), size)]
+
+    def _auto_size(self, rows: int, longest: int) -> int:
+        """Rows at a time for a job of so many rows; a job that fits two default batches is not worth a measurement."""
+        if not self.prefiller.shares:
+            return DEFAULT
+        size = DEFAULT if rows <= 2 * DEFAULT else best_size(self.prefiller, cache_dir(), self.policy.model)
+        return fitting(min(size, self._most), longest + ROOM, self.model)
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
@@ -134,6 +153,9 @@ class HfEngine:
                 ready.append(index)
             else:
                 answers[index] = refusal
+        if sampling.choices:
+            chosen = self._choose([requests[index] for index in ready], sampling)
+            answers.update(zip(ready, chosen, strict=True))
         stop = self._stop_check(sampling)
         while len(answers) < len(requests):
             left = [index for index in ready if index not in answers]
@@ -149,7 +171,7 @@ class HfEngine:
                 break
             # Outside the handler: inside it the traceback would keep the failed batch's memory.
             self.release_caches()
-            self.batch_size = max(1, min(self.batch_size, len(left)) // 2)
+            self.batch_size = self._most = max(1, min(self.batch_size, len(left)) // 2)
             self.notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
             log.warning("%s", self.notices[-1])
         # Prompts of a segment do not come back once it is stored.
@@ -190,6 +212,31 @@ class HfEngine:
         if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
             return whole[len(prompt.ids) :]
         return chats.encode(self.tokenizer, option)
+
+    def _choose(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """One of the allowed texts each, drawn by how likely the model finds it as a whole."""
+        prompts = [self.prompt(request.messages).ids for request in requests]
+        tails = [
+            [self._option_ids(request.messages, self.prompt(request.messages), text) for text in sampling.choices]
+            for request in requests
+        ]
+        completions = []
+        for request, prompt, ids, scores in zip(
+            requests, prompts, tails, score(self.prefiller, prompts, tails), strict=True
+        ):
+            place = draw_one(scores, request.seed, sampling.temperature)
+            text = sampling.choices[place]
+            completions.append(
+                Completion(
+                    raw=text,
+                    completion=text,
+                    prompt_token_ids=prompt,
+                    completion_token_ids=ids[place],
+                    finish_reason="stop",
+                    usage=Usage(len(prompt), len(ids[place])),
+                )
+            )
+        return completions
 
     def release_caches(self) -> None:
         """Give memory back: kept prefixes, and what torch keeps for later."""

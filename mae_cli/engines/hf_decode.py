@@ -38,7 +38,7 @@ class Decoded(NamedTuple):
     stopped: bool
 
 
-class _Slots:
+class Slots:
     """Live rows of a model whose layers are plain: any row may leave or enter at any step."""
 
     joins = True
@@ -53,6 +53,7 @@ class _Slots:
 
     @property
     def end(self) -> int:
+        """The column the next token will be written to."""
         return self.layers[0].end if self.layers else 0
 
     def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
@@ -247,7 +248,7 @@ def decode(
     """
     model = prefill.model
     slots = min(slots, len(asks))
-    batch = _Slots(model, slots) if prefill.shares else _WholeBatch(model, slots)
+    batch = Slots(model, slots) if prefill.shares else _WholeBatch(model, slots)
     waiting = _Waiting(prefill, prompts, asks, slots)
     noise = Noise(model.device) if sampling.temperature > 0 else None
     rows: list[int] = []
@@ -285,7 +286,7 @@ def decode(
         logits = batch.step(tokens) if rows else None
 
 
-def _may_enter(batch: _Slots | _WholeBatch, waiting: _Waiting) -> bool:
+def _may_enter(batch: Slots | _WholeBatch, waiting: _Waiting) -> bool:
     free = batch.slots - batch.count
     if batch.count == 0:
         return True

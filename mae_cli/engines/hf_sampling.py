@@ -67,6 +67,15 @@ def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling:
     return _filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p).add_(gumbel(noise))
 
 
+def draw_one(scores: Sequence[float], seed: int, temperature: float) -> int:
+    """The place of one score, drawn from softmax(scores / temperature) by a row's own noise; the largest at 0."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    if temperature > 0:
+        uniform = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        values = values / temperature + gumbel(uniform)
+    return int(values.argmax())
+
+
 def gumbel(uniform: torch.Tensor) -> torch.Tensor:
     """Gumbel noise from uniform noise in [0, 1), in place.
 

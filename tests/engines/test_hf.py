@@ -251,7 +251,16 @@ def test_prompt_ids_are_those_fed_and_usage_counts_tokens(engine: hf.HfEngine) -
     assert completion.usage.completion_tokens == len(completion.completion_token_ids)
 
 
-def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(engine: hf.HfEngine) -> None:
+@pytest.fixture
+def sized_engine(tiny_recipe: Recipe) -> Any:
+    """An engine whose recipe names a micro-batch."""
+    opened = hf.open_engine(msgspec.structs.replace(tiny_recipe, batch_size=8), "")
+    yield opened
+    opened.close()
+
+
+def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(sized_engine: hf.HfEngine) -> None:
+    engine = sized_engine
     requests = [request for pair in zip(requests_for(5), requests_for(5), strict=True) for request in pair][::-1]
 
     plan = engine.plan(requests, 3)
@@ -265,7 +274,8 @@ def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(engine: hf.HfEn
     assert plan == engine.plan(requests, 3)
 
 
-def test_segments_of_a_long_job_hold_up_to_four_batches_and_a_sixteenth_of_the_rows(engine: hf.HfEngine) -> None:
+def test_segments_of_a_long_job_hold_up_to_four_batches_and_a_sixteenth_of_the_rows(sized_engine: hf.HfEngine) -> None:
+    engine = sized_engine
     requests = requests_for(23, samples=3)
 
     assert {len(segment) for segment in engine.plan(requests, 4)[:-1]} == {4}

@@ -11,7 +11,7 @@ from mae_cli.config import Recipe
 from mae_cli.engines import chat as chats
 from mae_cli.engines import hf
 from mae_cli.errors import DataError
-from mae_cli.records import Message, Request
+from mae_cli.records import Message, Request, Sampling
 from tests.conftest import TEXT
 
 WORDS = TEXT.split()
@@ -87,3 +87,30 @@ def test_a_prompt_that_is_too_long_has_unknown_scores_and_loses_no_other(engine:
 def test_an_empty_option_is_refused(engine: hf.HfEngine) -> None:
     with pytest.raises(DataError, match="empty"):
         engine.score([request(1)], [["yes", ""]])
+
+
+def test_a_constrained_completion_is_one_of_the_choices_and_the_likeliest_when_greedy(engine: hf.HfEngine) -> None:
+    requests = [request(index) for index in range(6)]
+    scores = engine.score(requests, [OPTIONS] * 6)
+
+    greedy = engine.generate(requests, Sampling(8, temperature=0.0, choices=tuple(OPTIONS)))
+
+    for row, completion in zip(scores, greedy, strict=True):
+        known = [score for score in row if score is not None]
+        assert completion.raw == completion.completion == OPTIONS[known.index(max(known))]
+        assert completion.status == "ok"
+        assert completion.finish_reason == "stop"
+
+
+def test_constrained_samples_follow_the_probabilities_of_the_whole_texts(engine: hf.HfEngine) -> None:
+    asked = [Request(str(seed), request(4).messages, 7919 * seed) for seed in range(2000)]
+    (scores,) = engine.score([request(4)], [OPTIONS[:3]])
+    expected = torch.tensor([score or 0.0 for score in scores]).softmax(-1)
+
+    drawn = engine.generate(asked, Sampling(8, temperature=1.0, choices=tuple(OPTIONS[:3])))
+
+    shares = torch.tensor([sum(row.raw == option for row in drawn) / 2000 for option in OPTIONS[:3]])
+    assert ((shares - expected).abs() < 4.5 * (expected * (1 - expected) / 2000).sqrt() + 1e-3).all()
+    assert [row.raw for row in drawn] == [
+        row.raw for row in engine.generate(asked, Sampling(8, temperature=1.0, choices=tuple(OPTIONS[:3])))
+    ]

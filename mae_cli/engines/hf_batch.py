@@ -1,0 +1,115 @@
+"""How many rows the `hf` engine decodes at a time when the recipe says `batch_size: auto`: measured once, remembered.
+
+The measure is kept in `$MAE_CACHE/batch_sizes.json` by model, device, type and torch version, so that a resumed command
+cuts the same segments as the one it resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mae_cli.engines.hf_decode import Slots
+from mae_cli.engines.hf_prefill import Prefiller
+from mae_cli.records import digest
+
+SIZES = (8, 16, 32, 64, 128, 256)
+DEFAULT = 32
+"""Rows at a time where nothing was measured: small jobs, models whose layers are not plain."""
+GAIN = 1.15
+"""A doubled batch must give so many times the tokens per second; below that it only costs memory."""
+PROMPT_TOKENS, STEPS = 128, 3
+CPU_SHARE, GPU_SHARE = 0.25, 0.8
+"""Share of the free memory that keys and values may take."""
+
+
+def bytes_per_token(model: Any) -> int:
+    """Memory of one cached token: keys and values of all layers."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free for keys and values."""
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(CPU_SHARE * int(line.split()[1]) * 1024)
+    return 4 * 2**30
+
+
+def fitting(size: int, tokens_per_row: int, model: Any) -> int:
+    """The largest of `SIZES` up to `size` whose keys and values fit, at least 1."""
+    most = free_bytes(model.device) // max(1, tokens_per_row * bytes_per_token(model))
+    if size <= most:
+        return size
+    return max((known for known in SIZES if known <= most), default=max(1, most))
+
+
+def best_size(prefill: Prefiller, folder: Path, model_digest: str) -> int:
+    """The measured batch size of this model on this machine."""
+    model = prefill.model
+    key = digest(
+        model_digest,
+        str(model.device),
+        str(model.dtype),
+        str(torch.__version__),
+        torch.get_num_threads(),
+        os.cpu_count(),
+    )
+    path = folder / "batch_sizes.json"
+    known: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(path.read_text())
+    if isinstance(known.get(key), int):
+        return known[key]
+    size = measure(lambda rows: seconds_per_step(prefill, rows))
+    # Two processes may write at once; either result is good.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        beside.write_text(json.dumps({**known, key: size}, indent=1))
+        beside.replace(path)
+    return size
+
+
+def measure(seconds: Callable[[int], float]) -> int:
+    """The size after which doubling the rows no longer pays; `seconds(rows)` times one step, inf when memory is out."""
+    best, speed = SIZES[0], SIZES[0] / seconds(SIZES[0])
+    for size in SIZES[1:]:
+        faster = size / seconds(size)
+        if faster < GAIN * speed:
+            return best
+        best, speed = size, faster
+    return best
+
+
+@torch.inference_mode()
+def seconds_per_step(prefill: Prefiller, rows: int) -> float:
+    """The fastest of a few decoding steps of `rows` rows behind short prompts."""
+    model = prefill.model
+    if fitting(rows, 2 * PROMPT_TOKENS, model) < rows:
+        return float("inf")
+    slots = Slots(model, rows)
+    try:
+        slots.enter(prefill([[0] * PROMPT_TOKENS]), [0] * rows, STEPS)
+        tokens = torch.zeros(rows, dtype=torch.long, device=model.device)
+        best = float("inf")
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            slots.step(tokens).argmax(-1).tolist()
+            best = min(best, time.perf_counter() - start)
+    except torch.cuda.OutOfMemoryError:
+        return float("inf")
+    return best
