@@ -1,8 +1,7 @@
 """The kill driver on the embedded model, `make smoke`.
 
-A start of the real command takes about seven seconds, and each kill needs two. So `solve` and `finetune` are killed
-at twenty moments as real processes' forks (a server holds torch, so that a start costs the loading of the model), and
-the other stages at eight. The counts are tiny: 8 problems, 2 samples, 12 new tokens.
+A start of the real command takes about seven seconds, and each kill needs two. So a server holds torch, its forks are
+real processes, and a start costs the loading of the model. The counts are tiny: 8 problems, 2 samples, 12 new tokens.
 """
 
 from __future__ import annotations
@@ -56,16 +55,6 @@ def rollouts(problems: Path) -> Path:
     return out
 
 
-def eight_moments(appends: int) -> list[Moment]:
-    return [
-        *(Moment("append", number) for number in (1, appends // 2, appends - 1)),
-        *(Moment("torn", number) for number in (2, appends)),
-        Moment("outside", delay=0.5),
-        Moment("before_replace", target="/out.jsonl"),
-        Moment("after_replace", target="/out.jsonl"),
-    ]
-
-
 def check(landings: Sequence[Landing], midway: int, segment: int = 2) -> None:
     print("\n" + table(landings))
     assert [str(item.moment) for item in landings if not item.equal] == []
@@ -75,12 +64,12 @@ def check(landings: Sequence[Landing], midway: int, segment: int = 2) -> None:
     assert all(item.done - item.reused < segment for item in landings)
 
 
-def test_propose_on_the_real_model_survives_eight_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
+def test_propose_on_the_real_model_survives_twenty_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
     subject = Subject(
         lambda out: ["propose", str(problems), "-o", str(out), *REAL, *SHORT, "--num-problems", "16"], total=16
     )
 
-    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+    check(drive(subject, twenty_moments(8), tmp_path, fork), midway=15)
 
 
 def test_solve_on_the_real_model_survives_twenty_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
@@ -102,21 +91,21 @@ def test_solve_as_a_process_of_its_own_survives_a_kill_from_outside_and_a_torn_l
     check(drive(subject, moments, tmp_path, Process(tmp_path, ROOT)), midway=2)
 
 
-def test_judge_on_the_real_model_survives_eight_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
+def test_judge_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
     subject = Subject(
         lambda out: ["judge", str(rollouts), "-o", str(out), *REAL, *SHORT, "--max-unparsed", "1"], total=16
     )
 
-    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+    check(drive(subject, twenty_moments(8), tmp_path, fork), midway=15)
 
 
-def test_eval_on_the_real_model_survives_eight_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
+def test_eval_on_the_real_model_survives_twenty_kills(tmp_path: Path, problems: Path, fork: Launcher) -> None:
     subject = Subject(
         lambda out: ["eval", str(problems), "-o", str(out), *REAL, *SHORT, "--samples", "2", "--temperature", "1"],
         total=16,
     )
 
-    check(drive(subject, eight_moments(8), tmp_path, fork), midway=5)
+    check(drive(subject, twenty_moments(8), tmp_path, fork), midway=15)
 
 
 def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
@@ -142,6 +131,54 @@ def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollou
     ]
 
     check(drive(subject, moments, tmp_path, fork), midway=15, segment=1)
+
+
+def test_a_run_on_the_real_model_survives_twenty_kills(tmp_path: Path, fork: Launcher) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"""
+model: {MODEL}
+device: cpu
+batch_size: 2
+seeds: {write_sums(tmp_path / "seeds.jsonl", 6)}
+propose: {{num_problems: 4, max_new_tokens: 8}}
+solve: {{num_problems: 4, rollouts_per_problem: 1, max_new_tokens: 6, train_on_proposals: false}}
+judge: {{verifier: numeric, votes: 1, answer_votes: 1, num_own_pairs: 2, max_new_tokens: 4, max_unparsed: 1.0,
+  solver_reward: checked_solver}}
+filter: {{filters: [{{name: quality}}]}}
+finetune: {{objective: sft, batch_size: 1, lora_r: 2, save_every: 1, max_steps: 3}}
+eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 4)}], max_new_tokens: 6}}
+"""
+    )
+    subject = Subject(
+        lambda out: ["run", str(recipe), "--run-dir", str(out)],
+        output="run",
+        total=9,
+        done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
+        stands=lambda out: (out / "summary.json").exists(),
+        content=lambda out: folder_content(out, without=("events.jsonl", "summary.json")),
+        reused=lambda summary: 0,
+    )
+    state = "/checkpoints/state.pt"
+    moments = [
+        # The base's eval appends twice, then propose, solve and judge, and the first round's eval at the end.
+        *(Moment("append", number) for number in range(1, 10)),
+        *(Moment("torn", number) for number in (3, 5, 7)),
+        Moment("before_replace", target="/round-000/6_eval.jsonl"),
+        Moment("after_replace", target="/round-001/0_pairs.jsonl"),
+        Moment("before_replace", target="/round-001/3_judged.jsonl"),
+        Moment("after_replace", target="/round-001/4_dropped.jsonl"),
+        Moment("after_replace", 1, state),
+        Moment("after_replace", 2, state),
+        Moment("after_replace", target="/round-001/5_adapter"),
+        Moment("after_replace", target="/latest"),
+    ]
+
+    landings = drive(subject, moments, tmp_path, fork)
+
+    print("\n" + table(landings))
+    assert [str(item.moment) for item in landings if not item.equal] == []
+    assert sum(item.is_midway for item in landings) >= 15
 
 
 def test_a_small_quickstart_keeps_its_promises_about_what_was_trained(tmp_path: Path) -> None:
