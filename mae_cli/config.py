@@ -207,7 +207,10 @@ class Recipe(Section):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")
     ] = "auto"
-    batch_size: Annotated[int | Literal["auto"], _doc("micro-batch of generation")] = "auto"
+    load_in_4bit: Annotated[bool, _doc("store the base model in four bits (CUDA, package bitsandbytes)")] = False
+    batch_size: Annotated[int | Literal["auto"], _doc("rows generated at a time; auto measures this machine once")] = (
+        "auto"
+    )
     seed: Annotated[Count, _doc("the run's seed; every row's seed derives from it")] = 0
     rounds: Annotated[Positive, _doc("rounds of `mae run`")] = 1
     chat_template: Annotated[str | None, _doc("file with a chat template for this model")] = None

@@ -30,6 +30,7 @@ from mae_cli.engines.hf_model import (
     resolve_device,
     resolve_dtype,
 )
+from mae_cli.engines.hf_paged import decode_paged
 from mae_cli.engines.hf_prefill import Prefiller, order_for_sharing
 from mae_cli.engines.hf_sampling import draw_one
 from mae_cli.engines.hf_score import score
@@ -65,13 +66,15 @@ class HfEngine:
     deterministic = True
     constrains = True
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, paged: bool = False) -> None:
+        self.paged = paged
         self.folder = local_model(recipe.model, recipe.revision)
         device = resolve_device(recipe.device)
         self.tokenizer = load_tokenizer(self.folder)
         template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
         self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
-        self.model = load_model(self.folder, device=device, dtype=resolve_dtype(recipe.dtype, device))
+        dtype = resolve_dtype(recipe.dtype, device)
+        self.model = load_model(self.folder, device=device, dtype=dtype, load_in_4bit=recipe.load_in_4bit)
         self._is_auto = recipe.batch_size == "auto"
         self.batch_size = DEFAULT if recipe.batch_size == "auto" else recipe.batch_size
         """Rows decoded at a time."""
@@ -301,6 +304,18 @@ class HfEngine:
             place = places[row]
             answers[indices[place]] = self._completion(requests[place], decoded, sampling)
 
+        if self.paged:
+            decode_paged(
+                self.model,
+                prompts,
+                asks,
+                sampling,
+                slots=self.batch_size,
+                end_ids=self.end_ids,
+                hits_stop=stop,
+                done=done,
+            )
+            return
         decode(
             self.prefiller,
             prompts,
@@ -353,9 +368,8 @@ def open_engine(recipe: Recipe, argument: str) -> HfEngine:
     """Load the recipe's model and adapter.
 
     Raises:
-        ConfigError: the engine takes no argument.
-        EngineError: the model or adapter cannot be found or loaded.
+        EngineError: another argument than "paged", or the model or adapter cannot be found or loaded.
     """
-    if argument:
-        raise EngineError(f'engine hf takes no argument, found "{argument}"; name the model with --model')
-    return HfEngine(recipe)
+    if argument not in ("", "paged"):
+        raise EngineError(f'engine hf takes "paged" or no argument, found "{argument}"; name the model with --model')
+    return HfEngine(recipe, paged=argument == "paged")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mae_cli.errors import ConfigError, EngineError
+from mae_cli.errors import ConfigError, EngineError, MissingDependencyError
 
 # Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
@@ -59,14 +60,19 @@ def load_tokenizer(folder: Path) -> Any:
         raise EngineError(f"{folder}: no usable tokenizer: {_one_line(error)}") from error
 
 
-def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_in_4bit: bool = False) -> Any:
     """The folder's causal LM in eval mode, attention by scaled_dot_product_attention.
 
+    With `load_in_4bit` its linear layers are stored in four bits (NF4 with nested constants; Dettmers et al. 2023,
+    QLoRA, section 3) and computed in `dtype`.
+
     Raises:
+        MissingDependencyError: four bits without the package bitsandbytes.
         EngineError: not a causal LM with safetensors weights that this version of transformers knows.
     """
     # Its progress bar goes to stderr for every load, and mae says what it loads itself.
     transformers.utils.logging.disable_progress_bar()
+    four_bits = _four_bits(device, dtype) if load_in_4bit else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -75,10 +81,23 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
             trust_remote_code=False,
             local_files_only=True,
             attn_implementation="sdpa",
+            **four_bits,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {_one_line(error)}") from error
-    return model.to(device).eval()
+    # A quantised model is put on its device while it is loaded, and refuses to be moved.
+    return model.eval() if four_bits else model.to(device).eval()
+
+
+def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
+    if device.type != "cuda":
+        raise EngineError(f"load_in_4bit needs a CUDA device, found {device}")
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def context_length(model: Any) -> int | None:

@@ -64,7 +64,7 @@ def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling:
     """
     if sampling.temperature == 0 or noise is None:
         return logits
-    return _filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p).add_(gumbel(noise))
+    return filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p).add_(gumbel(noise))
 
 
 def draw_one(scores: Sequence[float], seed: int, temperature: float) -> int:
@@ -84,7 +84,8 @@ def gumbel(uniform: torch.Tensor) -> torch.Tensor:
     return uniform.log_().neg_().log_().neg_()
 
 
-def _filtered(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+def filtered(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """Scores, (A, V), with -inf outside the top_k likeliest (0: all) and then outside the nucleus; may be in place."""
     vocabulary = scores.shape[-1]
     if 0 < top_k < vocabulary:
         lowest = scores.topk(top_k, dim=-1).values[:, -1:]

@@ -183,6 +183,11 @@ class Session:
         engine = {} if name == "hf" else {"engine": name}
         played = self.engine_for(role)
         numerics = str(getattr(getattr(played, "model", None), "dtype", "none"))
+        if getattr(played, "paged", False):
+            # Another noise than the engine's own decode loop has.
+            numerics += " paged"
+        if self.recipe.load_in_4bit and name == "hf":
+            numerics += " 4bit"
         return {
             "policy": msgspec.to_builtins(policy),
             "deterministic": played.deterministic,
@@ -194,7 +199,7 @@ class Session:
 
 # What decides which model is loaded and how: roles with the same values share an engine. Adapters are put on it later.
 _ENGINE_KEYS = [
-    *("model", "revision", "engine", "base_url", "api_key_env", "device", "dtype"),
+    *("model", "revision", "engine", "base_url", "api_key_env", "device", "dtype", "load_in_4bit"),
     *("chat_template", "chat_template_kwargs", "think_tags", "batch_size"),
 ]
 

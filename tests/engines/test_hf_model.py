@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from mae_cli.config import Recipe
 from mae_cli.engines import hf
 from mae_cli.engines.hf_model import resolve_device, resolve_dtype
-from mae_cli.errors import EngineError, MaeError
+from mae_cli.errors import EngineError, MaeError, MissingDependencyError
 from mae_cli.records import Message, Request, Sampling
 from tests.conftest import save_tiny_model
 
@@ -127,3 +128,9 @@ def test_auto_means_float32_on_the_cpu_and_bfloat16_on_cuda() -> None:
 def test_a_device_that_is_not_there_is_one_line(name: str) -> None:
     with pytest.raises(MaeError, match=name):
         resolve_device(name)
+
+
+def test_four_bits_without_what_they_need_are_refused_in_one_line(tiny_recipe: Recipe) -> None:
+    # Either the package is missing, or it is there and the device is a CPU.
+    with pytest.raises((MissingDependencyError, EngineError), match="load_in_4bit needs"):
+        hf.open_engine(msgspec.structs.replace(tiny_recipe, load_in_4bit=True), "")

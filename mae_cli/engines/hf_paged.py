@@ -1,0 +1,168 @@
+"""`--engine hf:paged`: the library's continuous batching, for GPUs; a paged cache, prefixes shared block by block.
+
+The library samples with one seed for the whole engine. Here it takes the largest score instead, after noise that is a
+function of the row's seed and the token's position has been added on the device, so a row's text stays a function of
+the row. That noise is another one than that of `hf_sampling.py`: the same seed gives other texts there.
+Stop strings are not known to the library; a row is cut behind the first one when it has ended.
+
+Shapes: A rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.generation import ContinuousBatchingConfig
+from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
+
+from mae_cli.engines.hf_decode import Ask, Decoded
+from mae_cli.engines.hf_sampling import filtered, gumbel
+from mae_cli.errors import EngineError
+from mae_cli.records import Sampling
+
+# Multipliers of MurmurHash3's 32-bit finaliser (Appleby 2011) as signed integers, and the golden ratio's 32 bits.
+FIRST, SECOND, GOLDEN = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32, 0x9E3779B9 - 2**32
+
+
+class RowNoise(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
+    """Temperature, top-k and top-p of the sampling, then the row's own Gumbel noise; the largest score is the draw."""
+
+    supported_kwargs = {"noise_seed": int}  # noqa: RUF012 - the library's attribute
+    ignored_kwargs = ()
+    supports_continuous_batching = True
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+
+    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
+        """Rows without a seed: padding of a captured graph."""
+        int32_tensor.fill_(0)
+
+    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
+        """(A,) one number per row and position; the position is counted in tokens fed, so it is known beforehand."""
+        keys = [
+            mix(request.state.logit_processor_kwargs.get("noise_seed", 0), request.state.position_offset)
+            for request in requests_with_new_token
+        ]
+        return torch.tensor(keys, dtype=torch.int32, device="cpu")
+
+    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
+        """Perturbed scores, (A, V)."""
+        if self.sampling.temperature == 0:
+            return scores
+        kept: torch.Tensor = filtered(
+            scores.float() / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p
+        )
+        return kept + gumbel(uniform(tensor_arg[: scores.shape[0]], scores.shape[-1]))
+
+
+def mix(seed: int, position: int) -> int:
+    """A signed 32-bit number from a row's seed and a position, by multiplication with a 64-bit odd constant."""
+    value = (seed * 0x9E3779B97F4A7C15 + (position + 1) * 0xD1B54A32D192ED03) & (2**64 - 1)
+    value = ((value ^ (value >> 29)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return ((value >> 32) & 0xFFFFFFFF) - 2**31
+
+
+def uniform(keys: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """(A, V) float32 in (0, 1): a hash of each row's key and the token id, the same on every device."""
+    place = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
+    value = keys[:, None] ^ (place * GOLDEN)[None, :]
+    value = (value ^ _shifted(value, 16)) * FIRST
+    value = (value ^ _shifted(value, 13)) * SECOND
+    value = value ^ _shifted(value, 16)
+    # 23 bits and a half: the largest is below 1 in float32, and log(0) cannot come up.
+    return (_shifted(value, 9).float() + 0.5) * 2.0**-23
+
+
+def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
+    # torch has signed integers only: the sign must not be shifted in.
+    return (value >> bits) & (2 ** (32 - bits) - 1)
+
+
+def decode_paged(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    asks: Sequence[Ask],
+    sampling: Sampling,
+    *,
+    slots: int,
+    end_ids: frozenset[int],
+    hits_stop: Callable[[list[int]], bool] | None,
+    done: Callable[[int, Decoded], None],
+) -> None:
+    """As `hf_decode.decode`, by the library's scheduler; `slots` bounds the rows of one forward pass.
+
+    Raises:
+        EngineError: this version of the library works otherwise, or its generation thread died.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    longest = max(ask.max_new_tokens for ask in asks)
+    config = GenerationConfig(max_new_tokens=longest, do_sample=False, eos_token_id=sorted(end_ids) or -1)
+    width = max(len(prompts[ask.prompt]) + ask.max_new_tokens for ask in asks)
+    batching = _batching(model.device, min(slots, len(asks)), width)
+    attention = base.config._attn_implementation
+    manager = base.init_continuous_batching(generation_config=config, continuous_batching_config=batching)
+    _add_noise(manager, sampling)
+    if model.device.type == "cuda":
+        manager.warmup()
+    manager.start()
+    try:
+        rows = {}
+        for row, ask in enumerate(asks):
+            name = manager.add_request(
+                list(prompts[ask.prompt]),
+                request_id=f"row-{row}",
+                max_new_tokens=ask.max_new_tokens,
+                eos_token_id=sorted(end_ids) or None,
+                noise_seed=ask.seed,
+            )
+            rows[name] = row
+        while rows:
+            result = manager.get_result(timeout=1)
+            if result is None:
+                if not manager.is_running():
+                    raise EngineError("the library's continuous batching stopped: use --engine hf")
+                continue
+            if result.is_finished():
+                done(rows.pop(result.request_id), _decoded(result, end_ids, hits_stop))
+    finally:
+        manager.stop(block=True, timeout=5)
+        manager.destroy()
+        if base.config._attn_implementation != attention:
+            base.set_attn_implementation(attention)
+
+
+def _batching(device: torch.device, slots: int, width: int) -> ContinuousBatchingConfig:
+    if device.type == "cuda":
+        return ContinuousBatchingConfig(max_requests_per_batch=slots)
+    # Elsewhere the library would fill most of the memory with its cache before the first token.
+    page = 32
+    blocks = slots * (-(-width // page) + 1)
+    return ContinuousBatchingConfig(
+        max_requests_per_batch=slots, page_size=page, num_blocks=blocks, max_batch_tokens=max(width, 4 * slots)
+    )
+
+
+def _add_noise(manager: Any, sampling: Sampling) -> None:
+    """Put the noise into the manager's list of processors; it takes requests' own numbers only from such."""
+    processors: Any = getattr(manager, "logit_processor", None)
+    if not hasattr(processors, "logits_processor") or not hasattr(processors, "_retrieve_processors_kwargs"):
+        raise EngineError("this version of transformers has another continuous batching: use --engine hf")
+    processors.logits_processor.append(RowNoise(sampling))
+    processors.tensors_required += 1
+    processors._retrieve_processors_kwargs()
+    processors.do_processing = True
+
+
+def _decoded(result: Any, end_ids: frozenset[int], hits_stop: Callable[[list[int]], bool] | None) -> Decoded:
+    if result.error is not None:
+        raise EngineError(f"continuous batching: {result.error}")
+    ids = list(result.generated_tokens)
+    if hits_stop is not None:
+        for count in range(1, len(ids) + 1):
+            if hits_stop(ids[:count]):
+                return Decoded(ids[:count], True)
+    return Decoded(ids, bool(ids) and ids[-1] in end_ids)
