@@ -74,12 +74,14 @@ def uniform(keys: torch.Tensor, vocabulary: int) -> torch.Tensor:
     value = (value ^ _shifted(value, 13)) * SECOND
     value = value ^ _shifted(value, 16)
     # 23 bits and a half: the largest is below 1 in float32, and log(0) cannot come up.
-    return (_shifted(value, 9).float() + 0.5) * 2.0**-23
+    result: torch.Tensor = (_shifted(value, 9).float() + 0.5) * 2.0**-23
+    return result
 
 
 def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
     # torch has signed integers only: the sign must not be shifted in.
-    return (value >> bits) & (2 ** (32 - bits) - 1)
+    result: torch.Tensor = (value >> bits) & (2 ** (32 - bits) - 1)
+    return result
 
 
 def decode_paged(
