@@ -55,6 +55,9 @@ VERIFIERS = {
     "math": "mae_cli.verifiers.math:Math",
     "python_tests": "mae_cli.verifiers.python_tests:PythonTests",
     "python_call": "mae_cli.verifiers.python_call:PythonCall",
+    "majority": "mae_cli.verifiers.majority:Majority",
+    "regex": "mae_cli.verifiers.regex:Regex",
+    "json_schema": "mae_cli.verifiers.json_schema:JsonSchema",
 }
 JUDGES = {
     "rubric": "mae_cli.judges.rubric:Rubric",
