@@ -52,8 +52,8 @@ _LAST_NUMBER = re.compile(
     r"(?:\\?%)?"
 )
 _PHRASE = re.compile(r"\banswer\b[*_]{0,3}\s{0,3}(?:is\b|[:=])[*_]{0,3}\s{0,3}:?[*_]{0,3}\s{0,9}(?=\S)", re.IGNORECASE)
-# "Mr. Smith" is no sentence end.
-_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)")
+# "Mr. Smith" is no sentence end, nor is the LaTeX blank "\!".
+_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)[.!?](?=\s|$)")
 _EXPLANATION = re.compile(r",?\s(?:because|since|which)\b", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]{0,3}####[ \t]*(?P<rest>\S[^\n]*)$", re.MULTILINE)
 _BRACES = re.compile(r"(?P<boxed>\\f?box(?:ed)?\s{0,3}\{)|\\.|[{}]", re.DOTALL)

@@ -257,3 +257,7 @@ def test_boxed_content_has_balanced_braces(text: str) -> None:
     if found is not None:
         unescaped = found.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
         assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_a_latex_blank_is_no_end_of_a_sentence() -> None:
+    assert extract_answer("The answer is $11,\\! 111$. Done.") == Extraction("$11,\\! 111$", "phrase")

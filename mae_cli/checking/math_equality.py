@@ -12,7 +12,7 @@ from collections.abc import Sequence as Many
 from fractions import Fraction
 from typing import Any, Final
 
-from mae_cli.checking.expressions import Node, UnreadableError, approximate, numbers, value, variables
+from mae_cli.checking.expressions import Node, UnreadableError, variables
 from mae_cli.checking.math_objects import (
     Collection,
     MathObject,
@@ -26,6 +26,7 @@ from mae_cli.checking.math_objects import (
     normalise_words,
     read_object,
 )
+from mae_cli.checking.values import approximate, numbers, value
 
 POINTS: Final = 3
 _CLOSE: Final = 1e-25
@@ -246,9 +247,6 @@ def _coordinate(name: str, index: int) -> Fraction:
 def same_value(first: Node, second: Node) -> bool | None:
     """Whether two expressions have one value at every point tried; null where that cannot be computed or told."""
     names = sorted(variables(first) | variables(second))
-    if variables(first) != variables(second) and not (variables(first) and variables(second)):
-        # One is a constant, the other hangs on a variable; x - x is a constant all the same.
-        pass
     answers = [_same(value(first, point), value(second, point)) for point in points(names)[: POINTS if names else 1]]
     return _all(answers)
 

@@ -110,6 +110,8 @@ class Workers:
         with self._lock:
             if self._owner != os.getpid():  # a fork of ours: its workers are not ours
                 self._idle, self._helper, self._control, self._owner = [], None, None, os.getpid()
+            if self._helper is not None and self._helper.poll() is not None:
+                self._stop()  # it was killed, and its workers with it
             if self._idle:
                 return self._idle.pop()
             control = self._start()

@@ -100,7 +100,7 @@ def different(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
         yield "sign", gold.lstrip("-") if gold.startswith("-") else f"-{gold}"
         yield "reciprocal", f"\\frac{{1}}{{{gold}}}" if gold.lstrip("-") != "1" else "2"
         yield "tenth", f"{gold}.1"
-        yield "square", f"{gold}^2" if gold not in ("1", "0") else "2"
+        yield "square", f"{gold}^2" if gold not in ("1", "0", "-1") else "2"
         yield "root", f"\\sqrt{{{gold}}}" if gold not in ("1", "0") else "\\sqrt{2}"
         yield "plus and minus", f"\\pm {gold}"
         yield "two answers", f"{gold}, {int(gold) + 1}"

@@ -1,0 +1,29 @@
+"""What the workers of `test_workers.py` run."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+
+def act(what: str, value: Any) -> Any:
+    """Do as told, in a worker process."""
+    if what == "sleep":
+        time.sleep(value)
+    elif what == "die":
+        os._exit(3)
+    elif what == "fail":
+        raise ValueError(value)
+    elif what == "hoard":
+        return len(bytearray(value * 2**20))
+    elif what == "keep":
+        _KEPT.append(bytearray(b"x" * (value * 2**20)))
+    elif what == "recurse":
+        return act(what, value)
+    elif what == "pid":
+        return os.getpid()
+    return value
+
+
+_KEPT: list[bytearray] = []
