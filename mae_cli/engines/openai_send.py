@@ -134,11 +134,10 @@ class Sender:
         if isinstance(reply, Trouble):
             return reply
         refusal = read_refusal(reply.status_code, reply.content, self._key)
-        if reply.status_code >= 400:
-            fault = self._fault(server, reply, refusal)
-            # Too busy to list its models is up all the same.
-            if fault is not None and not isinstance(fault, Busy):
-                return fault
+        fault = self._fault(server, reply, refusal) if reply.status_code >= 400 else None
+        # One that cannot list its models may answer all the same; these three are said by proxies of one that is gone.
+        if isinstance(fault, Fatal) or (isinstance(fault, Trouble) and reply.status_code in (502, 503, 504)):
+            return fault
         self._served[server.url] = _model_names(reply.content)
         if self._folder is None or self._model in self._served[server.url]:
             return Done(None)
