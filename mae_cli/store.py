@@ -38,13 +38,13 @@ def encode_rows(rows: Iterable[msgspec.Struct]) -> bytes:
     return b"".join(_ENCODER.encode(row) + b"\n" for row in rows)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a whole file through a temporary one, fsynced, so that readers see the old or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -60,15 +60,20 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
-def _canonical(path: Path, rows: Sequence[msgspec.Struct]) -> bytes:
-    data = encode_rows(rows)
+ROWS_PER_WRITE = 512
+
+
+def _canonical(path: Path, rows: Sequence[msgspec.Struct]) -> Iterable[bytes]:
+    """The file's content in parts: whole, it would be in memory a second time beside its rows."""
+    parts = (encode_rows(rows[start : start + ROWS_PER_WRITE]) for start in range(0, len(rows), ROWS_PER_WRITE))
     if path.suffix != ".gz":
-        return data
+        return parts
     buffer = io.BytesIO()
     # No name and no time in the header, so that equal rows give equal bytes.
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
-        file.write(data)
-    return buffer.getvalue()
+        for part in parts:
+            file.write(part)
+    return [buffer.getvalue()]
 
 
 def _meta_of(path: Path) -> Path:
