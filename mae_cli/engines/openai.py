@@ -141,6 +141,7 @@ class OpenAiEngine:
         """
         scores: list[list[float | None]] = [[None] * len(names) for names in options]
         sampling = Sampling(max_new_tokens=1)
+        is_any_known = False
         asks = (Job(Ask([(number, 0)], request, sampling, scores=True)) for number, request in enumerate(requests))
         for job in self._ready_pool().run(asks):
             number = job.ask.places[0][0]
@@ -149,8 +150,11 @@ class OpenAiEngine:
                 if found is None:
                     raise EngineError("the server gives no log-probabilities (logprobs); score with --engine hf")
                 scores[number] = found
+                is_any_known = is_any_known or any(value is not None for value in found)
             elif isinstance(job.value, Refusal) and job.value.names("logprobs"):
                 raise EngineError(f"the server refuses logprobs: {job.value.message}; score with --engine hf")
+        if requests and not is_any_known:
+            self._notice("the server listed none of the options among its likeliest tokens: all scores are unknown")
         return scores
 
     def attach(self, adapter: Path | None) -> None:
@@ -275,8 +279,9 @@ class OpenAiEngine:
             )
 
     def _notice(self, text: str) -> None:
-        self.notices.append(text)
-        log.info("%s", text)
+        if text not in self.notices:
+            self.notices.append(text)
+            log.info("%s", text)
 
     def _tell_counts(self, pool: Pool) -> None:
         counts, pool.counts = pool.counts, type(pool.counts)()

@@ -190,3 +190,25 @@ def test_a_model_on_a_server_cannot_be_trained_here(tmp_path: Path) -> None:
 
     assert result.returncode == 2
     assert b'engine "openai" has no weights to train; use --engine hf' in result.stderr
+
+
+@pytest.mark.parametrize("read", ["sampled", "probability"])
+def test_a_judge_on_a_server_grades_what_another_engine_wrote(read: str, tmp_path: Path) -> None:
+    problems = write_sums(tmp_path / "problems.jsonl", 6)
+    assert mae("solve", problems, "-o", tmp_path / "r.jsonl", "--engine", "scripted").returncode == 0
+    with running() as server:
+        result = mae(
+            *("judge", tmp_path / "r.jsonl", "-o", tmp_path / "j.jsonl", "--engine", "scripted"),
+            *("--set", f"roles.judge={{engine: openai, model: test-model, base_url: '{server.url}'}}"),
+            *("--set", f"judge.judge={{name: rubric, read: {read}}}", "--set", "judge.max_unparsed=1"),
+        )
+        fields = server.stats()["fields"]
+
+    assert result.returncode == 0, result.stderr
+    grades = [row for row in read_json_lines(tmp_path / "j.jsonl") if row["role"] == "judge"]
+    assert grades
+    assert {row["policy"]["model"] for row in grades} == {"test-model"}
+    assert ("logprobs" in fields) == (read == "probability")
+    assert (b"listed none of the options" in result.stderr) == (read == "probability")
+    # The server lists no token that reads like a verdict: unknown, not zero.
+    assert {verdict["score"] for row in grades for verdict in row["verdicts"]} <= {None}
