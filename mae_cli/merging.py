@@ -94,7 +94,7 @@ def _check_all_there(paths: Sequence[Path], shards: Sequence[Shard]) -> None:
     missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in held]
     if missing:
         named = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise ConfigError(f"missing: shard {named} of {count}; all shards of a command are merged at once")
+        raise ConfigError(f"missing: shard {named}; all shards of a command are merged at once")
 
 
 def _in_order(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> list[Row]:

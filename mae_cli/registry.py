@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "hf": "mae_cli.engines.hf:open_engine",
+    "vllm": "mae_cli.engines.vllm:open_engine",
     "openai": "mae_cli.engines.openai:open_engine",
     "scripted": "mae_cli.engines.scripted:open_engine",
     "replay": "mae_cli.engines.replay:open_engine",

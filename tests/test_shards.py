@@ -140,7 +140,7 @@ def test_a_missing_shard_and_one_given_twice_are_named(
 ) -> None:
     out = ("-o", tmp_path / "m.jsonl")
 
-    assert "missing: shard 2/3 of 3" in refusal(capsys, "data", "merge", parts[0], parts[2], *out)
+    assert "missing: shard 2/3;" in refusal(capsys, "data", "merge", parts[0], parts[2], *out)
     assert f"{parts[0]}: shard 1/3 as well as" in refusal(capsys, "data", "merge", *parts, parts[0], *out)
     assert not (tmp_path / "m.jsonl").exists()
 

@@ -28,15 +28,15 @@ class _Weights(NamedTuple):
 class PolicyEngine:
     """Has the policy of `hf` or `vllm` and generates nothing."""
 
-    constrains = bool(getattr(HfEngine, "constrains", False))
-
     def __init__(self, recipe: Recipe, device_type: str) -> None:
         folder = local_model(recipe.model, recipe.revision)
         template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
         chat = chats.open_chat(load_tokenizer(folder), recipe.chat_template_kwargs, template)
-        self.deterministic = recipe.engine == "hf"
+        self.deterministic = is_hf = recipe.engine.partition(":")[0] == "hf"
+        self.constrains = is_hf and HfEngine.constrains
+        self.paged = recipe.engine == "hf:paged"
         # vllm keeps its model to itself, so its fingerprint names no dtype of weights.
-        self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if self.deterministic else None
+        self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if is_hf else None
         self.notices: list[str] = list(chat.notices)
         self.policy = Policy(model=model_digest(folder), revision=recipe.revision, adapter=None, template=chat.digest)
         if recipe.adapter:

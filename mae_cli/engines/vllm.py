@@ -1,0 +1,359 @@
+"""The `vllm` engine: vLLM in this process, one GPU or several by tensor parallelism, LoRA adapters per request.
+
+Prompts go in as token ids that our own `chat.py` renders, and texts are decoded from the ids that come out, so training
+ids equal generation ids. A row's seed is its request's seed; vLLM does not promise equal text for other batches, so
+`deterministic` is false. Written from its documented interface (0.10 and later: `LLM.generate` with `TokensPrompt`,
+`SamplingParams`, `LoRARequest`, `prompt_logprobs`) and tested against a stand-in of that interface.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mae_cli.config import Recipe
+from mae_cli.engines import chat as chats
+from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError, did_you_mean
+from mae_cli.models import adapter_digest, local_model, model_digest
+from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
+
+SEGMENT_BATCHES = 4
+"""Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as `max_lora_rank`."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What follows the colon in `vllm:gpu_memory_utilization=0.6,tensor_parallel_size=2`."""
+
+    gpu_memory_utilization: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
+    """Share of the GPU's memory for weights and cache; less where a model is trained beside it."""
+    tensor_parallel_size: Annotated[int, Meta(ge=1)] = 1
+    """GPUs that hold one copy of the model together."""
+    max_model_len: Annotated[int, Meta(ge=0)] = 0
+    """Longest prompt and completion, in tokens; 0 is the model's own limit."""
+    lora: bool = True
+    """Whether adapters can be used; models that vLLM has no LoRA layers for need false."""
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A rendered chat, or why it could not be rendered."""
+
+    ids: list[int]
+    opens_think: bool
+    error: str | None = None
+
+
+class VllmEngine:
+    """Generates with vLLM in this process; see the Protocol in registry.py."""
+
+    deterministic = False
+
+    def __init__(self, recipe: Recipe, options: Options) -> None:
+        self._vllm = _import("vllm")
+        self.folder = local_model(recipe.model, recipe.revision)
+        # Above the check for vllm, a machine without it would load torch only to be told so.
+        from mae_cli.engines.hf_model import context_length, end_token_ids, load_tokenizer
+
+        self.tokenizer = load_tokenizer(self.folder)
+        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
+        self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
+        self.notices: list[str] = list(self.chat.notices)
+        self.policy = Policy(
+            model=model_digest(self.folder), revision=recipe.revision, adapter=None, template=self.chat.digest
+        )
+        self._think_tags = recipe.think_tags
+        self._hidden = chats.hidden_token_ids(self.tokenizer, self._think_tags)
+        facts = _model_facts(self.folder)
+        self._end_ids = sorted(end_token_ids(facts, self.tokenizer, self.chat.template))
+        self._context = options.max_model_len or context_length(facts)
+        self._lora: Any = None
+        self._numbers: dict[str, int] = {}
+        self._max_rank = _rank_limit(recipe)
+        self._options = options
+        self._llm: Any = self._open(recipe)
+        if recipe.adapter:
+            self.attach(Path(recipe.adapter))
+
+    def _open(self, recipe: Recipe) -> Any:
+        arguments: dict[str, Any] = {
+            "model": str(self.folder),
+            # The rule of every engine here; vLLM's own auto would take float16 for float32 weights.
+            "dtype": "bfloat16" if recipe.dtype == "auto" else recipe.dtype,
+            "gpu_memory_utilization": self._options.gpu_memory_utilization,
+            "tensor_parallel_size": self._options.tensor_parallel_size,
+            "seed": 0,
+            "trust_remote_code": False,
+        }
+        if self._options.max_model_len:
+            arguments["max_model_len"] = self._options.max_model_len
+        if self._options.lora:
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self._max_rank}
+        try:
+            return self._vllm.LLM(**arguments)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineError(f"{self.folder}: vllm cannot load it: {_one_line(error)}") from error
+
+    def attach(self, adapter: Path | None) -> None:
+        """Use an adapter for the requests to come, or none.
+
+        Raises:
+            EngineError: the adapter is missing, broken, or of a higher rank than was provided for.
+        """
+        self._lora = None
+        self.policy = msgspec.structs.replace(self.policy, adapter=None)
+        if adapter is None:
+            return
+        if not self._options.lora:
+            raise ConfigError(f"{adapter}: engine vllm:lora=false cannot use an adapter")
+        name, rank = adapter_digest(adapter), _rank_of(adapter)
+        if rank > self._max_rank:
+            raise EngineError(
+                f"{adapter}: rank {rank}, vllm was started for up to {self._max_rank}; set finetune.lora_r to {rank}"
+            )
+        # vLLM tells adapters apart by this number, counted from 1, and keeps what it loaded under it.
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        requests = _import("vllm.lora.request")
+        self._lora = requests.LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(adapter.resolve()))
+        self.policy = msgspec.structs.replace(self.policy, adapter=name)
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Segments of four micro-batches, equal prompts side by side, so that vLLM's prefix cache meets them."""
+        groups: dict[tuple[Message, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.messages, []).append(index)
+        order = [index for members in groups.values() for index in members]
+        size = batch_size * SEGMENT_BATCHES
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer one segment, order kept; a request that vLLM refuses is an error of its own."""
+        prompts = [self._prompt(request.messages) for request in requests]
+        answers: dict[int, Completion] = {}
+        for index, prompt in enumerate(prompts):
+            if refusal := self._refusal(prompt):
+                answers[index] = refusal
+        ready = [index for index in range(len(requests)) if index not in answers]
+        params = [self._params(requests[index], prompts[index], sampling) for index in ready]
+        outputs = self._run([prompts[index].ids for index in ready], params)
+        for index, output in zip(ready, outputs, strict=True):
+            answers[index] = (
+                Completion(status="error", error=output, finish_reason="error")
+                if isinstance(output, str)
+                else self._completion(prompts[index], output.outputs[0], sampling)
+            )
+        return [answers[index] for index in range(len(requests))]
+
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Natural log-probability of each option as the continuation of its prompt so far; null where it cannot be fed.
+
+        Raises:
+            DataError: an empty option.
+        """
+        found: list[list[float | None]] = [[None] * len(choices) for choices in options]
+        places, whole = [], []
+        for row, (request, choices) in enumerate(zip(requests, options, strict=True)):
+            prompt = self._prompt(request.messages)
+            for column, option in enumerate(choices):
+                ids = self._option_ids(request.messages, prompt, option)
+                # One token is always generated behind the prompt, so it must have room too.
+                if prompt.error is None and (self._context is None or len(prompt.ids) + len(ids) < self._context):
+                    places.append((row, column, len(prompt.ids)))
+                    whole.append([*prompt.ids, *ids])
+        params = [
+            self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False) for _ in whole
+        ]
+        for (row, column, start), ids, output in zip(places, whole, self._run(whole, params), strict=True):
+            if not isinstance(output, str):
+                told = output.prompt_logprobs
+                # Position i tells the log-probability of token i given those before it.
+                found[row][column] = sum(told[place][ids[place]].logprob for place in range(start, len(ids)))
+        return found
+
+    def _option_ids(self, messages: tuple[Message, ...], prompt: Prompt, option: str) -> list[int]:
+        if not option:
+            raise DataError("an option to score is empty")
+        if prompt.error is not None:
+            return []
+        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
+        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
+        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
+            return whole[len(prompt.ids) :]
+        return chats.encode(self.tokenizer, option)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._llm = None
+        gc.collect()
+
+    def _prompt(self, messages: tuple[Message, ...]) -> Prompt:
+        try:
+            text = self.chat.text(messages)
+        except EngineError as error:
+            return Prompt([], False, str(error))
+        return Prompt(chats.encode(self.tokenizer, text), chats.opens_think(text, self._think_tags))
+
+    def _refusal(self, prompt: Prompt) -> Completion | None:
+        if prompt.error is not None:
+            return Completion(status="error", error=prompt.error, finish_reason="error")
+        if self._context is not None and len(prompt.ids) > self._context - 1:
+            return Completion(
+                prompt_token_ids=prompt.ids,
+                status="too_long",
+                error=f"the prompt has {len(prompt.ids)} tokens, the model takes {self._context}",
+                finish_reason="error",
+                usage=Usage(len(prompt.ids), 0),
+            )
+        return None
+
+    def _stops(self, sampling: Sampling) -> list[str]:
+        return [*sampling.stop, *(chats.PLAIN_STOP if self.chat.is_plain else ())]
+
+    def _params(self, request: Request, prompt: Prompt, sampling: Sampling) -> Any:
+        limits = [sampling.max_new_tokens]
+        if request.max_new_tokens is not None:
+            limits.append(request.max_new_tokens)
+        if self._context is not None:
+            limits.append(self._context - len(prompt.ids))
+        stops = self._stops(sampling)
+        return self._vllm.SamplingParams(
+            n=1,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=request.seed,
+            max_tokens=min(limits),
+            stop=stops or None,
+            stop_token_ids=self._end_ids,
+            # Its own text is only needed to see stop strings; ours is decoded from the ids.
+            detokenize=bool(stops),
+        )
+
+    def _run(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> list[Any]:
+        """One output per prompt, or the words of a refusal."""
+        if not prompts:
+            return []
+        try:
+            return list(self._call(prompts, params))
+        except (ValueError, TypeError) as error:
+            # One request that it refuses stops the whole call, so each is tried alone.
+            if len(prompts) == 1:
+                return [f"vllm: {_one_line(error)}"]
+        return [self._run([prompt], [one])[0] for prompt, one in zip(prompts, params, strict=True)]
+
+    def _call(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> Any:
+        inputs = _import("vllm.inputs")
+        try:
+            return self._llm.generate(
+                [inputs.TokensPrompt(prompt_token_ids=ids) for ids in prompts],
+                list(params),
+                use_tqdm=False,
+                lora_request=self._lora,
+            )
+        except (RuntimeError, _engine_failure()) as error:
+            # Out of memory, or its engine process died: neither is a fault of a row.
+            raise TemporaryError(f"vllm failed: {_one_line(error)}; what is done is kept") from error
+
+    def _completion(self, prompt: Prompt, output: Any, sampling: Sampling) -> Completion:
+        ids = list(output.token_ids)
+        if output.finish_reason not in ("stop", "length"):
+            return Completion(
+                prompt_token_ids=prompt.ids,
+                status="error",
+                error=f"vllm ended the row with {output.finish_reason}",
+                finish_reason="error",
+                usage=Usage(len(prompt.ids), len(ids)),
+            )
+        raw = chats.decode(self.tokenizer, ids, self._hidden)
+        cuts = [raw.find(stop) for stop in self._stops(sampling) if stop in raw]
+        if cuts:
+            raw = raw[: min(cuts)]
+        stopped = output.finish_reason == "stop"
+        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
+        return Completion(
+            raw=raw,
+            reasoning=parts.reasoning,
+            completion=parts.completion,
+            prompt_token_ids=prompt.ids,
+            completion_token_ids=ids,
+            status="ok" if stopped and parts.closed else "truncated",
+            finish_reason=output.finish_reason,
+            usage=Usage(len(prompt.ids), len(ids)),
+        )
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f'engine vllm needs the package {error.name}: pip install "mae-cli[vllm]" on a machine with a GPU'
+        ) from error
+
+
+def _engine_failure() -> type[Exception]:
+    """What vLLM raises when the process that holds the model has died; no built-in exception."""
+    failure: type[Exception] = _import("vllm.v1.engine.exceptions").EngineDeadError
+    return failure
+
+
+def _model_facts(folder: Path) -> Any:
+    """The config and generation config of a model, where a loaded model would have them."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"{folder}: no usable config: {_one_line(error)}") from error
+    has_own = (folder / "generation_config.json").is_file()
+    generation = GenerationConfig.from_pretrained(str(folder)) if has_own else None
+    return SimpleNamespace(config=config, generation_config=generation)
+
+
+def _rank_of(adapter: Path) -> int:
+    try:
+        return int(json.loads((adapter / "adapter_config.json").read_text("utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{adapter}: no adapter there: {_one_line(error)}") from error
+
+
+def _rank_limit(recipe: Recipe) -> int:
+    """The smallest rank vLLM takes that holds the recipe's adapters, those still to be trained included."""
+    needed = max(recipe.finetune.lora_r, _rank_of(Path(recipe.adapter)) if recipe.adapter else 1)
+    rank = next((rank for rank in LORA_RANKS if rank >= needed), None)
+    if rank is None:
+        raise ConfigError(f"LoRA rank {needed}: vllm takes up to {LORA_RANKS[-1]}")
+    return rank
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
+    """Load the recipe's model and adapter into vLLM.
+
+    Raises:
+        ConfigError: an unknown option or a value out of range.
+        MissingDependencyError: vllm is not installed.
+        EngineError: the model or adapter cannot be found or loaded.
+    """
+    values: dict[str, str] = {}
+    for setting in filter(None, argument.split(",")):
+        name, separator, value = setting.partition("=")
+        if not separator or name not in Options.__struct_fields__:
+            known = did_you_mean(name, Options.__struct_fields__)
+            raise ConfigError(f'engine vllm: "{setting}": expected option=value; {known}')
+        values[name] = value
+    try:
+        return VllmEngine(recipe, msgspec.convert(values, Options, strict=False))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"engine vllm: {error}") from error
