@@ -1,6 +1,9 @@
 """How likely a model finds given continuations of a prompt: the prompt is prefilled once for all its options.
 
-Shapes: N prompts of a prefill, R options that need a forward pass, T option tokens, V vocabulary.
+The options of a prompt are a tree of tokens: what several begin with is computed once. All nodes that something follows
+go through the model in one row behind the prompt, each seeing the prompt and its own ancestors.
+
+Shapes: N prompts of a prefill, T prompt tokens with padding, Q fed nodes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,9 +15,38 @@ import torch
 from mae_cli.engines.hf_cache import PrefillLayer, cache_of
 from mae_cli.engines.hf_prefill import Prefilled, Prefiller, order_for_sharing, take
 
-OPTION_TOKENS = 512
-"""Option tokens of one forward pass: each needs the logits of the whole vocabulary."""
+NODES_AT_ONCE = 512
+"""Nodes of one forward pass: each needs the logits of the whole vocabulary."""
 PROMPTS_AT_ONCE = 32
+
+
+class OptionTree:
+    """The options of one prompt. Node 0 is the prompt's end; `fed` are the other nodes that something follows."""
+
+    def __init__(self, options: Sequence[Sequence[int]]) -> None:
+        self.tokens, self.parents, self.depths = [-1], [-1], [0]
+        self.paths: list[list[int]] = []
+        children: dict[tuple[int, int], int] = {}
+        for ids in options:
+            node, path = 0, []
+            for token in ids:
+                key = (node, token)
+                if key not in children:
+                    children[key] = len(self.tokens)
+                    self.tokens.append(token)
+                    self.parents.append(node)
+                    self.depths.append(self.depths[node] + 1)
+                node = children[key]
+                path.append(node)
+            self.paths.append(path)
+        self.fed = [node for node in sorted(set(self.parents)) if node > 0]
+
+    def ancestors(self, node: int) -> list[int]:
+        """The nodes above one, without the prompt's end."""
+        above = []
+        while (node := self.parents[node]) > 0:
+            above.append(node)
+        return above
 
 
 @torch.inference_mode()
@@ -24,7 +56,7 @@ def score(
     """Natural log-probability of each option's tokens after its prompt, summed; 0 or below.
 
     Args:
-        prefill: of a causal LM in eval mode.
+        prefill: of a causal LM in eval mode whose layers are plain, or any other: that one scores option by option.
         prompts: at least one token each.
         options: token ids per prompt and option, at least one token each; no end token is added.
     """
@@ -34,57 +66,78 @@ def score(
         ahead = order[:PROMPTS_AT_ONCE]
         count = take([prompts[place] for place in ahead], [1] * len(ahead), len(ahead))
         chosen, order = order[:count], order[count:]
-        chunk = prefill([prompts[place] for place in chosen])
-        for place, scores in zip(chosen, _score_chunk(prefill, chunk, [options[p] for p in chosen]), strict=True):
-            result[place] = scores
+        trees = [OptionTree(options[place]) for place in chosen]
+        if prefill.shares:
+            chunk = prefill([prompts[place] for place in chosen])
+            logprobs = _node_logprobs(prefill, chunk, trees)
+        else:
+            logprobs = [_one_by_one(prefill, prompts[place], tree) for place, tree in zip(chosen, trees, strict=True)]
+        for place, tree, values in zip(chosen, trees, logprobs, strict=True):
+            result[place] = [sum(values[node] for node in path) for path in tree.paths]
     return result
 
 
-def _score_chunk(prefill: Prefiller, chunk: Prefilled, options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-    first = chunk.logits.log_softmax(-1)
-    scores = [[float(first[row, ids[0]]) for ids in choices] for row, choices in enumerate(options)]
-    longer = sorted(
-        ((row, place) for row, choices in enumerate(options) for place, ids in enumerate(choices) if len(ids) > 1),
-        key=lambda pair: -len(options[pair[0]][pair[1]]),
-    )
-    while longer:
-        width = len(options[longer[0][0]][longer[0][1]]) - 1
-        count = max(1, OPTION_TOKENS // width)
-        members, longer = longer[:count], longer[count:]
-        for (row, place), rest in zip(members, _rests(prefill, chunk, options, members), strict=True):
-            scores[row][place] += rest
-    return scores
+def _node_logprobs(prefill: Prefiller, chunk: Prefilled, trees: Sequence[OptionTree]) -> list[list[float]]:
+    """Log-probability of every node's token after its parent, per tree; 0 for node 0."""
+    values = [[0.0] * len(tree.tokens) for tree in trees]
+    for row, tree in enumerate(trees):
+        _read(values[row], tree, 0, chunk.logits[row])
+    waiting = sorted((row for row, tree in enumerate(trees) if tree.fed), key=lambda row: -len(trees[row].fed))
+    while waiting:
+        count = max(1, NODES_AT_ONCE // len(trees[waiting[0]].fed))
+        rows, waiting = waiting[:count], waiting[count:]
+        logits = _feed(prefill, chunk, rows, [trees[row] for row in rows])
+        for place, row in enumerate(rows):
+            for column, node in enumerate(trees[row].fed):
+                _read(values[row], trees[row], node, logits[place, column])
+    return values
 
 
-def _rests(
-    prefill: Prefiller,
-    chunk: Prefilled,
-    options: Sequence[Sequence[Sequence[int]]],
-    members: Sequence[tuple[int, int]],
-) -> list[float]:
-    """Log-probability of all tokens but the first of some options."""
+def _read(values: list[float], tree: OptionTree, parent: int, logits: torch.Tensor) -> None:
+    """The log-probabilities of a node's children from its (V,) logits."""
+    children = [node for node, above in enumerate(tree.parents) if above == parent]
+    wanted = logits[torch.tensor([tree.tokens[node] for node in children], device=logits.device)].float()
+    for node, value in zip(children, (wanted - logits.float().logsumexp(-1)).tolist(), strict=True):
+        values[node] = value
+
+
+def _feed(prefill: Prefiller, chunk: Prefilled, rows: Sequence[int], trees: Sequence[OptionTree]) -> torch.Tensor:
+    """(N, Q, V) logits behind every fed node."""
     device = prefill.model.device
-    tokens = [options[row][place] for row, place in members]
-    width = max(len(ids) for ids in tokens) - 1
-    fed = torch.zeros((len(members), width), dtype=torch.long)
-    target = torch.zeros((len(members), width), dtype=torch.long)
-    mask = torch.zeros((len(members), width), dtype=torch.long)
-    for index, ids in enumerate(tokens):
-        length = len(ids) - 1
-        # Padding stands on the right, where causal attention keeps it out of sight.
-        fed[index, :length], target[index, :length] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
-        mask[index, :length] = 1
-    fed, target, mask = fed.to(device), target.to(device), mask.to(device)
-    rows = torch.tensor([row for row, _ in members], device=device)
-    starts = torch.tensor([[chunk.lengths[row]] for row, _ in members], device=device)
-    layers = [PrefillLayer(layer.whole(rows)) for layer in chunk.cache.layers]
+    width = max(len(tree.fed) for tree in trees)
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    positions = torch.zeros((len(rows), width), dtype=torch.long)
+    # Padding sees itself: a row of the mask without any place would make not-a-numbers.
+    seen = torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1)
+    for place, (row, tree) in enumerate(zip(rows, trees, strict=True)):
+        columns = {node: column for column, node in enumerate(tree.fed)}
+        for node, column in columns.items():
+            ids[place, column] = tree.tokens[node]
+            positions[place, column] = chunk.lengths[row] + tree.depths[node] - 1
+            seen[place, column, [columns[above] for above in tree.ancestors(node)]] = True
+    chosen = torch.tensor(rows, device=device)
+    prompt = chunk.mask[chosen].bool()[:, None, :].expand(-1, width, -1)
+    mask = torch.cat([prompt, seen.to(device)], dim=-1)[:, None]
+    whole = list(rows) == list(range(len(chunk.lengths)))
+    layers = [PrefillLayer(layer.whole(None if whole else chosen)) for layer in chunk.cache.layers]
     output = prefill.model(
-        input_ids=fed,
-        position_ids=starts + torch.arange(width, device=device),
-        attention_mask=torch.cat([chunk.mask[rows], mask], dim=-1),
+        input_ids=ids.to(device),
+        position_ids=positions.to(device),
+        attention_mask=mask,
         past_key_values=cache_of(prefill.model.config, layers),
         use_cache=True,
     )
-    picked = output.logits.float().log_softmax(-1).gather(-1, target[..., None])[..., 0]
-    sums: list[float] = (picked * mask).sum(-1).tolist()
-    return sums
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _one_by_one(prefill: Prefiller, prompt: Sequence[int], tree: OptionTree) -> list[float]:
+    """As `_node_logprobs` for a model whose layers may not be shared: each option as a prompt of its own."""
+    values = [0.0] * len(tree.tokens)
+    for path in tree.paths:
+        ids = [*prompt, *(tree.tokens[node] for node in path)]
+        device = prefill.model.device
+        logits = prefill.model(torch.tensor([ids], device=device), logits_to_keep=len(path) + 1).logits[0]
+        for place, node in enumerate(path):
+            values[node] = float(logits[place].float().log_softmax(-1)[tree.tokens[node]])
+    return values

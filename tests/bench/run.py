@@ -36,7 +36,13 @@ MODULES = ("openai_client", "verdicts", "training")
 def side(workload: str, name: str) -> dict[str, float]:
     """What one side took, in its own process; BENCH_PYTHON_<SIDE> names the interpreter that has its packages."""
     done = subprocess.run(
-        [os.environ.get(f"BENCH_PYTHON_{name.upper()}", sys.executable), "-m", "tests.bench.generation", workload, name],
+        [
+            os.environ.get(f"BENCH_PYTHON_{name.upper()}", sys.executable),
+            "-m",
+            "tests.bench.generation",
+            workload,
+            name,
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

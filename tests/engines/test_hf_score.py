@@ -10,12 +10,13 @@ import torch
 from mae_cli.config import Recipe
 from mae_cli.engines import chat as chats
 from mae_cli.engines import hf
+from mae_cli.engines.hf_score import OptionTree
 from mae_cli.errors import DataError
 from mae_cli.records import Message, Request, Sampling
 from tests.conftest import TEXT
 
 WORDS = TEXT.split()
-OPTIONS = ["yes", "no", " ".join(WORDS[:3]), " ".join(WORDS[5:13])]
+OPTIONS = ["yes", "no", " ".join(WORDS[:3]), " ".join(WORDS[5:13]), " ".join([*WORDS[5:9], "no"])]
 
 
 @pytest.fixture
@@ -114,3 +115,26 @@ def test_constrained_samples_follow_the_probabilities_of_the_whole_texts(engine:
     assert [row.raw for row in drawn] == [
         row.raw for row in engine.generate(asked, Sampling(8, temperature=1.0, choices=tuple(OPTIONS[:3])))
     ]
+
+
+def test_options_that_begin_alike_share_their_nodes() -> None:
+    tree = OptionTree([[5, 6, 7], [5, 6, 8], [5], [9]])
+
+    # Nodes: 1 is 5, 2 is 6 behind it, 3 is 7, 4 is 8, 5 is 9; only 1 and 2 have something behind them.
+    assert tree.tokens == [-1, 5, 6, 7, 8, 9]
+    assert tree.paths == [[1, 2, 3], [1, 2, 4], [1], [5]]
+    assert tree.fed == [1, 2]
+    assert tree.ancestors(4) == [2, 1]
+
+
+def test_a_model_whose_layers_forget_scores_option_by_option(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [request(index) for index in range(5)]
+    expected = engine.score(requests, [OPTIONS] * 5)
+
+    monkeypatch.setattr("mae_cli.engines.hf_prefill.has_plain_layers", lambda config: False)
+    engine.attach(None)
+
+    for row, other in zip(engine.score(requests, [OPTIONS] * 5), expected, strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
