@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.numbers import expand_fraction_signs, numbers_equal, read_number, read_quantity
+from mae_cli.numbers import Quantity, expand_fraction_signs, numbers_equal, read_number, read_quantity
 
 READ: list[tuple[str, Fraction]] = [
     ("18", Fraction(18)),
@@ -230,3 +230,9 @@ def test_reading_number_like_text_never_raises(text: str) -> None:
     value = read_number(text)
 
     assert value is None or isinstance(value, Fraction)
+
+
+@given(st.from_regex(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", fullmatch=True))
+def test_a_plain_number_reads_the_same_with_a_full_stop_behind_it(text: str) -> None:
+    # The full stop takes the long way.
+    assert read_quantity(text) == read_quantity(f"{text}.") == Quantity(Fraction(text), False)
