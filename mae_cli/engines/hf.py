@@ -34,10 +34,11 @@ from mae_cli.engines.hf_paged import decode_paged
 from mae_cli.engines.hf_prefill import Prefiller, order_for_sharing
 from mae_cli.engines.hf_sampling import draw_one
 from mae_cli.engines.hf_score import score
-from mae_cli.errors import DataError, EngineError, TemporaryError
+from mae_cli.engines.token_texts import TokenTexts
+from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.lora import load_adapter
-from mae_cli.models import adapter_digest, local_model, model_digest
-from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
+from mae_cli.models import adapter_digest, local_model
+from mae_cli.records import Completion, Message, Request, Sampling, Usage
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,6 @@ ROOM = 512
 """New tokens a row is expected to need when the memory of a batch is estimated."""
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """A rendered chat, or why it could not be rendered."""
-
-    ids: list[int]
-    opens_think: bool
-    error: str | None = None
-
-
 class HfEngine:
     """Generates with a transformers model in this process; see the Protocol in registry.py."""
 
@@ -71,8 +64,8 @@ class HfEngine:
         self.folder = local_model(recipe.model, recipe.revision)
         device = resolve_device(recipe.device)
         self.tokenizer = load_tokenizer(self.folder)
-        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
-        self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
+        self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
+        self.chat = self.texts.chat
         dtype = resolve_dtype(recipe.dtype, device)
         self.model = load_model(self.folder, device=device, dtype=dtype, load_in_4bit=recipe.load_in_4bit)
         self._is_auto = recipe.batch_size == "auto"
@@ -81,16 +74,11 @@ class HfEngine:
         self._most = max(SIZES)
         self.batch_sizes_used: list[int] = []
         self.notices: list[str] = list(self.chat.notices)
-        self.policy = Policy(
-            model=model_digest(self.folder), revision=recipe.revision, adapter=None, template=self.chat.digest
-        )
+        self.policy = self.texts.policy
         self._base = self.model
-        self._think_tags = recipe.think_tags
-        self._hidden = chats.hidden_token_ids(self.tokenizer, self._think_tags)
         self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
         self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
-        self._context = context_length(self.model)
-        self._prompts: dict[tuple[Message, ...], Prompt] = {}
+        self.texts.context = context_length(self.model)
         self.prefiller = Prefiller(self.model, self._pad_id)
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
@@ -119,10 +107,10 @@ class HfEngine:
         for index, request in enumerate(requests):
             groups.setdefault(request.messages, []).append(index)
         members = list(groups.values())
-        order = order_for_sharing([self.prompt(messages).ids for messages in groups])
+        order = order_for_sharing([self.texts.prompt(messages).ids for messages in groups])
         flat = [index for place in order for index in members[place]]
         if self._is_auto:
-            longest = max((len(self.prompt(messages).ids) for messages in groups), default=0)
+            longest = max((len(self.texts.prompt(messages).ids) for messages in groups), default=0)
             batch_size = self.batch_size = self._auto_size(len(flat), longest)
         batches = len(flat) // (SEGMENTS_AT_LEAST * batch_size)
         size = batch_size * max(1, min(SEGMENT_BATCHES, batches))
@@ -135,23 +123,12 @@ class HfEngine:
         size = DEFAULT if rows <= 2 * DEFAULT else best_size(self.prefiller, cache_dir(), self.policy.model)
         return fitting(min(size, self._most), longest + ROOM, self.model)
 
-    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
-        """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
-        if messages not in self._prompts:
-            try:
-                text = self.chat.text(messages)
-                ids = chats.encode(self.tokenizer, text)
-                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._think_tags))
-            except EngineError as error:
-                self._prompts[messages] = Prompt([], False, str(error))
-        return self._prompts[messages]
-
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer the requests, order kept, at most `batch_size` of them at a time."""
         answers: dict[int, Completion] = {}
         ready: list[int] = []
         for index, request in enumerate(requests):
-            refusal = self._refusal(self.prompt(request.messages))
+            refusal = self.texts.refusal(self.texts.prompt(request.messages))
             if refusal is None:
                 ready.append(index)
             else:
@@ -178,7 +155,7 @@ class HfEngine:
             self.notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
             log.warning("%s", self.notices[-1])
         # Prompts of a segment do not come back once it is stored.
-        self._prompts.clear()
+        self.texts.forget()
         return [answers[index] for index in range(len(requests))]
 
     def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
@@ -192,37 +169,25 @@ class HfEngine:
         prompts, tails, places = [], [], []
         result: list[list[float | None]] = [[None] * len(choices) for choices in options]
         for place, (request, choices) in enumerate(zip(requests, options, strict=True)):
-            prompt = self.prompt(request.messages)
-            encoded = [self._option_ids(request.messages, prompt, choice) for choice in choices]
+            prompt = self.texts.prompt(request.messages)
+            if prompt.error is not None:
+                continue
+            encoded = [self.texts.option_ids(request.messages, choice) for choice in choices]
             longest = max((len(ids) for ids in encoded), default=0)
-            room = self._context is None or len(prompt.ids) + longest <= self._context
-            if choices and prompt.error is None and room:
+            context = self.texts.context
+            if choices and (context is None or len(prompt.ids) + longest <= context):
                 prompts.append(prompt.ids)
                 tails.append(encoded)
                 places.append(place)
         for place, scores in zip(places, score(self.prefiller, prompts, tails), strict=True):
             result[place] = list(scores)
-        self._prompts.clear()
+        self.texts.forget()
         return result
-
-    def _option_ids(self, messages: tuple[Message, ...], prompt: Prompt, option: str) -> list[int]:
-        if not option:
-            raise DataError("an option to score is empty")
-        if prompt.error is not None:
-            return []
-        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
-        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
-        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
-            return whole[len(prompt.ids) :]
-        return chats.encode(self.tokenizer, option)
 
     def _choose(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """One of the allowed texts each, drawn by how likely the model finds it as a whole."""
-        prompts = [self.prompt(request.messages).ids for request in requests]
-        tails = [
-            [self._option_ids(request.messages, self.prompt(request.messages), text) for text in sampling.choices]
-            for request in requests
-        ]
+        prompts = [self.texts.prompt(request.messages).ids for request in requests]
+        tails = [[self.texts.option_ids(request.messages, text) for text in sampling.choices] for request in requests]
         completions = []
         for request, prompt, ids, scores in zip(
             requests, prompts, tails, score(self.prefiller, prompts, tails), strict=True
@@ -252,32 +217,10 @@ class HfEngine:
         """Free the model."""
         self.prefiller.forget()
         self.model = self._base = self.prefiller.model = None
-        self._prompts.clear()
+        self.texts.forget()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _refusal(self, prompt: Prompt) -> Completion | None:
-        if prompt.error is not None:
-            return Completion(status="error", error=prompt.error, finish_reason="error")
-        if self._context is not None and len(prompt.ids) > self._context - 1:
-            return Completion(
-                prompt_token_ids=prompt.ids,
-                status="too_long",
-                error=f"the prompt has {len(prompt.ids)} tokens, the model takes {self._context}",
-                finish_reason="error",
-                usage=Usage(len(prompt.ids), 0),
-            )
-        return None
-
-    def _limit(self, request: Request, sampling: Sampling) -> int:
-        """New tokens a row may have; its own limit and the context cap what the recipe asks for."""
-        limits = [sampling.max_new_tokens]
-        if request.max_new_tokens is not None:
-            limits.append(request.max_new_tokens)
-        if self._context is not None:
-            limits.append(self._context - len(self.prompt(request.messages).ids))
-        return min(limits)
 
     def _decode(
         self,
@@ -292,17 +235,18 @@ class HfEngine:
         for place, request in enumerate(requests):
             groups.setdefault(request.messages, []).append(place)
         distinct = list(groups)
-        order = order_for_sharing([self.prompt(messages).ids for messages in distinct])
-        prompts = [self.prompt(distinct[place]).ids for place in order]
+        order = order_for_sharing([self.texts.prompt(messages).ids for messages in distinct])
+        prompts = [self.texts.prompt(distinct[place]).ids for place in order]
         asks, places = [], []
         for number, at in enumerate(order):
             for place in groups[distinct[at]]:
-                asks.append(Ask(number, requests[place].seed, self._limit(requests[place], sampling)))
+                asks.append(Ask(number, requests[place].seed, self.texts.limit(requests[place], sampling)))
                 places.append(place)
 
         def done(row: int, decoded: Decoded) -> None:
             place = places[row]
-            answers[indices[place]] = self._completion(requests[place], decoded, sampling)
+            prompt = self.texts.prompt(requests[place].messages)
+            answers[indices[place]] = self.texts.completion(prompt, decoded.ids, sampling, stopped=decoded.stopped)
 
         if self.paged:
             decode_paged(
@@ -328,11 +272,8 @@ class HfEngine:
             entered=self.batch_sizes_used.append,
         )
 
-    def _stop_strings(self, sampling: Sampling) -> tuple[str, ...]:
-        return (*sampling.stop, *chats.PLAIN_STOP) if self.chat.is_plain else sampling.stop
-
     def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
-        stops = self._stop_strings(sampling)
+        stops = self.texts.stops(sampling)
         if not stops:
             return None
         # A token is at least one byte of text, so a tail this long always holds a whole stop string.
@@ -343,25 +284,6 @@ class HfEngine:
             return any(stop in tail for stop in stops)
 
         return hits_stop
-
-    def _completion(self, request: Request, decoded: Decoded, sampling: Sampling) -> Completion:
-        prompt = self.prompt(request.messages)
-        raw = chats.decode(self.tokenizer, decoded.ids, self._hidden)
-        cuts = [raw.find(stop) for stop in self._stop_strings(sampling) if stop in raw]
-        if cuts:
-            raw = raw[: min(cuts)]
-        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
-        whole = decoded.stopped and parts.closed
-        return Completion(
-            raw=raw,
-            reasoning=parts.reasoning,
-            completion=parts.completion,
-            prompt_token_ids=prompt.ids,
-            completion_token_ids=decoded.ids,
-            status="ok" if whole else "truncated",
-            finish_reason="stop" if decoded.stopped else "length",
-            usage=Usage(len(prompt.ids), len(decoded.ids)),
-        )
 
 
 def open_engine(recipe: Recipe, argument: str) -> HfEngine:

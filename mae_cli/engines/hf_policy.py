@@ -13,12 +13,12 @@ import msgspec
 import torch
 
 from mae_cli.config import Recipe
-from mae_cli.engines import chat as chats
 from mae_cli.engines.hf import HfEngine
 from mae_cli.engines.hf_model import load_tokenizer, resolve_dtype
+from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError
-from mae_cli.models import adapter_digest, local_model, model_digest
-from mae_cli.records import Completion, Policy, Request, Sampling
+from mae_cli.models import adapter_digest, local_model
+from mae_cli.records import Completion, Request, Sampling
 
 
 class _Weights(NamedTuple):
@@ -30,15 +30,14 @@ class PolicyEngine:
 
     def __init__(self, recipe: Recipe, device_type: str) -> None:
         folder = local_model(recipe.model, recipe.revision)
-        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
-        chat = chats.open_chat(load_tokenizer(folder), recipe.chat_template_kwargs, template)
+        texts = TokenTexts(recipe, folder, load_tokenizer(folder))
         self.deterministic = is_hf = recipe.engine.partition(":")[0] == "hf"
         self.constrains = is_hf and HfEngine.constrains
         self.paged = recipe.engine == "hf:paged"
         # vllm keeps its model to itself, so its fingerprint names no dtype of weights.
         self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if is_hf else None
-        self.notices: list[str] = list(chat.notices)
-        self.policy = Policy(model=model_digest(folder), revision=recipe.revision, adapter=None, template=chat.digest)
+        self.notices: list[str] = list(texts.chat.notices)
+        self.policy = texts.policy
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 

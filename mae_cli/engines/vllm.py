@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Meta
 
 from mae_cli.config import Recipe
-from mae_cli.engines import chat as chats
-from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError, did_you_mean
-from mae_cli.models import adapter_digest, local_model, model_digest
-from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
+from mae_cli.engines.token_texts import Prompt, TokenTexts
+from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError, did_you_mean
+from mae_cli.models import adapter_digest, local_model
+from mae_cli.records import Completion, Message, Request, Sampling, Usage
 
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
@@ -44,14 +44,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether adapters can be used; models that vLLM has no LoRA layers for need false."""
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """A rendered chat, or why it could not be rendered."""
-
-    ids: list[int]
-    opens_think: bool
-    error: str | None = None
-
-
 class VllmEngine:
     """Generates with vLLM in this process; see the Protocol in registry.py."""
 
@@ -64,17 +56,13 @@ class VllmEngine:
         from mae_cli.engines.hf_model import context_length, end_token_ids, load_tokenizer
 
         self.tokenizer = load_tokenizer(self.folder)
-        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
-        self.chat = chats.open_chat(self.tokenizer, recipe.chat_template_kwargs, template)
+        self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
+        self.chat = self.texts.chat
         self.notices: list[str] = list(self.chat.notices)
-        self.policy = Policy(
-            model=model_digest(self.folder), revision=recipe.revision, adapter=None, template=self.chat.digest
-        )
-        self._think_tags = recipe.think_tags
-        self._hidden = chats.hidden_token_ids(self.tokenizer, self._think_tags)
+        self.policy = self.texts.policy
         facts = _model_facts(self.folder)
         self._end_ids = sorted(end_token_ids(facts, self.tokenizer, self.chat.template))
-        self._context = options.max_model_len or context_length(facts)
+        self.texts.context = options.max_model_len or context_length(facts)
         self._lora: Any = None
         self._numbers: dict[str, int] = {}
         self._max_rank = _rank_limit(recipe)
@@ -136,13 +124,13 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer one segment, order kept; a request that vLLM refuses is an error of its own."""
-        prompts = [self._prompt(request.messages) for request in requests]
+        prompts = [self.texts.prompt(request.messages) for request in requests]
         answers: dict[int, Completion] = {}
         for index, prompt in enumerate(prompts):
-            if refusal := self._refusal(prompt):
+            if refusal := self.texts.refusal(prompt):
                 answers[index] = refusal
         ready = [index for index in range(len(requests)) if index not in answers]
-        params = [self._params(requests[index], prompts[index], sampling) for index in ready]
+        params = [self._params(requests[index], sampling) for index in ready]
         outputs = self._run([prompts[index].ids for index in ready], params)
         for index, output in zip(ready, outputs, strict=True):
             answers[index] = (
@@ -161,11 +149,11 @@ class VllmEngine:
         found: list[list[float | None]] = [[None] * len(choices) for choices in options]
         places, whole = [], []
         for row, (request, choices) in enumerate(zip(requests, options, strict=True)):
-            prompt = self._prompt(request.messages)
-            for column, option in enumerate(choices):
-                ids = self._option_ids(request.messages, prompt, option)
+            prompt = self.texts.prompt(request.messages)
+            for column, option in enumerate(choices if prompt.error is None else ()):
+                ids = self.texts.option_ids(request.messages, option)
                 # One token is always generated behind the prompt, so it must have room too.
-                if prompt.error is None and (self._context is None or len(prompt.ids) + len(ids) < self._context):
+                if self.texts.context is None or len(prompt.ids) + len(ids) < self.texts.context:
                     places.append((row, column, len(prompt.ids)))
                     whole.append([*prompt.ids, *ids])
         params = [
@@ -178,59 +166,20 @@ class VllmEngine:
                 found[row][column] = sum(told[place][ids[place]].logprob for place in range(start, len(ids)))
         return found
 
-    def _option_ids(self, messages: tuple[Message, ...], prompt: Prompt, option: str) -> list[int]:
-        if not option:
-            raise DataError("an option to score is empty")
-        if prompt.error is not None:
-            return []
-        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
-        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
-        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
-            return whole[len(prompt.ids) :]
-        return chats.encode(self.tokenizer, option)
-
     def close(self) -> None:
         """Free the model."""
         self._llm = None
         gc.collect()
 
-    def _prompt(self, messages: tuple[Message, ...]) -> Prompt:
-        try:
-            text = self.chat.text(messages)
-        except EngineError as error:
-            return Prompt([], False, str(error))
-        return Prompt(chats.encode(self.tokenizer, text), chats.opens_think(text, self._think_tags))
-
-    def _refusal(self, prompt: Prompt) -> Completion | None:
-        if prompt.error is not None:
-            return Completion(status="error", error=prompt.error, finish_reason="error")
-        if self._context is not None and len(prompt.ids) > self._context - 1:
-            return Completion(
-                prompt_token_ids=prompt.ids,
-                status="too_long",
-                error=f"the prompt has {len(prompt.ids)} tokens, the model takes {self._context}",
-                finish_reason="error",
-                usage=Usage(len(prompt.ids), 0),
-            )
-        return None
-
-    def _stops(self, sampling: Sampling) -> list[str]:
-        return [*sampling.stop, *(chats.PLAIN_STOP if self.chat.is_plain else ())]
-
-    def _params(self, request: Request, prompt: Prompt, sampling: Sampling) -> Any:
-        limits = [sampling.max_new_tokens]
-        if request.max_new_tokens is not None:
-            limits.append(request.max_new_tokens)
-        if self._context is not None:
-            limits.append(self._context - len(prompt.ids))
-        stops = self._stops(sampling)
+    def _params(self, request: Request, sampling: Sampling) -> Any:
+        stops = self.texts.stops(sampling)
         return self._vllm.SamplingParams(
             n=1,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=request.seed,
-            max_tokens=min(limits),
+            max_tokens=self.texts.limit(request, sampling),
             stop=stops or None,
             stop_token_ids=self._end_ids,
             # Its own text is only needed to see stop strings; ours is decoded from the ids.
@@ -272,22 +221,7 @@ class VllmEngine:
                 finish_reason="error",
                 usage=Usage(len(prompt.ids), len(ids)),
             )
-        raw = chats.decode(self.tokenizer, ids, self._hidden)
-        cuts = [raw.find(stop) for stop in self._stops(sampling) if stop in raw]
-        if cuts:
-            raw = raw[: min(cuts)]
-        stopped = output.finish_reason == "stop"
-        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
-        return Completion(
-            raw=raw,
-            reasoning=parts.reasoning,
-            completion=parts.completion,
-            prompt_token_ids=prompt.ids,
-            completion_token_ids=ids,
-            status="ok" if stopped and parts.closed else "truncated",
-            finish_reason=output.finish_reason,
-            usage=Usage(len(prompt.ids), len(ids)),
-        )
+        return self.texts.completion(prompt, ids, sampling, stopped=output.finish_reason == "stop")
 
 
 def _import(name: str) -> Any:

@@ -192,9 +192,9 @@ def test_the_context_caps_new_tokens(engine: hf.HfEngine) -> None:
     prompt = next(
         (Message("user", " ".join(WORDS[:count])),)
         for count in range(len(WORDS), 0, -1)
-        if len(engine.prompt((Message("user", " ".join(WORDS[:count])),)).ids) < 250
+        if len(engine.texts.prompt((Message("user", " ".join(WORDS[:count])),)).ids) < 250
     )
-    length = len(engine.prompt(prompt).ids)
+    length = len(engine.texts.prompt(prompt).ids)
     engine.end_ids = frozenset()
 
     (completion,) = engine.generate([Request("a", prompt, 1)], msgspec.structs.replace(GREEDY, max_new_tokens=400))
@@ -266,7 +266,7 @@ def test_a_plan_keeps_equal_prompts_together_and_long_ones_first(sized_engine: h
     plan = engine.plan(requests, 3)
 
     flat = [index for segment in plan for index in segment]
-    lengths = [len(engine.prompt(requests[index].messages).ids) for index in flat]
+    lengths = [len(engine.texts.prompt(requests[index].messages).ids) for index in flat]
     assert sorted(flat) == list(range(10))
     assert [len(segment) for segment in plan] == [3, 3, 3, 1]
     assert lengths == sorted(lengths, reverse=True)

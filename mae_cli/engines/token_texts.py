@@ -1,0 +1,118 @@
+"""The text side of an engine that renders chats itself: chats to token ids, generated ids to completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.config import Recipe
+from mae_cli.engines import chat as chats
+from mae_cli.errors import DataError, EngineError
+from mae_cli.models import model_digest
+from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A rendered chat, or why it could not be rendered."""
+
+    ids: list[int]
+    opens_think: bool
+    error: str | None = None
+
+
+class TokenTexts:
+    """Chats and completions of one tokenizer.
+
+    Attributes:
+        context: the most tokens, prompt and completion, the model takes; none when it does not say.
+        policy: who writes, without an adapter.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
+        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
+        self.tokenizer = tokenizer
+        self.chat = chats.open_chat(tokenizer, recipe.chat_template_kwargs, template)
+        self.policy = Policy(
+            model=model_digest(folder), revision=recipe.revision, adapter=None, template=self.chat.digest
+        )
+        self.context: int | None = None
+        self._think_tags = recipe.think_tags
+        self._hidden = chats.hidden_token_ids(tokenizer, self._think_tags)
+        self._prompts: dict[tuple[Message, ...], Prompt] = {}
+
+    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
+        """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
+        if messages not in self._prompts:
+            try:
+                text = self.chat.text(messages)
+                ids = chats.encode(self.tokenizer, text)
+                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._think_tags))
+            except EngineError as error:
+                self._prompts[messages] = Prompt([], False, str(error))
+        return self._prompts[messages]
+
+    def forget(self) -> None:
+        """Drop the rendered prompts: those of a segment do not come back once it is stored."""
+        self._prompts.clear()
+
+    def refusal(self, prompt: Prompt) -> Completion | None:
+        """What becomes of a row whose prompt cannot be fed."""
+        if prompt.error is not None:
+            return Completion(status="error", error=prompt.error, finish_reason="error")
+        if self.context is not None and len(prompt.ids) > self.context - 1:
+            return Completion(
+                prompt_token_ids=prompt.ids,
+                status="too_long",
+                error=f"the prompt has {len(prompt.ids)} tokens, the model takes {self.context}",
+                finish_reason="error",
+                usage=Usage(len(prompt.ids), 0),
+            )
+        return None
+
+    def limit(self, request: Request, sampling: Sampling) -> int:
+        """New tokens a row may have; its own limit and the context cap what the recipe asks for."""
+        limits = [sampling.max_new_tokens]
+        if request.max_new_tokens is not None:
+            limits.append(request.max_new_tokens)
+        if self.context is not None:
+            limits.append(self.context - len(self.prompt(request.messages).ids))
+        return min(limits)
+
+    def option_ids(self, messages: tuple[Message, ...], option: str) -> list[int]:
+        """The tokens an option has behind a chat that can be rendered.
+
+        Raises:
+            DataError: the option is empty.
+        """
+        if not option:
+            raise DataError("an option to score is empty")
+        prompt = self.prompt(messages)
+        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
+        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
+        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
+            return whole[len(prompt.ids) :]
+        return chats.encode(self.tokenizer, option)
+
+    def stops(self, sampling: Sampling) -> list[str]:
+        """Strings that end a row: the recipe's, and those of the plain template."""
+        return [*sampling.stop, *(chats.PLAIN_STOP if self.chat.is_plain else ())]
+
+    def completion(self, prompt: Prompt, ids: list[int], sampling: Sampling, *, stopped: bool) -> Completion:
+        """A row's answer from its generated ids; `stopped` is false where a limit cut it."""
+        raw = chats.decode(self.tokenizer, ids, self._hidden)
+        cuts = [raw.find(stop) for stop in self.stops(sampling) if stop in raw]
+        if cuts:
+            raw = raw[: min(cuts)]
+        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
+        return Completion(
+            raw=raw,
+            reasoning=parts.reasoning,
+            completion=parts.completion,
+            prompt_token_ids=prompt.ids,
+            completion_token_ids=ids,
+            status="ok" if stopped and parts.closed else "truncated",
+            finish_reason="stop" if stopped else "length",
+            usage=Usage(len(prompt.ids), len(ids)),
+        )
