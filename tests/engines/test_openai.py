@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -393,3 +395,20 @@ def test_a_server_without_logprobs_cannot_score(options: dict[str, Any]) -> None
         pytest.raises(EngineError, match=r"logprobs.*--engine hf"),
     ):
         opened.score([ask(1)], [["A"]])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_stream_of_200_000_rows_stays_under_500_mb() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.engines.test_openai import SAMPLING, ask, engine\n"
+        "with engine(sys.argv[1], max_concurrent=256) as opened:\n"
+        "    count = sum(1 for _ in opened.stream(([ask(index)] for index in range(200_000)), SAMPLING))\n"
+        "print(count, Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
+    )
+    with running(latency=0.01, padding=2000) as server:
+        done = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, text=True, check=True)
+
+    count, peak_kib = map(int, done.stdout.split())
+    assert count == 200_000
+    assert peak_kib < 500 * 1024
