@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from mae_cli import __version__
-from mae_cli.cli_tools import data_app, models_app
+from mae_cli.cli_tools import data_app, models_app, review
 from mae_cli.config import Recipe
 from mae_cli.errors import MaeError, TemporaryError
 from mae_cli.options import Common, with_options
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.command()(review)
 
 In = Annotated[Path, typer.Argument(help="JSONL file, or - for standard input", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--output", help="output file, or - for standard output", show_default=False)]
@@ -138,6 +139,30 @@ def judge(rollouts: In, output: Out, pool: Pool = None, *, recipe: Recipe, commo
     session = _session(recipe, common, output)
     if not _dry(session, common, rollouts):
         _end(run_judge(session, rollouts, output, pool_path=pool), common)
+
+
+@app.command("judge-calibrate")
+@with_options("calibrate")
+def judge_calibrate(
+    output: Out,
+    problems: Annotated[Path | None, typer.Argument(help="problems with reference answers", show_default=False)] = None,
+    rollouts: Annotated[Path | None, typer.Option("--rollouts", help="real answers to stand among the planted")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="what people said (mae review)")] = None,
+    *,
+    recipe: Recipe,
+    common: Common,
+) -> None:
+    """Test the recipe's judges on answers of known worth; exit 3 below its bars.
+
+    Example: mae judge-calibrate heldout.jsonl -o calibration.jsonl -m smollm2-135m
+    """
+    from mae_cli.config import find_file
+    from mae_cli.stages.calibrate import run_calibrate
+
+    session = _session(recipe, common, output)
+    given = problems or (find_file(recipe.calibrate.problems) if recipe.calibrate.problems else None)
+    if not _dry(session, common, given, rollouts):
+        _end(run_calibrate(session, given, output, rollouts_path=rollouts, labels_path=labels), common)
 
 
 @app.command("filter")

@@ -15,6 +15,25 @@ models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
 Out = Annotated[Path, typer.Option("-o", "--output", help="output file", show_default=False)]
 
 
+def review(
+    judged: Annotated[Path, typer.Argument(help="output of mae judge, with a verifier and a judge")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="label file; goes on where it ends", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="end with one JSON object on standard output")] = False,
+) -> None:
+    """Settle what a program and a judge disagree about: right, wrong, skip, back, quit.
+
+    Example: mae review judged.jsonl -o labels.jsonl
+    """
+    from mae_cli.review import review_in_terminal
+
+    summary = review_in_terminal(judged, output)
+    print(summary.line(), file=sys.stderr)
+    if as_json:
+        print(msgspec.json.encode(summary).decode())
+
+
 @models_app.command("list")
 def models_list() -> None:
     """Models that `mae models get` can install."""

@@ -103,6 +103,20 @@ class JudgeSection(GeneratingSection):
     shuffle_rewards: Annotated[bool, _doc("control run: rewards are shuffled among the rows of each role")] = False
 
 
+class CalibrateSection(Section):
+    """`calibrate:` how the judges are tested and what they must reach (`mae judge-calibrate`; each round of a run)."""
+
+    problems: Annotated[str | None, _doc("problems with reference answers that planted answers are made for")] = None
+    num_problems: Annotated[Count, _doc("problems drawn from it, nine planted answers each; 0 is all")] = 32
+    num_rollouts: Annotated[Count, _doc("real answers drawn from --rollouts; 0 is all")] = 64
+    verifier: Annotated[Spec | None, _doc("program that tells right from wrong real answers, or none")] = "numeric"
+    bars: Annotated[
+        dict[str, float], _doc("bars a judge must pass, e.g. {auc: 0.7, injection: 0.1}; a run stops at a missed one")
+    ] = {}
+    confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
+    resamples: Annotated[Positive, _doc("bootstrap resamples over problems")] = 1000
+
+
 class FilterSection(Section):
     """`filter:` what is trained (`kept`) and what goes to a pool (`stored`)."""
 
@@ -237,12 +251,13 @@ class Recipe(Section):
     propose: ProposeSection = msgspec.field(default_factory=ProposeSection)
     solve: SolveSection = msgspec.field(default_factory=SolveSection)
     judge: JudgeSection = msgspec.field(default_factory=JudgeSection)
+    calibrate: CalibrateSection = msgspec.field(default_factory=CalibrateSection)
     filter: FilterSection = msgspec.field(default_factory=FilterSection)
     finetune: FinetuneSection = msgspec.field(default_factory=FinetuneSection)
     eval: EvalSection = msgspec.field(default_factory=EvalSection)
 
 
-SECTIONS = ("propose", "solve", "judge", "filter", "finetune", "eval")
+SECTIONS = ("propose", "solve", "judge", "calibrate", "filter", "finetune", "eval")
 
 
 def cache_dir() -> Path:

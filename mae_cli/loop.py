@@ -24,6 +24,7 @@ from mae_cli.reading import read_json, read_lines, read_problems, read_rows
 from mae_cli.records import Problem, Row, mean_score, verdicts_on
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, check_plugins
+from mae_cli.stages.calibrate import check_calibration, run_calibrate
 from mae_cli.stages.eval import attach, load_eval, run_eval
 from mae_cli.stages.filter import run_filter
 from mae_cli.stages.finetune import run_finetune
@@ -53,11 +54,16 @@ FREE_KEYS = {
 SELF_SEED_FACTOR = 4
 
 
+def _is_free(key: str) -> bool:
+    return key in FREE_KEYS or key.startswith("calibrate.bars.")  # a bar decides about files, and is in none
+
+
 class Round:
     """The files of one round; names are the contract of README "A run"."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number, self.folder, self.label = number, folder, folder.name
+        self.calibration = self.folder / "0_calibration.jsonl"
         self.questions = self.folder / "0_questions.jsonl"
         self.pairs = self.folder / "0_pairs.jsonl"
         self.problems = self.folder / "1_problems.jsonl"
@@ -86,6 +92,7 @@ class Run:
             GateError: a gate failed or no row was kept, and the recipe says to stop.
         """
         check_plugins(self.recipe)
+        check_calibration(self.recipe)
         if self.recipe.solve.num_problems and not (self.recipe.seeds or self.recipe.self_seeds):
             raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
         with Lock(self.run_dir / "run"):
@@ -113,8 +120,8 @@ class Run:
         tree = msgspec.to_builtins(self.recipe)
         manifest = self.run_dir / "manifest.json"
         if manifest.exists():
-            old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if k not in FREE_KEYS}
-            new = {k: v for k, v in flatten(tree).items() if k not in FREE_KEYS}
+            old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if not _is_free(k)}
+            new = {k: v for k, v in flatten(tree).items() if not _is_free(k)}
             compare_fingerprints(old, new, str(self.run_dir), "give another --run-dir")
         elif self.run_dir.exists() and any(self.run_dir.glob("round-*")):
             raise ConfigError(f"{self.run_dir}: holds rounds but no manifest.json; give another --run-dir")
@@ -189,6 +196,9 @@ class Run:
         session = self.session
         snapshot(self.recipe, current, before if before.number else None, seeds)
         attach(session, accepted)
+        if self.recipe.calibrate.bars:
+            # The judge is the policy, which the round before has changed.
+            self._stage(current, lambda: run_calibrate(session, self._calibration_problems(), current.calibration))
         self._stage(current, lambda: run_propose(session, current.questions, current.problems))
         self._stage(
             current, lambda: run_solve(session, current.problems, current.rollouts, pool_path=current.questions)
@@ -213,6 +223,10 @@ class Run:
         for name in ("latest", "accepted"):
             self._link(name, current.label)
         return current.adapter
+
+    def _calibration_problems(self) -> Path | None:
+        name = self.recipe.calibrate.problems
+        return find_file(name, beside=self.recipe_path.parent if self.recipe_path else None) if name else None
 
     def _roles(self, current: Round) -> None:
         rows = read_rows(current.selected) + (read_rows(current.dropped) if current.dropped.exists() else [])

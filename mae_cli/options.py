@@ -35,7 +35,7 @@ COMMON = (
 )
 
 
-GENERATING = ("propose", "solve", "judge", "eval")
+GENERATING = ("propose", "solve", "judge", "calibrate", "eval")
 
 
 class Common(msgspec.Struct):

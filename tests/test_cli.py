@@ -19,11 +19,13 @@ COMMANDS = [
     ("propose",),
     ("solve",),
     ("judge",),
+    ("judge-calibrate",),
     ("filter",),
     ("finetune",),
     ("eval",),
     ("run",),
     ("list",),
+    ("review",),
     ("data",),
     ("models",),
 ]
@@ -68,7 +70,7 @@ def modules_loaded_by(arguments: list[str], folder: Path) -> set[str]:
     return set(result.stderr.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS[:9], *SUBCOMMANDS], ids=lambda value: "-".join(("mae", *value)))
+@pytest.mark.parametrize("arguments", [*COMMANDS[:11], *SUBCOMMANDS], ids=lambda value: "-".join(("mae", *value)))
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert not modules_loaded_by([*arguments, "--help"], tmp_path) & set(HEAVY)
 
@@ -106,7 +108,7 @@ def test_every_option_has_help(arguments: tuple[str, ...], capsys: pytest.Captur
 
 
 def test_every_command_of_the_design_that_exists_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in COMMANDS[1:9]:
+    for arguments in COMMANDS[1:11]:
         here(*arguments, "--help")
         assert f"mae {arguments[0]}" in capsys.readouterr().out.partition("Example:")[2]
 
@@ -352,12 +354,13 @@ LAYERS = [
     {"records"},
     {"fingerprints", "shards", "workfiles", "reading", "store", "config", "numbers", "extraction", "arithmetic", "sums",
      "metrics", "progress", "prompting", "models", "checking", "triplets"},
-    {"registry", "pools", "merging", "report", "problem_sets", "roles"},
+    {"registry", "pools", "merging", "report", "problem_sets", "roles", "labels", "agreement", "planting",
+     "calibration", "calibration_report"},
     {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
      "training"},
     {"stages"},
     {"loop"},
-    {"catalogue", "options", "cli_tools", "cli", "worker"},
+    {"review", "catalogue", "options", "cli_tools", "cli", "worker"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted((ROOT / "mae_cli").rglob("*.py"))

@@ -15,11 +15,11 @@ MAX_STEPS = 40
 
 
 class Process(Tagged, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Name the first wrong step of a solution: 1 where none is wrong, else the share of steps before it.
+    """Name the first wrong step of a solution: 1 where none is wrong, else half the share of the steps before it.
 
-    With k the first wrong one of n steps the score is (k - 1) / n, in [0, 1): a mistake in the first step is worth
-    nothing, one in the last nearly everything, none of them as much as no mistake. Source: the task of ProcessBench,
-    arXiv:2412.06559, section 2 (there steps count from 0 and -1 is none); the score is ours.
+    With k the first wrong one of n steps the score is (k - 1) / (2 n), in [0, 0.5): a later mistake is worth more, and
+    none calls the solution right. Source: the task of ProcessBench, arXiv:2412.06559, section 2 (there steps count
+    from 0 and -1 is none); the score is ours.
     """
 
     targets: ClassVar[frozenset[str]] = frozenset({"answer"})
@@ -54,5 +54,5 @@ def split_steps(text: str) -> list[str]:
 
 def step_options(num_steps: int) -> tuple[Option, ...]:
     """No wrong step ("0"), then every step as the first wrong one."""
-    wrong = (Option(str(step), (step - 1) / num_steps) for step in range(1, num_steps + 1))
+    wrong = (Option(str(step), (step - 1) / (2 * num_steps)) for step in range(1, num_steps + 1))
     return Option("0", 1.0), *wrong

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import Recipe
+from mae_cli.config import SECTIONS, Recipe
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.models import adapter_digest, local_model
 from mae_cli.progress import Progress
@@ -400,7 +400,7 @@ def check_plugins(recipe: Recipe) -> None:
         MissingDependencyError: a plugin needs a package that is not installed.
     """
     kinds = {"proposer": "proposers", "verifier": "verifiers", "judge": "judges", "objective": "objectives"}
-    for section in (recipe.propose, recipe.solve, recipe.judge, recipe.filter, recipe.finetune, recipe.eval):
+    for section in (getattr(recipe, name) for name in SECTIONS):
         for name in section.__struct_fields__:
             value = getattr(section, name)
             if name.startswith("prompt"):

@@ -121,7 +121,8 @@ def trainable(rows: list[Row], purposes: list[str], objective: registry.Objectiv
             reason = "only stored, not kept" if row.stored else "dropped by filter"
         elif row.status in ("error", "too_long") or not row.raw:
             reason = "nothing generated"
-        elif objective.needs.reward and row.reward is None:
+        elif row.reward is None and (objective.needs.reward or row.reward_terms):
+            # Terms without a reward: somebody was asked about the row, and what was said is unknown.
             reason = "reward unknown"
         else:
             chosen.append(row)

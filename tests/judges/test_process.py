@@ -33,9 +33,9 @@ def test_every_step_is_numbered_and_fenced() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "score"),
-    [("0", 1.0), ("1", 0.0), ("2", 1 / 3), ("3", 2 / 3), ("4", None), ("-1", None), ("none", None)],
+    [("0", 1.0), ("1", 0.0), ("2", 1 / 6), ("3", 1 / 3), ("4", None), ("-1", None), ("none", None)],
 )
-def test_the_score_is_the_share_of_steps_before_the_first_wrong_one(reply: str, score: float | None) -> None:
+def test_the_score_is_half_the_share_of_steps_before_the_first_wrong_one(reply: str, score: float | None) -> None:
     judge = Process()
     options = judge.ask(a_problem(), (SOLUTION,), NONCE).options
 
@@ -47,6 +47,6 @@ def test_the_score_is_the_share_of_steps_before_the_first_wrong_one(reply: str, 
 
 
 def test_a_mistake_in_the_last_step_is_still_a_mistake() -> None:
-    options = Process().ask(a_problem(), (SOLUTION,), NONCE).options
+    options = Process().ask(a_problem(), ("\n".join("abcdefghij"),), NONCE).options
 
-    assert max(option.score for option in options[1:]) < 1.0
+    assert max(option.score for option in options[1:]) < 0.5

@@ -292,3 +292,61 @@ def test_a_failed_judgement_is_as_unreadable_as_an_unparsed_one(
     rows = read_json_lines(rollouts.with_name("3.jsonl"))
     assert {row["reward"] for row in solvers(rows)} == {None}
     assert {v["status"] for row in solvers(rows) for v in row["verdicts"]} == {"error"}
+
+
+# ---- unknown stays unknown, from the vote to the trained rows
+
+
+def test_a_row_whose_verdicts_are_all_null_is_not_rewarded_not_trained_and_counted(
+    rollouts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mae_cli import registry
+    from mae_cli.reading import read_rows
+    from mae_cli.stages.finetune import trainable
+
+    rows = judge(rollouts, "--json", engine="scripted:malformed=1")
+
+    summary = msgspec.json.decode(capsys.readouterr().out.splitlines()[-1])
+    assert {row["reward"] for row in solvers(rows)} == {None}
+    assert (summary["details"]["solver"]["unknown"], summary["details"]["unparsed_share"]) == (8, 1.0)
+    for name in ("grpo", "sft"):  # also where the objective does not look at rewards
+        objective = registry.build("objectives", name)
+        chosen, left_out = trainable(read_rows(rollouts.with_name("3.jsonl")), ["train"], objective)
+        assert chosen == []
+        assert left_out["reward unknown"] == 8
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+def test_the_gate_is_at_the_share_of_the_recipe(rollouts: Path, share: float) -> None:
+    out = rollouts.with_name(f"{share}.jsonl")
+    engine = "scripted:malformed=0.4"
+
+    code = here(
+        "judge", rollouts, "-o", out, "--engine", engine, "--answer-votes", 5, "--set", f"judge.max_unparsed={share}"
+    )
+
+    grades = [row for row in read_json_lines(out) if row["role"] == "judge"]
+    unread = sum(row["status"] == "unparsed" for row in grades) / len(grades)
+    assert 0.2 < unread < 0.5
+    assert code == (3 if unread > share else 0)
+
+
+@given(SCORES, st.integers(1, 3))
+def test_null_verdicts_never_change_a_reward_or_a_solve_rate(known: list[float | None], more: int) -> None:
+    from mae_cli.filters.solve_rate import solve_rates
+    from mae_cli.registry import RewardContext
+    from mae_cli.rewards.checked import CheckedProposer, CheckedSolver
+    from mae_cli.rewards.mae import MaeProposer, MaeSolver
+
+    plain, padded = votes(*known), votes(*[None] * more, *known, *[None] * more)
+    row = a_row(problem=a_problem(), completion="<answer>7</answer>")
+    proposal = a_row("proposer", problem=a_problem(), completion="<question>What is 3 + 4?</question>")
+    for reward in (MaeSolver(), CheckedSolver()):
+        one, two = (reward.score(row, RewardContext([], found, [])).reward for found in (plain, padded))
+        assert one == two
+        assert (one is None) == all(score is None for score in known)
+    for proposer in (MaeProposer(), CheckedProposer()):
+        one, two = (proposer.score(proposal, RewardContext(found, [], [found])).reward for found in (plain, padded))
+        assert one == two
+    rates = [solve_rates([a_row(problem=a_problem(), verdicts=found)]) for found in (plain, padded)]
+    assert rates[0] == rates[1]
