@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from mae_cli import __version__
-from mae_cli.cli_tools import data_app, models_app, review
+from mae_cli.cli_tools import data_app, diff, models_app, review
 from mae_cli.config import Recipe
 from mae_cli.errors import MaeError, TemporaryError
 from mae_cli.options import Common, with_options
@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(diff)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command()(review)
@@ -208,7 +209,10 @@ def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> No
 @with_options("eval")
 def eval_command(
     output: Out,
-    benchmarks: Annotated[list[Path] | None, typer.Argument(help="problem files with reference answers")] = None,
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Argument(help="problem files with answers, suites (gsm8k), or hub:ORG/NAME/CONFIG:SPLIT"),
+    ] = None,
     base: Annotated[bool, typer.Option("--base/--no-base", help="evaluate the model without adapter too")] = True,
     *,
     recipe: Recipe,
@@ -218,16 +222,19 @@ def eval_command(
 
     Example: mae eval heldout.jsonl --adapter adapter -o eval.jsonl -m smollm2-135m
     """
-    from mae_cli.report import table_of_details
+    from mae_cli.benchmarks import load_benchmarks
+    from mae_cli.eval_report import EvalFigures, details_text
     from mae_cli.stages.eval import run_eval
 
     adapter = Path(recipe.adapter) if recipe.adapter else None
     session = _session(recipe, common, output)
-    if _dry(session, common, *(benchmarks or [])):
+    if common.dry_run:
+        load_benchmarks(benchmarks or recipe.eval.benchmarks, recipe.eval)
+    if _dry(session, common):
         return
     summary = run_eval(session, benchmarks or [], output, adapter=adapter, with_base=base or adapter is None)
     if not common.quiet:
-        print(table_of_details(summary.details), file=sys.stderr)
+        print(details_text(msgspec.convert(summary.details, EvalFigures)), file=sys.stderr)
     _end(summary, common)
 
 
@@ -244,22 +251,25 @@ def run(
 
     Example: mae run quickstart --run-dir runs/first
     """
-    from mae_cli.config import find_file, find_recipe
-    from mae_cli.loop import Run, file_seeds
+    from mae_cli.benchmarks import load_benchmarks
+    from mae_cli.config import find_recipe
+    from mae_cli.loop import Run
+    from mae_cli.rounds import file_seeds
 
     session = _session(recipe, common)
     path = find_recipe(recipe_name)
     if common.dry_run:
         file_seeds(recipe, path)
-    if _dry(session, common, *(find_file(name) for name in recipe.eval.benchmarks if common.dry_run)):
+        load_benchmarks(recipe.eval.benchmarks, recipe.eval)
+    if _dry(session, common):
         return
     result = Run(session, run_dir, path).go()
     if not common.quiet:
-        for key in ("table", "final"):
+        for key in ("table", "gate", "final"):
             if key in result:
                 print(result[key], file=sys.stdout if not common.json else sys.stderr)
     if common.json:
-        print(msgspec.json.encode({k: v for k, v in result.items() if k != "table"}).decode())
+        print(msgspec.json.encode({k: v for k, v in result.items() if k not in ("table", "gate")}).decode())
 
 
 @app.command("list")

@@ -34,6 +34,22 @@ def review(
         print(msgspec.json.encode(summary).decode())
 
 
+def diff(
+    first: Annotated[Path, typer.Argument(help="run folder or eval file", show_default=False)],
+    second: Annotated[Path | None, typer.Argument(help="another; without it the policies of one file")] = None,
+    num_examples: Annotated[int, typer.Option("--examples", min=0, help="examples of each kind")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """What changed between two runs or eval files: settings, items won and lost, significance.
+
+    Example: mae diff runs/first runs/second
+    """
+    from mae_cli.run_diff import difference, difference_text
+
+    found = difference(first, second, num_examples=num_examples)
+    print(msgspec.json.encode(found).decode() if json else difference_text(found))
+
+
 @models_app.command("list")
 def models_list() -> None:
     """Models that `mae models get` can install."""
@@ -102,8 +118,8 @@ def data_pools(
     """Write the question and pair pools of a round, as `mae run` does."""
     from mae_cli.config import find_recipe, load_recipe
     from mae_cli.errors import ConfigError
-    from mae_cli.loop import Round, file_seeds, next_pools
     from mae_cli.pools import write_pairs, write_questions
+    from mae_cli.rounds import Round, file_seeds, next_pools
     from mae_cli.store import Lock, replace_aside
 
     path = find_recipe(recipe_name)

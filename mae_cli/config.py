@@ -24,6 +24,7 @@ Spec = str | dict[str, Any]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Alpha = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
 def _doc(text: str) -> Meta:
@@ -164,15 +165,27 @@ class FinetuneSection(Section):
 
 
 class EvalSection(GeneratingSection):
-    """`eval:` the same held-out items for every policy."""
+    """`eval:` the same held-out items for every policy, and what decides about promotion."""
 
-    benchmarks: Annotated[list[str], _doc("problem files with reference answers")] = []
+    benchmarks: Annotated[
+        list[Spec], _doc("problem files with answers, hub:ORG/NAME/CONFIG:SPLIT, suites, or mappings of these")
+    ] = []
     prompt: Annotated[str, _doc("solver prompt: a shipped name or a file")] = "solve"
     verifier: Annotated[Spec, _doc("program check of answers")] = "numeric"
+    readings: Annotated[list[str], _doc("how answers are read: strict, flexible, lm_eval_strict, lm_eval_flexible")] = (
+        msgspec.field(default_factory=lambda: ["strict", "flexible"])
+    )
+    group_by: Annotated[list[str], _doc("meta fields of the items to show accuracies by, e.g. subject")] = []
     samples: Annotated[Positive, _doc("rollouts per item")] = 1
     temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 0.0
     limit: Annotated[Count, _doc("items per benchmark; 0 is all")] = 0
     confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
+    gate: Annotated[
+        Spec | None, _doc("items that decide about promotion in a run: split (half of the benchmarks), a file, or none")
+    ] = "split"
+    gate_share: Annotated[Share, _doc("share of the benchmarks' items that a split gives the gate")] = 0.5
+    harm_alpha: Annotated[Alpha, _doc("a round is not accepted when the gate set shows harm at this level")] = 0.05
+    best_alpha: Annotated[Alpha, _doc("chance that any round of a run is falsely called best")] = 0.05
 
 
 class RoleSection(Section):
@@ -244,6 +257,12 @@ class Recipe(Section):
     on_empty: Annotated[
         Literal["stop", "skip"], _doc("no row kept in a round: stop (exit 3) or go on without training")
     ] = "stop"
+    keep_adapters: Annotated[
+        Count, _doc("rounds whose adapter weights stay besides the accepted and the best; 0 keeps all")
+    ] = 0
+    on_harm: Annotated[
+        Literal["go_back", "stop"], _doc("the gate shows harm: go on from the last accepted round, or stop (exit 4)")
+    ] = "go_back"
 
     roles: Annotated[RolesSection, _doc("a model of its own for proposer, solver or judge")] = msgspec.field(
         default_factory=RolesSection

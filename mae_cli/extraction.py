@@ -55,7 +55,7 @@ _PHRASE = re.compile(r"\banswer\b[*_]{0,3}\s{0,3}(?:is\b|[:=])[*_]{0,3}\s{0,3}:?
 # "Mr. Smith" is no sentence end, nor is the LaTeX blank "\!".
 _SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)[.!?](?=\s|$)")
 _EXPLANATION = re.compile(r",?\s(?:because|since|which)\b", re.IGNORECASE)
-_HASHES = re.compile(r"^[ \t]{0,3}####[ \t]*(?P<rest>\S[^\n]*)$", re.MULTILINE)
+_HASHES = re.compile(r"^[ \t]{0,3}(?P<mark>\*\*|__)?####[ \t]*(?P<rest>\S[^\n]*)$", re.MULTILINE)
 _BRACES = re.compile(r"(?P<boxed>\\f?box(?:ed)?\s{0,3}\{)|\\.|[{}]", re.DOTALL)
 
 
@@ -206,7 +206,7 @@ def _last_hashes(visible: str) -> str | None:
     # "#### Step 2: ..." is a Markdown heading; an answer is a number or the end of the text.
     end = len(visible.rstrip())
     for match in reversed(list(_HASHES.finditer(visible))):
-        rest = _unwrap_emphasis(match["rest"])
+        rest = _unwrap_emphasis(match["rest"].rstrip().removesuffix(match["mark"] or ""))
         if rest and (match.end("rest") >= end or read_number(rest) is not None):
             return rest
     return None

@@ -2,7 +2,7 @@
 
 The loop only calls the stages on the files of a run folder and keeps the model loaded between them; every file can be
 made by the stage commands alone. Whatever is finished is skipped, so the same command goes on after any interruption.
-Until a promotion gate exists every round is accepted, and the summary says so.
+After each round `promotion.py` decides, on items reported nowhere, which adapter the next round starts from.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mae_cli import __version__, pools, report
-from mae_cli.config import Recipe, find_file
-from mae_cli.errors import ConfigError, GateError
+from mae_cli import __version__, eval_report, pools, report
+from mae_cli.comparison import Side
+from mae_cli.config import find_file
+from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
-from mae_cli.reading import read_json, read_lines, read_problems, read_rows
-from mae_cli.records import Problem, Row, mean_score, verdicts_on
+from mae_cli.lora import WEIGHTS
+from mae_cli.promotion import Promotion, Sets, decide, keep_sets, promotion_line, read_sets
+from mae_cli.reading import read_json, read_lines, read_rows
+from mae_cli.records import Problem
 from mae_cli.roles import ROLES, is_fixed
+from mae_cli.rounds import Round, best_seeds, file_seeds, snapshot
 from mae_cli.stages import Session, StageSummary, check_plugins
 from mae_cli.stages.calibrate import check_calibration, run_calibrate
-from mae_cli.stages.eval import attach, load_eval, run_eval
+from mae_cli.stages.eval import attach, evaluate, load_eval, say_power
 from mae_cli.stages.filter import run_filter
 from mae_cli.stages.finetune import run_finetune
 from mae_cli.stages.judge import run_judge
@@ -43,6 +48,8 @@ FREE_KEYS = {
     "timeout_seconds",
     "device",
     "on_empty",
+    "on_harm",
+    "keep_adapters",
     "judge.max_unparsed",
     "finetune.micro_batch_tokens",
     "finetune.gradient_checkpointing",
@@ -58,23 +65,6 @@ def _is_free(key: str) -> bool:
     return key in FREE_KEYS or key.startswith("calibrate.bars.")  # a bar decides about files, and is in none
 
 
-class Round:
-    """The files of one round; names are the contract of README "A run"."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.number, self.folder, self.label = number, folder, folder.name
-        self.calibration = self.folder / "0_calibration.jsonl"
-        self.questions = self.folder / "0_questions.jsonl"
-        self.pairs = self.folder / "0_pairs.jsonl"
-        self.problems = self.folder / "1_problems.jsonl"
-        self.rollouts = self.folder / "2_rollouts.jsonl"
-        self.judged = self.folder / "3_judged.jsonl"
-        self.selected = self.folder / "4_selected.jsonl"
-        self.dropped = self.folder / "4_dropped.jsonl"
-        self.adapter = self.folder / "5_adapter"
-        self.eval = self.folder / "6_eval.jsonl"
-
-
 class Run:
     """One run folder and the session that works on it."""
 
@@ -83,6 +73,7 @@ class Run:
         self.recipe = session.recipe
         self.totals: dict[str, float] = {"seconds": 0.0, "tokens": 0}
         self.overlap: dict[str, int] = {}
+        self.sets = Sets([], [])
 
     def go(self) -> dict[str, Any]:
         """Work until all rounds are done.
@@ -90,6 +81,7 @@ class Run:
         Raises:
             ConfigError: the folder holds a run of another recipe.
             GateError: a gate failed or no row was kept, and the recipe says to stop.
+            CollapseError: the gate set shows harm, and the recipe says to stop.
         """
         check_plugins(self.recipe)
         check_calibration(self.recipe)
@@ -97,17 +89,40 @@ class Run:
             raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
         with Lock(self.run_dir / "run"):
             self._open()
+            self.sets = keep_sets(read_sets(self.recipe.eval), self.run_dir / "benchmarks")
+            self._say_sets()
             base = self._files(0)
-            accepted: Path | None = Path(self.recipe.adapter) if self.recipe.adapter else None
-            self._eval(base, accepted)
+            self._eval(base, self._adapter_of(base))
             seeds = self._seeds(base)
             self._say_overlap(seeds)
-            done = [base]
-            for number in range(1, self.recipe.rounds + 1):
-                current = self._files(number)
-                accepted = self._round(current, done[-1], seeds, accepted)
-                done.append(current)
-            return self._finish(done)
+            return self._rounds(base, seeds)
+
+    def _rounds(self, base: Round, seeds: Sequence[Problem]) -> dict[str, Any]:
+        done: list[Round] = [base]
+        decisions: list[Promotion] = []
+        accepted = best = base
+        for number in range(1, self.recipe.rounds + 1):
+            current = self._files(number)
+            is_trained = self._is_closed(current) or self._round(current, done[-1], seeds, self._adapter_of(accepted))
+            done.append(current)
+            decision = self._decide(current, accepted, best, is_trained=is_trained)
+            decisions.append(decision)
+            accepted = current if decision.accepted else accepted
+            best = current if decision.best else best
+            for name, target in (("latest", current if is_trained else None), ("accepted", accepted), ("best", best)):
+                if target is not None and target.number:
+                    self._link(name, target.label)
+            self._retire(done, accepted, best)
+            if is_trained and not decision.accepted and self.recipe.on_harm == "stop":
+                result = self._finish(done, decisions)
+                self.session.progress.say(result.get("table", ""))
+                raise CollapseError(f"{promotion_line(decision)}; stopped, accepted: {accepted.name}")
+        return self._finish(done, decisions)
+
+    def _adapter_of(self, current: Round) -> Path | None:
+        if current.number:
+            return current.adapter
+        return Path(self.recipe.adapter) if self.recipe.adapter else None
 
     def _files(self, number: int) -> Round:
         return Round(self.run_dir / f"round-{number:03d}", number)
@@ -184,15 +199,15 @@ class Run:
         return summary
 
     def _eval(self, current: Round, adapter: Path | None) -> None:
-        if not self.recipe.eval.benchmarks:
-            return
-        paths = [find_file(name) for name in self.recipe.eval.benchmarks]
-        self._stage(
-            current,
-            lambda: run_eval(self.session, paths, current.eval, adapter=adapter, with_base=adapter is None),
-        )
+        for benchmarks, path in ((self.sets.reported, current.eval), (self.sets.gate, current.gate)):
+            if benchmarks:
+                self._stage(
+                    current,
+                    partial(evaluate, self.session, benchmarks, path, adapter=adapter, with_base=adapter is None),
+                )
 
-    def _round(self, current: Round, before: Round, seeds: Sequence[Problem], accepted: Path | None) -> Path | None:
+    def _round(self, current: Round, before: Round, seeds: Sequence[Problem], accepted: Path | None) -> bool:
+        """All stages of a round; whether it has an adapter."""
         session = self.session
         snapshot(self.recipe, current, before if before.number else None, seeds)
         attach(session, accepted)
@@ -217,12 +232,45 @@ class Run:
             self._event(current.label, "not trained", str(error))
             session.progress.say(f"{current.label}: not trained: {error}")
             self._roles(current)
-            return accepted
+            return False
         self._roles(current)
         self._eval(current, current.adapter)
-        for name in ("latest", "accepted"):
-            self._link(name, current.label)
-        return current.adapter
+        return True
+
+    # ---- promotion
+
+    def _decide(self, current: Round, accepted: Round, best: Round, *, is_trained: bool) -> Promotion:
+        if not is_trained:
+            decision = Promotion(current.label, accepted=False, best=False, reason="not trained")
+        elif not self.sets.gate:
+            decision = Promotion(current.label, accepted=True, best=False, reason="no gate set")
+        else:
+            candidate, parent, leader = ((r.name, load_eval(r.gate)) for r in (current, accepted, best))
+            section = self.recipe.eval
+            decision = decide(
+                candidate,
+                parent,
+                leader,
+                round_number=current.number,
+                harm_alpha=section.harm_alpha,
+                best_alpha=section.best_alpha,
+            )
+        if not current.promotion.exists():
+            self._event(current.label, "promotion", msgspec.to_builtins(decision))
+        write_json(current.promotion, msgspec.to_builtins(decision))
+        self.session.progress.say(promotion_line(decision))
+        return decision
+
+    def _is_closed(self, current: Round) -> bool:
+        """Whether a round need not be gone through again, because adapters before it may have been retired."""
+        return bool(self.recipe.keep_adapters) and current.promotion.exists() and current.adapter.exists()
+
+    def _retire(self, rounds: Sequence[Round], accepted: Round, best: Round) -> None:
+        """Delete the weights of old adapters; everything else of a round stays, so every row can still be traced."""
+        keep = self.recipe.keep_adapters
+        for old in rounds[1:-keep] if keep else []:
+            if old.number not in (accepted.number, best.number):
+                (old.adapter / WEIGHTS).unlink(missing_ok=True)
 
     def _calibration_problems(self) -> Path | None:
         name = self.recipe.calibrate.problems
@@ -270,50 +318,73 @@ class Run:
     def _say_overlap(self, seeds: Sequence[Problem]) -> None:
         """A held-out item among the seeds is trained on, and then measures nothing."""
         keys = {question_key(problem.question) for problem in seeds}
-        for name in self.recipe.eval.benchmarks:
-            items = read_problems(find_file(name))
-            both = sum(question_key(item.question) in keys for item in items)
+        items: dict[str, list[Problem]] = {}
+        for benchmark in (*self.sets.reported, *self.sets.gate):
+            items.setdefault(benchmark.source, []).extend(benchmark.problems)
+        for source, problems in items.items():
+            both = sum(question_key(item.question) in keys for item in problems)
             if both:
-                self.overlap[name] = both
+                self.overlap[source] = both
                 self.session.progress.say(
-                    f"WARNING: {both} of the {len(items)} held-out items of {name} are among the seeds: "
+                    f"WARNING: {both} of the {len(problems)} held-out items of {source} are among the seeds: "
                     f"what is measured on them is not held out"
                 )
 
+    def _say_sets(self) -> None:
+        session, sets = self.session, self.sets
+        say_power(session, sets.reported, paired=True)
+        if sets.gate:
+            decides = sum(len(benchmark.problems) for benchmark in sets.gate)
+            reported = sum(len(benchmark.problems) for benchmark in sets.reported)
+            removed = f" ({sets.removed} of its items are reported and left out)" if sets.removed else ""
+            session.progress.say(f"gate: {decides} items decide about promotion{removed}, {reported} are reported")
+        elif sets.reported:
+            session.progress.say("no gate set: every round is accepted and none is called best")
+
     # ---- the end
 
-    def _finish(self, rounds: Sequence[Round]) -> dict[str, Any]:
-        evaluated = [r for r in rounds if r.eval.exists()]
+    def _finish(self, rounds: Sequence[Round], decisions: Sequence[Promotion]) -> dict[str, Any]:
+        accepted = [decision.round for decision in decisions if decision.accepted]
+        best = [decision.round for decision in decisions if decision.best]
         result: dict[str, Any] = {
             "rounds": self.recipe.rounds,
             "run_dir": str(self.run_dir),
-            "accepted": "every round (no promotion gate yet)",
+            "accepted": accepted[-1] if accepted else None,
+            "best": best[-1] if best else None,
+            "promotion": [msgspec.to_builtins(decision) for decision in decisions],
             "held_out_among_seeds": self.overlap,
             "seconds": round(self.totals["seconds"], 1),
             "tokens": int(self.totals["tokens"]),
         }
+        evaluated = [r for r in rounds if r.eval.exists()]
         if evaluated:
-            policies = [("base" if r.number == 0 else r.label, load_eval(r.eval)) for r in evaluated]
-            result["table"] = report.progress_table(policies, self.recipe.eval.confidence)
-            result["final"] = report.final_line(policies)
-            result["comparisons"] = [
-                msgspec.to_builtins(report.compare(policies[0], policy, reading))
-                for policy in policies[1:]
-                for reading in report.READINGS
-            ]
-            result["accuracy"] = [
-                msgspec.to_builtins(report.accuracy(label, rows, reading, self.recipe.eval.confidence))
-                for label, rows in policies
-                for reading in report.READINGS
-            ]
+            policies: list[Side] = [(r.name, load_eval(r.eval)) for r in evaluated]
+            result.update(self._measured(policies, accepted))
+            if self.sets.gate:
+                result["gate"] = "\n".join(promotion_line(decision) for decision in decisions)
         else:
             self.session.progress.say("no eval.benchmarks: nothing was measured")
         write_json(self.run_dir / "summary.json", result)
         self._page(rounds, result)
         return result
 
+    def _measured(self, policies: Sequence[Side], accepted: Sequence[str]) -> dict[str, Any]:
+        """The figures of the reported set; the final line is about the last accepted round."""
+        confidence = self.recipe.eval.confidence
+        figures = eval_report.plain(eval_report.figures_of(policies, confidence))
+        last = [side for side in policies if side[0] in accepted]
+        final = eval_report.final_line([policies[0], last[-1]]) if last else eval_report.unchanged_line(policies[0])
+        return {
+            "table": eval_report.progress_table(policies, confidence),
+            "final": final,
+            "comparisons": figures["comparisons"],
+            "accuracy": figures["accuracy"],
+        }
+
     def _page(self, rounds: Sequence[Round], result: dict[str, Any]) -> None:
         sections = [("Held-out items", f"{result['table']}\n\n{result['final']}")] if "table" in result else []
+        if "gate" in result:
+            sections.append(("Promotion", result["gate"]))
         for current in rounds:
             figures = current.folder / "roles.json"
             if figures.exists():
@@ -322,47 +393,3 @@ class Run:
         sections.append(("Recipe", (self.run_dir / "recipe.resolved.yaml").read_text("utf-8")))
         page = report.html_page(f"mae run: {self.run_dir.name}", sections)
         write_atomically(self.run_dir / "report.html", page.encode())
-
-
-def file_seeds(recipe: Recipe, recipe_path: Path | None) -> list[Problem]:
-    """The seeds of the recipe's file, or the drawn `num_seeds` of them."""
-    if not recipe.seeds:
-        return []
-    problems = read_problems(find_file(recipe.seeds, beside=recipe_path.parent if recipe_path else None))
-    return pools.draw(problems, recipe.num_seeds, recipe.seed, "seeds") if recipe.num_seeds else problems
-
-
-def snapshot(recipe: Recipe, current: Round, before: Round | None, seeds: Sequence[Problem]) -> None:
-    """Write the pools of a round, unless they stand: the seeds at first, then what the round before stored."""
-    if current.questions.exists() and current.pairs.exists():
-        return
-    questions, pairs = next_pools(recipe, before, seeds)
-    pools.write_pairs(current.pairs, pairs)
-    pools.write_questions(current.questions, questions)
-
-
-def next_pools(
-    recipe: Recipe, before: Round | None, seeds: Sequence[Problem]
-) -> tuple[list[Problem], list[pools.Pair]]:
-    """The questions and pairs a round starts from."""
-    if before is None:
-        questions = list(seeds)
-        pairs = pools.seed_pairs(seeds) if recipe.seed_pairs else []
-    else:
-        rows = read_rows(before.selected) if before.selected.exists() else []
-        questions = pools.grow_questions(pools.read_questions(before.questions), rows, recipe.pool_limit)
-        pairs = pools.grow_pairs(pools.read_pairs(before.pairs), rows, recipe.pool_limit)
-    return questions, pairs
-
-
-def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:
-    """The distinct proposed questions with the highest known quality, best first, at most `wanted`."""
-    quality: dict[str, tuple[float, int, Problem]] = {}
-    for position, row in enumerate(rows):
-        if row.role != "proposer" or row.problem is None or row.problem.id in quality:
-            continue
-        score = mean_score(verdicts_on(row, "problem"))
-        if score is not None:
-            quality[row.problem.id] = (score, position, row.problem)
-    best = sorted(quality.values(), key=lambda entry: (-entry[0], entry[1]))
-    return [problem for _, _, problem in best[:wanted]]

@@ -1,13 +1,11 @@
-"""Intervals, paired tests and small descriptive figures, without numpy.
+"""Intervals, pass@k, an exact paired test and small descriptive figures.
 
 Place in the flow: `eval` and the report turn counts and scores into claims with these functions.
 Contract: pure, exact where a closed form exists, and the same result for the same arguments on
-every machine (the bootstrap draws from Python's own generator). Left out: which items are paired
-and what a p-value decides.
+every machine. Left out: which items are paired, and what a p-value decides (`significance.py`).
 """
 
 import math
-import random
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -35,14 +33,14 @@ class MeanAndSpread(NamedTuple):
     spread: float | None
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """Return the Wilson score interval of a share, within [0, 1]; (0, 1) when n is 0.
 
     centre = (p + z^2/2n) / (1 + z^2/n), half = z / (1 + z^2/n) * sqrt(p(1-p)/n + z^2/4n^2).
     The low end is exactly 0 for no success, the high end exactly 1 for no failure.
 
     Args:
-        successes: 0 <= successes <= n.
+        successes: 0 <= successes <= n; not whole where n is an effective number.
         n: number of trials, >= 0.
         confidence: in (0, 1), two-sided, without continuity correction.
 
@@ -92,6 +90,79 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
+def clustered_interval(shares: Sequence[float], samples: int, confidence: float = 0.95) -> Interval:
+    """Return an interval of the mean share of correct samples, where several samples belong to one item.
+
+    Samples of one item resemble each other, so they count for less than as many items: n is the number of independent
+    trials that would vary as the item means do, n = p(1-p) / (s^2 / N), at least the N items and at most N * samples.
+    Where the items do not vary at all it is N. The interval is Wilson's for that n.
+
+    Args:
+        shares: N >= 1, per item the share of correct samples, in [0, 1].
+        samples: of an item, >= 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: if nothing is given or an argument is out of its range.
+
+    Source: the effective sample size of E. Korn and B. Graubard, Survey Methodology 24 (1998) 193-201.
+    """
+    if not shares or samples < 1:
+        raise ValueError(f"{len(shares)} items, {samples} samples: expected at least one of each")
+    count = len(shares)
+    share = math.fsum(shares) / count
+    variance = math.fsum((x - share) ** 2 for x in shares) / (count - 1) / count if count > 1 else 0.0
+    trials = share * (1 - share) / variance if variance > 0 else count
+    trials = min(max(trials, count), count * samples)
+    return wilson_interval(min(share * trials, trials), trials, confidence)
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int, resamples: int = 10_000, confidence: float = 0.95
+) -> Interval:
+    """Return a percentile bootstrap interval of the mean.
+
+    The values are drawn with replacement; the ends are the (1 - confidence) / 2 quantiles on both sides of the
+    resampled means, linearly interpolated. How often each distinct value is drawn is one multinomial draw, which has
+    the same distribution as drawing one by one and costs little when scores take few values.
+
+    Args:
+        values: N >= 1 finite numbers, one per item: samples of one item must be averaged first, they are not
+            independent.
+        seed: of numpy's `RandomState`, whose streams numpy keeps for ever.
+        resamples: >= 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: if nothing is given or an argument is out of its range.
+
+    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 13.3.
+    """
+    import numpy as np
+
+    if not values:
+        raise ValueError("no scores: expected at least one")
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples: expected at least 1")
+    tail = (1 - _checked_confidence(confidence)) / 2
+    if not all(map(math.isfinite, values)):
+        raise ValueError("scores are not all finite")
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    n = len(values)
+    if len(distinct) == 1:
+        return Interval(float(distinct[0]), float(distinct[0]))
+    random = np.random.RandomState(seed % 2**32)
+    step = max(1, 2_000_000 // len(distinct))  # at most 16 MB of counts at a time
+    means = np.concatenate(
+        [
+            random.multinomial(n, counts / n, size=min(step, resamples - start)) @ distinct / n
+            for start in range(0, resamples, step)
+        ]
+    )
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
 def paired_bootstrap_difference(
     before: Sequence[float],
     after: Sequence[float],
@@ -102,34 +173,70 @@ def paired_bootstrap_difference(
 ) -> DifferenceEstimate:
     """Return mean(after) - mean(before) with a percentile bootstrap interval over the pairs.
 
-    Pairs are drawn with replacement; the interval ends are the (1 - confidence) / 2 quantiles on
-    both sides of the resampled means, linearly interpolated.
-
     Args:
         before: N >= 1 finite scores.
         after: the scores of the same items in the same order.
-        seed: of Python's `random.Random`; only `random()` is drawn, which Python keeps stable.
+        seed: see `bootstrap_interval`.
         resamples: >= 1.
         confidence: in (0, 1).
 
     Raises:
         ValueError: if lengths differ, nothing is given or an argument is out of its range.
 
-    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 13.3; paired over
-    test items as in P. Koehn, EMNLP 2004.
+    Source: `bootstrap_interval` of the differences; paired over test items as in P. Koehn, EMNLP 2004.
     """
     if len(before) != len(after) or not before:
         raise ValueError(f"{len(before)} and {len(after)} scores: expected as many, at least one")
-    if resamples < 1:
-        raise ValueError(f"{resamples} resamples: expected at least 1")
-    tail = (1 - _checked_confidence(confidence)) / 2
     differences = [y - x for x, y in zip(before, after, strict=True)]
-    if not all(map(math.isfinite, differences)):
-        raise ValueError("scores are not all finite")
-    n, draw = len(differences), random.Random(seed).random
-    means = sorted(math.fsum([differences[int(draw() * n)] for _ in range(n)]) / n for _ in range(resamples))
-    observed = math.fsum(differences) / n
-    return DifferenceEstimate(observed, _quantile(means, tail), _quantile(means, 1 - tail))
+    low, high = bootstrap_interval(differences, seed=seed, resamples=resamples, confidence=confidence)
+    return DifferenceEstimate(math.fsum(differences) / len(differences), low, high)
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Return the chance that at least one of k samples is correct, without bias: 1 - C(n - c, k) / C(n, k).
+
+    It is the mean, over all subsets of k of the n samples, of whether the subset holds a correct one.
+
+    Args:
+        samples: n >= k, samples drawn of one item.
+        correct: 0 <= c <= n of them are correct.
+        k: >= 1.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Source: M. Chen et al., Evaluating Large Language Models Trained on Code, arXiv:2107.03374, equation 1.
+    """
+    if not 1 <= k <= samples or not 0 <= correct <= samples:
+        raise ValueError(f"{correct} correct of {samples}, k {k}: expected 0 <= correct <= samples and 1 <= k")
+    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority_is_correct(votes: Sequence[tuple[str | None, float | None]], k: int) -> float | None:
+    """Return whether the commonest answer of the first k samples is correct, in [0, 1].
+
+    Samples without an answer do not vote; nobody voting is wrong (0). Tied answers share: with one of two tied
+    answers correct the result is 1/2, the expectation of breaking the tie at random. Null when the checker failed on
+    an answer that leads.
+
+    Args:
+        votes: per sample its answer in a normal form (null: none) and its score (null: the checker failed).
+        k: >= 1; samples beyond the first k are not looked at.
+
+    Source: self-consistency, X. Wang et al., arXiv:2203.11171.
+    """
+    counts: dict[str, int] = {}
+    scores: dict[str, float | None] = {}
+    for answer, score in votes[:k]:
+        if answer is not None:
+            counts[answer] = counts.get(answer, 0) + 1
+            scores.setdefault(answer, score)
+    if not counts:
+        return 0.0
+    top = max(counts.values())
+    leading = [scores[answer] for answer, count in counts.items() if count == top]
+    known = [float(score == 1.0) for score in leading if score is not None]
+    return sum(known) / len(known) if len(known) == len(leading) else None
 
 
 def mean_and_spread(values: Iterable[float | None]) -> MeanAndSpread:
@@ -169,10 +276,3 @@ def _checked_confidence(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence}: expected a number between 0 and 1")
     return confidence
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    position = share * (len(ordered) - 1)
-    index = min(int(position), len(ordered) - 1)
-    above = ordered[min(index + 1, len(ordered) - 1)]
-    return ordered[index] + (position - index) * (above - ordered[index])

@@ -5,6 +5,8 @@ A made set is a pure function of (name, counts, seed), and no held-out problem i
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,15 @@ from typing import Any
 import msgspec
 
 from mae_cli.arithmetic import canonical_key
-from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError
+from mae_cli.errors import ConfigError, DataError, MaeError, MissingDependencyError, TemporaryError
 from mae_cli.reading import problem_from, read_lines
 from mae_cli.records import normalise_question
 from mae_cli.store import write_atomically
 from mae_cli.sums import make_problems
 
 GYM = "gym:"
+HUB = "hub:"
+PROBE_TIMEOUT_SECONDS = 5
 
 
 def make_set(
@@ -87,7 +91,7 @@ def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -
         TemporaryError: the hub cannot be reached.
     """
     _refuse_existing([output], replace)
-    rows = _hub_rows(source.removeprefix("hub:")) if source.startswith("hub:") else _file_rows(Path(source))
+    rows = hub_rows(source.removeprefix(HUB)) if source.startswith(HUB) else _file_rows(Path(source))
     seen: dict[str, bytes] = {}
     read = 0
     for tree, where in rows:
@@ -114,20 +118,74 @@ def _file_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield tree, f"{path}:{number}"
 
 
-def _hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
+def hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows of a data set of the hub, or of its cached copy, each with where it stands.
+
+    Args:
+        name: ORG/NAME or ORG/NAME/CONFIG, with :SPLIT behind (train by default).
+
+    Raises:
+        ConfigError: not a data set's name, none of that name, or the hub is switched off and nothing is cached.
+        TemporaryError: the hub cannot be reached.
+    """
     path, _, split = name.partition(":")
     parts = path.split("/")
-    if len(parts) not in (2, 3):
-        raise ConfigError(f"hub:{name}: expected hub:ORG/NAME, hub:ORG/NAME/CONFIG or either with :SPLIT")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ConfigError(f"{HUB}{name}: expected {HUB}ORG/NAME, {HUB}ORG/NAME/CONFIG or either with :SPLIT")
+    unreachable = _hub_problem(name, "/".join(parts[:2]))
     from datasets import load_dataset
 
     try:
-        rows = load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, split=split or "train")
-    except (OSError, ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TemporaryError(f"hub:{name}: cannot be loaded: {reason}") from error
+        with _offline() if unreachable else contextlib.nullcontext():
+            rows = load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, split=split or "train")
+    except ValueError as error:  # an unknown config or split; the message lists those there are
+        raise unreachable or ConfigError(f"{HUB}{name}: {_first_line(error)}") from error
+    except (OSError, RuntimeError) as error:
+        raise unreachable or TemporaryError(f"{HUB}{name}: cannot be loaded: {_first_line(error)}") from error
     for number, row in enumerate(rows, 1):
-        yield dict(row), f"hub:{name} row {number}"
+        yield dict(row), f"{HUB}{name} row {number}"
+
+
+def _hub_problem(name: str, repository: str) -> MaeError | None:
+    """Why the hub cannot be asked now; the loader itself would try for half a minute before it says so.
+
+    Raises:
+        ConfigError: the hub answers, and has no such data set.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    if constants.is_offline_mode() or os.environ.get("HF_DATASETS_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        return ConfigError(f"{HUB}{name}: not in the cache, and the hub is switched off (HF_HUB_OFFLINE); give a file")
+    try:
+        huggingface_hub.HfApi().dataset_info(repository, timeout=PROBE_TIMEOUT_SECONDS)
+    except errors.GatedRepoError as error:
+        raise ConfigError(f"{HUB}{name} is gated: accept its terms on the hub and set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ConfigError(f"{HUB}{name}: the hub has no data set of that name") from error
+    except Exception as error:  # noqa: BLE001 - also those of its http library, which is not our dependency
+        return TemporaryError(
+            f"{HUB}{name}: not in the cache, and the hub cannot be reached ({_first_line(error)}); give a file"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let the loader look into its cache only."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _refuse_existing(paths: list[Path], replace: bool) -> None:

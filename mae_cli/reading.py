@@ -288,6 +288,9 @@ def _answer(value: Any, choices: list[str], meta: dict[str, Any], where: str) ->
         return chr(ord("A") + value)
     if isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, str) and choices and value.strip() in (labels := meta.get("choice_labels") or []):
+        # ARC numbers some of its choices; answers are letters by place.
+        return chr(ord("A") + labels.index(value.strip()))
     if isinstance(value, str):
         # GSM8K style: the worked solution first, the answer behind four hashes.
         solution, hashes, last = value.rpartition("####")

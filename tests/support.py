@@ -12,7 +12,20 @@ from typing import Any
 import msgspec
 
 from mae_cli.cli import run_app
-from mae_cli.records import Message, Policy, Problem, Purpose, Role, Row, Sampling, Usage, new_row, problem_id
+from mae_cli.records import (
+    Message,
+    Policy,
+    Problem,
+    Purpose,
+    Role,
+    Row,
+    Sampling,
+    Usage,
+    Verdict,
+    VerdictStatus,
+    new_row,
+    problem_id,
+)
 from mae_cli.store import encode_rows
 
 ROOT = Path(__file__).parent.parent
@@ -109,3 +122,32 @@ def mae(
         timeout=120,
         check=False,
     )
+
+
+def eval_rows(outcomes: Sequence[float | Sequence[float | None] | None], **meta: Any) -> list[Row]:
+    """Evaluated rows: per item the score of its one sample, or the scores of several; null is a failed checker."""
+    rows = []
+    for number, outcome in enumerate(outcomes):
+        question = f"item {number}"
+        problem = Problem(id=problem_id(question), question=question, reference_answer="1", meta=dict(meta))
+        for index, score in enumerate([outcome] if outcome is None or isinstance(outcome, float) else outcome):
+            row = new_row(
+                "eval",
+                role="solver",
+                purpose="eval",
+                round_number=0,
+                run_seed=0,
+                messages=[Message("user", question)],
+                sampling=SAMPLING,
+                policy=POLICY,
+                problem=problem,
+                sample_index=index,
+            )
+            status: VerdictStatus = "ok" if score is not None else "error"
+            row.answer, row.completion = ("1" if score else "2"), "text"
+            row.verdicts = [
+                Verdict(f"numeric/{reading}", "verifier", "answer", score=score, status=status)
+                for reading in ("strict", "flexible")
+            ]
+            rows.append(row)
+    return rows

@@ -1,11 +1,23 @@
 import math
+from itertools import combinations
 from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mae_cli.metrics import distinct_n, mcnemar_exact, mean_and_spread, paired_bootstrap_difference, wilson_interval
+from mae_cli.metrics import (
+    bootstrap_interval,
+    clustered_interval,
+    distinct_n,
+    majority_is_correct,
+    mcnemar_exact,
+    mean_and_spread,
+    paired_bootstrap_difference,
+    pass_at_k,
+    wilson_interval,
+)
 
 
 def test_wilson_interval_is_the_hand_computed_one() -> None:
@@ -174,3 +186,98 @@ def test_mean_and_spread_agree_with_the_definition(values: list[float]) -> None:
     assert spread is not None
     assert mean == pytest.approx(sum(values) / len(values), abs=1e-6)
     assert spread == pytest.approx(math.sqrt(sum((x - mean) ** 2 for x in values) / len(values)), abs=1e-6)
+
+
+def test_pass_at_k_is_the_hand_computed_one() -> None:
+    # 2 of 4 correct, k = 2: of the 6 pairs only the one of both wrong ones fails, 1 - 1/6. k = 3: every triple has one.
+    assert pass_at_k(4, 2, 2) == 1 - 1 / 6
+    assert pass_at_k(4, 2, 3) == 1.0
+    assert pass_at_k(4, 0, 4) == 0.0
+    # k = 1 is the mean: 3/10; Chen et al. 2021, n = 10, c = 3, k = 5: 1 - C(7,5)/C(10,5) = 1 - 21/252.
+    assert pass_at_k(10, 3, 1) == pytest.approx(0.3)
+    assert pass_at_k(10, 3, 5) == 1 - 21 / 252
+
+
+def test_pass_at_k_is_the_mean_over_all_subsets() -> None:
+    for n in range(1, 8):
+        for c in range(n + 1):
+            outcomes = [True] * c + [False] * (n - c)
+            for k in range(1, n + 1):
+                subsets = [any(subset) for subset in combinations(outcomes, k)]
+                assert pass_at_k(n, c, k) == pytest.approx(sum(subsets) / len(subsets), abs=1e-12), (n, c, k)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(2, 1, 3), (2, 3, 1), (2, 1, 0), (2, -1, 1)])
+def test_pass_at_k_refuses_impossible_counts(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        pass_at_k(n, c, k)
+
+
+def test_the_majority_is_the_commonest_answer_of_the_first_k() -> None:
+    votes = [("7", 1.0), ("8", 0.0), ("8", 0.0), (None, 0.0), ("7", 1.0), ("7", 1.0)]
+
+    # k = 1: 7. k = 2: tie of a right and a wrong answer. k = 3 and 4: 8 leads. k = 6: 7 leads with three.
+    assert [majority_is_correct(votes, k) for k in (1, 2, 3, 4, 5, 6)] == [1.0, 0.5, 0.0, 0.0, 0.5, 1.0]
+    assert majority_is_correct([(None, 0.0)], 1) == 0.0
+    assert majority_is_correct([("7", None), ("7", None), ("8", 0.0)], 3) is None
+
+
+def test_the_bootstrap_agrees_with_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.RandomState(2)
+    values = [float(v) for v in random.choice([-1.0, 0.0, 0.25, 1.0], 150, p=[0.1, 0.5, 0.2, 0.2])]
+
+    low, high = bootstrap_interval(values, seed=1, resamples=20_000)
+
+    found = stats.bootstrap(
+        (np.array(values),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    # The ends of two sets of 20,000 resamples; the interval is about 0.18 wide.
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.005)
+
+
+def test_the_bootstrap_covers_the_true_difference_at_about_the_stated_rate() -> None:
+    # 200 items, wins 15 %, losses 5 %: the true difference is 0.1. 1000 sets at 95 %: standard error 0.7 points.
+    random = np.random.RandomState(3)
+    covered = 0
+    for number in range(1000):
+        differences = random.choice([1.0, -1.0, 0.0], 200, p=[0.15, 0.05, 0.8])
+        low, high = bootstrap_interval(differences.tolist(), seed=number, resamples=1000)
+        covered += low <= 0.1 <= high
+
+    assert 0.925 <= covered / 1000 <= 0.97
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_wilsons_interval_covers_the_share_at_about_the_stated_rate(share: float) -> None:
+    random = np.random.RandomState(4)
+    counts, repeats = np.unique(random.binomial(100, share, 20_000), return_counts=True)
+
+    covered = sum(
+        int(times)
+        for successes, times in zip(counts, repeats, strict=True)
+        if wilson_interval(int(successes), 100).low <= share <= wilson_interval(int(successes), 100).high
+    )
+
+    # Exact coverage swings around 95 % as counts are whole.
+    assert 0.93 <= covered / 20_000 <= 0.975
+
+
+def test_the_interval_of_clustered_samples_covers_and_the_plain_one_does_not() -> None:
+    # 100 items with solve rates from Beta(0.3, 0.7), eight samples each: the mean is 0.3, samples of an item alike.
+    random = np.random.RandomState(5)
+    clustered = plain = 0
+    for _ in range(1000):
+        correct = random.binomial(8, random.beta(0.3, 0.7, 100))
+        low, high = clustered_interval((correct / 8).tolist(), 8)
+        clustered += low <= 0.3 <= high
+        low, high = wilson_interval(int(correct.sum()), 800)
+        plain += low <= 0.3 <= high
+
+    assert 0.925 <= clustered / 1000 <= 0.975
+    assert plain / 1000 < 0.8
+
+
+def test_with_one_sample_per_item_the_clustered_interval_is_wilsons() -> None:
+    assert clustered_interval([1.0, 0.0, 0.0, 1.0, 0.0], 1) == pytest.approx(wilson_interval(2, 5))
+    assert clustered_interval([0.0], 3) == wilson_interval(0, 1)

@@ -1,7 +1,7 @@
 """`mae eval`: the same held-out items for every policy, and what may be said about the difference.
 
 An item is answered `samples` times; each answer is read strictly (only in the asked format) and flexibly (down to the
-last number), and both readings are checked. A missing or cut-off answer is not correct; only a failing checker is
+last number), and every reading is checked. A missing or cut-off answer is not correct; only a failing checker is
 unknown, and then the item leaves both sides of a pair. Policies are compared on equal items by an exact paired test.
 """
 
@@ -13,21 +13,23 @@ from pathlib import Path
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import find_file
-from mae_cli.errors import ConfigError, DataError
-from mae_cli.extraction import STRICT_SOURCES
+from mae_cli.accuracy import benchmark_of
+from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text
+from mae_cli.config import Spec
+from mae_cli.errors import ConfigError
+from mae_cli.eval_report import by_policy, figures_of, plain, power_line
 from mae_cli.prompting import load_prompt, question_with_choices
-from mae_cli.reading import STDIO, read_problems, read_rows
-from mae_cli.records import Problem, Row, choices_of, new_row
-from mae_cli.report import READINGS, summarise
-from mae_cli.stages import Session, StageSummary, generate, limit_rows
+from mae_cli.reading import STDIO, read_rows
+from mae_cli.records import Row, choices_of, new_row
+from mae_cli.scoring import check_readings, check_rows
+from mae_cli.stages import Session, StageSummary, generate
 from mae_cli.stages.solve import read_solution
 from mae_cli.store import write_json
 
 
 def run_eval(
     session: Session,
-    benchmark_paths: Sequence[Path],
+    benchmarks: Sequence[Spec],
     output_path: Path,
     *,
     adapter: Path | None = None,
@@ -37,41 +39,62 @@ def run_eval(
 
     Args:
         session: its engine is switched between the policies and left on the last one.
-        benchmark_paths: problem files with reference answers; the recipe's where none is given.
+        benchmarks: as `eval.benchmarks` names them; the recipe's where none is given.
         output_path: rows of all policies evaluated here; the summary goes beside it.
         adapter: LoRA folder to evaluate.
         with_base: whether the model without adapter is evaluated too.
 
     Raises:
-        DataError: an item has no reference answer.
+        ConfigError: there is no such benchmark.
+        DataError: an item that nothing can be checked against.
+        TemporaryError: the hub cannot be reached.
     """
     section = session.recipe.eval
-    paths = list(benchmark_paths) or [find_file(name) for name in section.benchmarks]
-    if not paths:
-        raise ConfigError("no benchmark: give a problem file, or eval.benchmarks in a recipe")
-    verifier: registry.Verifier = registry.build("verifiers", section.verifier)
-    needs_reference = getattr(verifier, "needs_reference", True)
-    problems = read_benchmarks(paths, section.limit, needs_reference=needs_reference)
-    wanted = {problem.id for problem in limit_rows(session, problems)}
+    specs = list(benchmarks) or section.benchmarks
+    if not specs:
+        raise ConfigError("no benchmark: give a problem file or a suite, or eval.benchmarks in a recipe")
+    loaded = load_benchmarks(specs, section)
+    attach(session, adapter)  # what cannot be used is refused before anything is said
+    say_power(session, loaded, paired=with_base and adapter is not None)
+    return evaluate(session, loaded, output_path, adapter=adapter, with_base=with_base)
+
+
+def evaluate(
+    session: Session,
+    benchmarks: Sequence[Benchmark],
+    output_path: Path,
+    *,
+    adapter: Path | None = None,
+    with_base: bool = True,
+) -> StageSummary:
+    """The same on benchmarks that are loaded already."""
+    section = session.recipe.eval
+    check_readings(section.readings)
+    problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
+    wanted = {problem.id for problem in problems[: session.limit]}
     policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     if adapter is not None:
         policies.append((adapter_label(adapter), adapter))
+    verifiers: dict[str, registry.Verifier] = {
+        benchmark.name: registry.build("verifiers", benchmark.verifier) for benchmark in benchmarks
+    }
     planned: list[Row] = []
     labels: dict[str | None, str] = {}
     folders: dict[str | None, Path | None] = {}
     for label, folder in policies:
         attach(session, folder)
-        planned += _plan(session, problems)
+        planned += _plan(session, benchmarks)
         labels[session.engine.policy.adapter], folders[session.engine.policy.adapter] = label, folder
     options = {
         "policies": {adapter or "base": label for adapter, label in labels.items()},
         **session.policy_fingerprint(msgspec.structs.replace(session.engine.policy, adapter=None)),
         "sampling": section.sampling(),
-        "prompt": load_prompt(section.prompt).digest,
-        "verifier": registry.resolved("verifiers", section.verifier),
+        "benchmarks": {b.name: _asked(b) for b in benchmarks},
+        "readings": section.readings,
         "samples": section.samples,
     }
 
+    paths = [benchmark.path for benchmark in benchmarks if benchmark.path is not None]
     with session.output("eval", output_path, options, *paths) as output:
         for notice in output.notices:
             session.progress.say(notice)
@@ -87,16 +110,37 @@ def run_eval(
             finish=read_solution,
             prepare=prepare,
             limited=limited,
-            command=["eval", *paths, "--base" if with_base else "--no-base"],
+            command=["eval", *map(spec_text, benchmarks), "--base" if with_base else "--no-base"],
         )
-        check_both(made.rows, verifier)
+        for name, verifier in verifiers.items():
+            rows = [row for row in made.rows if row.problem and benchmark_of(row.problem) == name]
+            check_rows(rows, verifier, section.readings)
         if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
-    summary.details = summarise(made.rows, labels, section.confidence)
+    fields = list(dict.fromkeys(field for benchmark in benchmarks for field in benchmark.group_by))
+    summary.details = plain(figures_of(by_policy(made.rows, labels), section.confidence, fields))
     if output_path != STDIO and session.shard is None:
         write_json(summary_path(output_path), summary.details)
     return summary
+
+
+def _asked(benchmark: Benchmark) -> dict[str, object]:
+    return {
+        "prompt": load_prompt(benchmark.prompt).digest,
+        "verifier": registry.resolved("verifiers", benchmark.verifier),
+    }
+
+
+def say_power(session: Session, benchmarks: Sequence[Benchmark], *, paired: bool) -> None:
+    """Say what each set can show before anything is spent on it."""
+    alpha = (1 - session.recipe.eval.confidence) / max(1, len(benchmarks))
+    for benchmark in benchmarks:
+        items = len(benchmark.problems[: session.limit])
+        if items:
+            session.progress.say(
+                power_line(benchmark.name, items, alpha=alpha, confidence=session.recipe.eval.confidence, paired=paired)
+            )
 
 
 def adapter_label(folder: Path) -> str:
@@ -116,26 +160,8 @@ def summary_path(output_path: Path) -> Path:
     return output_path.with_name(name + ".summary.json")
 
 
-def read_benchmarks(paths: Sequence[Path], limit: int | None, *, needs_reference: bool = True) -> list[Problem]:
-    """The items of all files, each marked with its file's name.
-
-    Raises:
-        DataError: an item has no reference answer, and the verifier cannot do without.
-    """
-    found: dict[str, Problem] = {}
-    for path in paths:
-        problems = read_problems(path)
-        for problem in problems[: limit or None]:
-            if needs_reference and problem.reference_answer is None:
-                raise DataError(f'{path}: item "{problem.question[:50]}" has no reference answer to check against')
-            meta = {**problem.meta, "benchmark": path.name.split(".")[0]}
-            found.setdefault(problem.id, msgspec.structs.replace(problem, meta=meta))
-    return list(found.values())
-
-
-def _plan(session: Session, problems: Sequence[Problem]) -> list[Row]:
-    section = session.recipe.eval
-    prompt = load_prompt(section.prompt)
+def _plan(session: Session, benchmarks: Sequence[Benchmark]) -> list[Row]:
+    section, policy = session.recipe.eval, session.engine.policy
     return [
         new_row(
             "eval",
@@ -143,49 +169,18 @@ def _plan(session: Session, problems: Sequence[Problem]) -> list[Row]:
             purpose="eval",
             round_number=session.round_number,
             run_seed=session.recipe.seed,
-            messages=prompt.render(question=question_with_choices(p.question, choices_of(p))),
+            messages=load_prompt(benchmark.prompt).render(
+                question=question_with_choices(problem.question, choices_of(problem))
+            ),
             sampling=section.sampling(),
-            policy=session.engine.policy,
-            problem=p,
+            policy=policy,
+            problem=problem,
             sample_index=index,
         )
-        for p in problems
+        for benchmark in benchmarks
+        for problem in benchmark.problems
         for index in range(section.samples)
     ]
-
-
-def check_both(rows: Sequence[Row], verifier: registry.Verifier) -> None:
-    """Attach the verdicts on the strict and the flexible reading of every answer; a cut-off one counts as no answer.
-
-    Rows of an earlier run keep theirs, unless answers have joined their group since.
-    """
-    grown = {_group(row) for row in rows if not row.verdicts}
-    todo = [row for row in rows if _group(row) in grown]
-    problems = [row.problem for row in todo if row.problem is not None]
-    answers = [_strict_and_flexible(row) for row in todo]
-    checked = [
-        registry.check_answers(verifier, problems, [pair[index] for pair in answers], [_group(row) for row in todo])
-        for index in range(len(READINGS))
-    ]
-    for row, *verdicts in zip(todo, *checked, strict=True):
-        row.verdicts = [
-            msgspec.structs.replace(verdict, name=f"{verdict.name}/{reading}")
-            for reading, verdict in zip(READINGS, verdicts, strict=True)
-        ]
-
-
-def _group(row: Row) -> str:
-    """The answers of one policy to one item."""
-    return f"{row.group_id}/{row.policy.adapter}"
-
-
-def _strict_and_flexible(row: Row) -> tuple[str | None, str | None]:
-    assert row.problem is not None
-    if row.status == "truncated":
-        return None, None
-    if choices_of(row.problem):
-        return row.answer if row.answer_source == "answer_tag" else None, row.answer
-    return row.answer if row.answer_source in STRICT_SOURCES else None, row.answer
 
 
 def load_eval(path: Path) -> list[Row]:

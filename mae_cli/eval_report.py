@@ -1,0 +1,228 @@
+"""What may be said about evaluated policies, as text: accuracies, comparisons, bounds, and what a set can show at all.
+
+Pure functions over rows and figures; `eval`, `diff` and the loop print and write what these return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mae_cli.accuracy import Accuracy, accuracy, benchmarks_in, group_accuracies, readings_in
+from mae_cli.comparison import Comparison, Side, compare, compare_all
+from mae_cli.metrics import wilson_interval
+from mae_cli.records import Row
+from mae_cli.report import p_text, percent, table
+from mae_cli.scoring import MAIN_READING
+from mae_cli.significance import minimum_detectable_effect
+
+DISCORDANT_SHARES = (0.1, 0.2, 0.4)
+"""Shares of changed answers that the power line is worked out for; a short LoRA training changes about a fifth."""
+
+
+class EvalFigures(msgspec.Struct):
+    """Everything `mae eval` writes beside its rows."""
+
+    accuracy: list[Accuracy]
+    comparisons: list[Comparison]
+    unparsed: dict[str, int]
+    truncated: dict[str, int]
+    groups: list[Accuracy] = []
+
+
+def figures_of(policies: Sequence[Side], confidence: float, group_by: Sequence[str] = ()) -> EvalFigures:
+    """Accuracies of each policy, how its rows ended, and comparisons of each with the first."""
+    rows = [row for _, side in policies for row in side]
+    names = benchmarks_in(rows)
+    parts: list[str | None] = [None, *(names if len(names) > 1 else [])]
+    readings = readings_in(rows)
+    return EvalFigures(
+        accuracy=[
+            accuracy(label, side, reading, confidence, benchmark=part)
+            for label, side in policies
+            for reading in readings
+            for part in parts
+        ],
+        comparisons=[
+            comparison
+            for other in policies[1:]
+            for comparison in compare_all(policies[0], other, confidence=confidence)
+        ],
+        unparsed={label: sum(row.status == "unparsed" for row in side) for label, side in policies},
+        truncated={label: sum(row.status == "truncated" for row in side) for label, side in policies},
+        groups=[
+            figure
+            for label, side in policies
+            for figure in group_accuracies(label, side, main_reading(readings), confidence, group_by)
+        ],
+    )
+
+
+def main_reading(readings: Sequence[str]) -> str:
+    """What the final line and the tables of groups go by: flexible, or the last one where that is not among them."""
+    return MAIN_READING if MAIN_READING in readings or not readings else readings[-1]
+
+
+def by_policy(rows: Sequence[Row], labels: dict[str | None, str]) -> list[Side]:
+    """The rows of each policy in a file, with the name that tables call it."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(labels.get(row.policy.adapter, row.policy.adapter or "base"), []).append(row)
+    return list(found.items())
+
+
+def power_line(name: str, items: int, *, alpha: float, confidence: float, paired: bool) -> str:
+    """What a set of this size can show, said before anything is generated.
+
+    Args:
+        name: of the set.
+        items: in it.
+        alpha: level of each test, corrected for their number.
+        confidence: of the interval.
+        paired: whether two policies will be compared.
+    """
+    low, high = wilson_interval(items // 2, items, confidence)
+    text = f"{name}: {items} items: one accuracy near 50 % is known to +-{50 * (high - low):.1f} points"
+    if not paired:
+        return text
+    effects = [
+        (share, minimum_detectable_effect(items, discordant_share=share, alpha=alpha)) for share in DISCORDANT_SHARES
+    ]
+    shown = [
+        f"{100 * effect:.1f} (if {share:.0%} of the answers change)" for share, effect in effects if effect is not None
+    ]
+    if not shown:
+        return f"{text}; too few to find any difference with 80 % power"
+    return f"{text}; smallest difference found with 80 % power at p < {alpha:.2g}, in points: {', '.join(shown)}"
+
+
+def progress_table(policies: Sequence[Side], confidence: float) -> str:
+    """Every policy on the same items, all readings side by side, each compared with the first policy.
+
+    `cut off` and `no answer` count as not correct; where a checker failed, the bounds are printed below.
+    """
+    level = f"{confidence:.0%}"
+    readings = readings_in(row for _, rows in policies for row in rows)
+    main = main_reading(readings)
+    headings = [
+        "policy", "items", *(text for r in readings for text in (r, f"{level} interval", "p")),
+        "won", "lost", "cut off", "no answer",
+    ]  # fmt: skip
+    lines = []
+    for position, (label, rows) in enumerate(policies):
+        cells = [label, str(len({row.problem.id for row in rows if row.problem}))]
+        for reading in readings:
+            figure = accuracy(label, rows, reading, confidence)
+            versus = compare(policies[0], (label, rows), reading, confidence=confidence)
+            cells += [
+                percent(figure.share) if figure.items else "-",
+                _range(figure.low, figure.high) if figure.items else "-",
+                p_text(versus.p_value) if position and versus.items else "-",
+            ]
+        against = compare(policies[0], (label, rows), main, confidence=confidence)
+        cells += [str(against.wins), str(against.losses)] if position else ["-", "-"]
+        cells += [str(sum(row.status == status for row in rows)) for status in ("truncated", "unparsed")]
+        lines.append(cells)
+    return "\n".join([table(headings, lines), *bounds(policies, confidence)])
+
+
+def bounds(policies: Sequence[Side], confidence: float) -> list[str]:
+    """A line for each policy and reading with unknown verdicts: its share if all of them were wrong, or right."""
+    figures = [accuracy(label, rows, reading, confidence) for label, rows in policies for reading in readings_in(rows)]
+    return [_bounds_line(figure) for figure in figures if figure.unknown]
+
+
+def _bounds_line(figure: Accuracy) -> str:
+    return (
+        f"{figure.policy} ({figure.reading}): {figure.unknown} of {figure.items + figure.unknown} unknown, the checker "
+        f"failed; between {percent(figure.worst)} and {percent(figure.best)} with them"
+    )
+
+
+def final_line(policies: Sequence[Side]) -> str:
+    """First policy against the last over the paired items in one line, main reading, exact paired test."""
+    reading = main_reading(readings_in(policies[0][1]))
+    versus = compare(policies[0], policies[-1], reading)
+    if not versus.items:
+        return f"final: no item has a known verdict for both {versus.first} and {versus.second}"
+    return (
+        f"final: {versus.first} {percent(versus.first_share)} -> {versus.second} {percent(versus.second_share)}, "
+        f"n = {versus.items}, p = {p_text(versus.p_value)}"
+    )
+
+
+def unchanged_line(base: Side) -> str:
+    """The final line of a run that accepted no round."""
+    figure = accuracy(base[0], base[1], main_reading(readings_in(base[1])), 0.95)
+    return f"final: {base[0]} {percent(figure.share)}, n = {figure.items}; no round was accepted"
+
+
+def details_text(figures: EvalFigures) -> str:
+    """The figures of one eval file as text: accuracies, comparisons, bounds, groups."""
+    several = any(figure.benchmark for figure in figures.accuracy)
+    headings = ["policy", *(["benchmark"] if several else []), "items", "correct", "interval", "unknown"]
+    lines = [
+        [
+            f"{figure.policy} ({figure.reading})",
+            *([figure.benchmark or "all"] if several else []),
+            *_cells(figure),
+        ]
+        for figure in figures.accuracy
+    ]
+    parts = [table(headings, lines)]
+    parts += [_at_k_line(figure) for figure in figures.accuracy if figure.pass_at]
+    parts += [comparison_line(comparison) for comparison in figures.comparisons]
+    parts += [_bounds_line(figure) for figure in figures.accuracy if figure.unknown and figure.benchmark is None]
+    if figures.groups:
+        reading = figures.groups[0].reading
+        rows = [[f"{figure.policy}: {figure.group}", *_cells(figure)] for figure in figures.groups]
+        parts.append(table([f"group ({reading})", *headings[-4:]], rows))
+    return "\n".join(parts)
+
+
+def _cells(figure: Accuracy) -> list[str]:
+    known = figure.items > 0
+    return [
+        str(figure.items),
+        percent(figure.share) if known else "-",
+        _range(figure.low, figure.high) if known else "-",
+        str(figure.unknown),
+    ]
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def _at_k_line(figure: Accuracy) -> str:
+    where = f", {figure.benchmark}" if figure.benchmark else ""
+    passed = ", ".join(f"pass@{at.k} {percent(at.value)}" for at in figure.pass_at)
+    voted = ", ".join(f"maj@{at.k} {percent(at.value)}" for at in figure.majority_at if at.k > 1)
+    mean = f"mean of {figure.samples} {percent(figure.share)}"
+    return f"{figure.policy} ({figure.reading}{where}): {mean}, {passed}, {voted}"
+
+
+def comparison_line(comparison: Comparison) -> str:
+    """One comparison in one line, its bounds in a second where a checker failed."""
+    where = f", {comparison.benchmark}" if comparison.benchmark else ""
+    holm = f", Holm {p_text(comparison.p_holm)}" if comparison.p_holm is not None else ""
+    text = (
+        f"{comparison.first} -> {comparison.second} ({comparison.reading}{where}): "
+        f"{100 * comparison.difference:+.1f} points ({100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}), "
+        f"won {comparison.wins}, lost {comparison.losses}, n = {comparison.items}, "
+        f"p = {p_text(comparison.p_value)}{holm} ({comparison.test})"
+    )
+    if comparison.unknown:
+        text += (
+            f"\n  {comparison.unknown} items left out, the checker failed: between {100 * comparison.worst:+.1f} and "
+            f"{100 * comparison.best:+.1f} points with them"
+        )
+    return text
+
+
+def plain(figures: EvalFigures) -> dict[str, Any]:
+    """The figures as they go into a JSON file."""
+    tree: dict[str, Any] = msgspec.to_builtins(figures)
+    return tree
