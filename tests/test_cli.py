@@ -24,6 +24,7 @@ COMMANDS = [
     ("finetune",),
     ("eval",),
     ("run",),
+    ("diff",),
     ("list",),
     ("review",),
     ("data",),
