@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -15,18 +16,13 @@ from mae_cli.report import table
 MIN_EFFECT = 0.05
 """A shift smaller than this is not called a bias, however sure it is."""
 
-BARS: dict[str, Callable[[float, float], bool]] = {
-    "accuracy": lambda value, bar: value >= bar,
-    "auc": lambda value, bar: value >= bar,
-    "kappa": lambda value, bar: value >= bar,
-    "length_bias": lambda value, bar: abs(value) <= bar,
-    "injection": lambda value, bar: value <= bar,
-    "truncated": lambda value, bar: value <= bar,
-    "flip": lambda value, bar: value <= bar,
-    "first_place": lambda value, bar: abs(value - 0.5) <= bar,
-    "unparsed": lambda value, bar: value <= bar,
-}
-"""Which values pass a bar; an unknown value passes none."""
+FLOORS = ("accuracy", "auc", "kappa")
+"""Figures that must be at least their bar."""
+CEILINGS = ("injection", "truncated", "flip", "unparsed")
+"""Figures that must be at most their bar."""
+CENTRES = {"length_bias": 0.0, "first_place": 0.5}
+"""Figures that may be off this value by their bar."""
+BARS = (*FLOORS, *CEILINGS, *CENTRES)
 
 PAIR_ONLY = ("flip", "first_place")
 
@@ -40,6 +36,7 @@ class BarResult(msgspec.Struct):
     value: float | None
     low: float | None
     high: float | None
+    compare: Literal["interval", "value"]
     passed: bool
 
 
@@ -80,30 +77,37 @@ def check_bars(bars: Mapping[str, float], targets: Iterable[str]) -> None:
             raise ConfigError(f"calibrate.bars.{name}: only a judge of pairs has an order; judge.judge names none")
 
 
-def against_bars(figures: Sequence[Figure], bars: Mapping[str, float]) -> list[BarResult]:
-    """Every bar against every figure of its name; an unknown value is never above a bar."""
-    return [
-        BarResult(
-            name=name,
-            target=figure.target,
-            bar=bar,
-            value=figure.value,
-            low=figure.low,
-            high=figure.high,
-            passed=figure.value is not None and BARS[name](figure.value, bar),
-        )
-        for name, bar in bars.items()
-        for figure in figures
-        if figure.name == name
-    ]
+def against_bars(
+    figures: Sequence[Figure], bars: Mapping[str, float], compare: Literal["interval", "value"]
+) -> list[BarResult]:
+    """Every bar against every figure of its name.
+
+    With `interval` all of the interval must pass, so that a judge is not trusted for a lucky handful of answers. What
+    is unknown passes no bar.
+    """
+    results = []
+    for name, bar in bars.items():
+        for figure in (figure for figure in figures if figure.name == name):
+            ends = (figure.low, figure.high) if compare == "interval" else (figure.value, figure.value)
+            passed = all(end is not None and _passes(name, end, bar) for end in ends)
+            results.append(BarResult(name, figure.target, bar, figure.value, figure.low, figure.high, compare, passed))
+    return results
+
+
+def _passes(name: str, value: float, bar: float) -> bool:
+    if name in FLOORS:
+        return value >= bar
+    return value <= bar if name in CEILINGS else abs(value - CENTRES[name]) <= bar
 
 
 def failure(result: BarResult) -> str:
     """One missed bar in words."""
-    side = {"accuracy": "at least", "auc": "at least", "kappa": "at least", "length_bias": "within +-",
-            "first_place": "0.5 +-"}.get(result.name, "at most")  # fmt: skip
-    wanted = f"{side}{'' if side.endswith('-') else ' '}{result.bar:g}"
-    return f"{result.name} of {result.target}s {_shown(result)}, the bar is {wanted}"
+    if result.name in CENTRES:
+        wanted = f"{CENTRES[result.name]:g} +-{result.bar:g}"
+    else:
+        wanted = f"at {'least' if result.name in FLOORS else 'most'} {result.bar:g}"
+    of_what = " for the whole interval" if result.compare == "interval" else ""
+    return f"{result.name} of {result.target}s {_shown(result)}, the bar is {wanted}{of_what}"
 
 
 def _shown(figure: Figure | BarResult) -> str:

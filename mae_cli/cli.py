@@ -255,11 +255,13 @@ def run(
     from mae_cli.config import find_recipe
     from mae_cli.loop import Run
     from mae_cli.rounds import file_seeds
+    from mae_cli.stages.calibrate import check_calibration
 
     session = _session(recipe, common)
     path = find_recipe(recipe_name)
     if common.dry_run:
         file_seeds(recipe, path)
+        check_calibration(recipe)
         load_benchmarks(recipe.eval.benchmarks, recipe.eval)
     if _dry(session, common):
         return

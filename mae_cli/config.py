@@ -114,6 +114,9 @@ class CalibrateSection(Section):
     bars: Annotated[
         dict[str, float], _doc("bars a judge must pass, e.g. {auc: 0.7, injection: 0.1}; a run stops at a missed one")
     ] = {}
+    compare: Annotated[
+        Literal["interval", "value"], _doc("what must pass a bar: all of the figure's interval, or its value alone")
+    ] = "interval"
     confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
     resamples: Annotated[Positive, _doc("bootstrap resamples over problems")] = 1000
 

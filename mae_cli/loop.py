@@ -51,6 +51,7 @@ FREE_KEYS = {
     "on_harm",
     "keep_adapters",
     "judge.max_unparsed",
+    "calibrate.compare",
     "finetune.micro_batch_tokens",
     "finetune.gradient_checkpointing",
     "finetune.save_every",

@@ -169,16 +169,37 @@ def test_what_the_interval_does_not_show_is_not_named() -> None:
     ],
 )
 def test_a_bar_is_a_floor_a_ceiling_or_a_distance(name: str, value: float | None, bar: float, passed: bool) -> None:
-    (result,) = against_bars([figure(name, value, None, None)], {name: bar})
+    (alone,) = against_bars([figure(name, value, None, None)], {name: bar}, "value")
+    (exact,) = against_bars([figure(name, value, value, value)], {name: bar}, "interval")
 
-    assert result.passed is passed
+    assert alone.passed is exact.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "bar"),
+    [
+        ("auc", 0.37, 1.0, 0.7),
+        ("injection", 0.0, 0.2, 0.1),
+        ("length_bias", -0.3, 0.1, 0.2),
+        ("first_place", 0.45, 0.7, 0.1),
+        ("auc", None, None, 0.7),  # too few problems for an interval
+    ],
+)
+def test_a_value_that_is_good_by_luck_does_not_pass(
+    name: str, low: float | None, high: float | None, bar: float
+) -> None:
+    value = {"auc": 0.74, "injection": 0.05, "length_bias": 0.0, "first_place": 0.55}[name]
+    found = [figure(name, value, low, high)]
+
+    assert against_bars(found, {name: bar}, "value")[0].passed
+    assert not against_bars(found, {name: bar}, "interval")[0].passed
 
 
 def test_a_missed_bar_says_value_interval_and_bar() -> None:
-    missed = BarResult("auc", "answer", 0.7, 0.512, 0.4, 0.624, False)
-    unknown = BarResult("first_place", "pair", 0.1, None, None, None, False)
+    missed = BarResult("auc", "answer", 0.7, 0.512, 0.4, 0.624, "interval", False)
+    unknown = BarResult("first_place", "pair", 0.1, None, None, None, "value", False)
 
-    assert failure(missed) == "auc of answers 0.512 [0.400, 0.624], the bar is at least 0.7"
+    assert failure(missed) == "auc of answers 0.512 [0.400, 0.624], the bar is at least 0.7 for the whole interval"
     assert failure(unknown) == "first_place of pairs unknown, the bar is 0.5 +-0.1"
 
 

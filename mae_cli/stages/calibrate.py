@@ -298,7 +298,7 @@ def _report(
         "figures": msgspec.to_builtins(figures),
         "kinds": msgspec.to_builtins(calibration_report.by_kind(judged)),
         "findings": calibration_report.findings(figures),
-        "bars": msgspec.to_builtins(calibration_report.against_bars(figures, section.bars)),
+        "bars": msgspec.to_builtins(calibration_report.against_bars(figures, section.bars, section.compare)),
     }
 
 

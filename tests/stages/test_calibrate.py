@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.support import a_problem, a_row, here, mae, read_json_lines, write_json_lines, write_rows, write_sums
+from tests.support import (
+    a_problem,
+    a_row,
+    child_environment,
+    command,
+    here,
+    mae,
+    read_json_lines,
+    write_json_lines,
+    write_rows,
+    write_sums,
+)
 
 SOUND = "scripted:malformed=0,judge={}"
 
@@ -192,6 +205,36 @@ def test_a_part_then_the_rest_is_the_whole(problems: Path, tmp_path: Path) -> No
     assert (tmp_path / "part.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_killed_in_the_middle_the_same_command_makes_the_same_file_and_report(problems: Path, tmp_path: Path) -> None:
+    whole = calibrate(problems, tmp_path / "whole.jsonl")
+    out = tmp_path / "killed.jsonl"
+    slow = ("--batch-size", 4, "--engine", "scripted:malformed=0,judge=perfect,delay=0.05")
+    process = subprocess.Popen(
+        command(["judge-calibrate", problems, "-o", out, *slow]), stderr=subprocess.DEVNULL, env=child_environment()
+    )
+    partial, deadline = tmp_path / "killed.jsonl.partial", time.monotonic() + 30
+    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 8):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+
+    resumed = calibrate(problems, out)
+
+    assert resumed == whole
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_workers_make_the_same_file_and_report(problems: Path, tmp_path: Path) -> None:
+    whole = calibrate(problems, tmp_path / "whole.jsonl")
+
+    shared = calibrate(problems, tmp_path / "shared.jsonl", "--devices", "cpu:2")
+
+    assert shared == whole
+    assert (tmp_path / "shared.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 def test_shards_make_the_same_rows(problems: Path, tmp_path: Path) -> None:
     whole = calibrate(problems, tmp_path / "whole.jsonl")
     parts = [tmp_path / f"part{number}.jsonl" for number in (1, 2)]
@@ -218,8 +261,9 @@ def test_a_judge_below_its_bars_is_exit_3_of_the_process_and_the_report_stands(p
     assert result.returncode == 3
     last = result.stderr.decode().splitlines()[-1]
     assert last == (
-        f"mae: {out}: the judge is below its bars: auc of answers 0.500 [0.500, 0.500], the bar is at least 0.7; "
-        f"injection of answers 1.000 [0.904, 1.000], the bar is at most 0.1"
+        f"mae: {out}: the judge is below its bars: auc of answers 0.500 [0.500, 0.500], the bar is at least 0.7 "
+        f"for the whole interval; injection of answers 1.000 [0.904, 1.000], the bar is at most 0.1 "
+        f"for the whole interval"
     )
     assert "MISSED" in result.stderr.decode()
     assert len(read_json_lines(out)) == 108
@@ -262,7 +306,7 @@ def test_a_run_does_not_train_on_a_judge_below_its_bars(
     assert run(problems, tmp_path / "bad", "inverted") == 3
 
     assert re.search(
-        r"0_calibration.jsonl: the judge is below its bars: auc of answers 0\.\d+ \[.*\], the bar is at least 0.7",
+        r"0_calibration.jsonl: the judge is below its bars: auc of answers 0\.\d+ \[.*\], the bar is at least 0.7 for",
         capsys.readouterr().err,
     )
     assert (tmp_path / "bad/round-001/0_calibration.summary.json").exists()
@@ -287,10 +331,11 @@ def test_a_bar_may_change_between_two_calls_of_one_run(problems: Path, tmp_path:
     assert run(problems, tmp_path / "run", "inverted", "--set", "calibrate.bars={auc: 0.0}") == 0
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_run_whose_bars_have_no_problems_ends_before_it_starts(
-    problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
 ) -> None:
-    assert run(problems, tmp_path / "run", "perfect", "--set", "calibrate.problems=none") == 2
+    assert run(problems, tmp_path / "run", "perfect", "--set", "calibrate.problems=none", *more) == 2
 
     assert "calibrate.bars need calibrate.problems" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -302,12 +347,12 @@ def test_the_embedded_model_is_refused_as_a_judge(tmp_path: Path) -> None:
     from mae_cli.config import shipped_dir
 
     out = tmp_path / "c.jsonl"
-    result = mae(
+    arguments = [
         *("judge-calibrate", shipped_dir("data") / "arithmetic_heldout.jsonl", "-o", out, "-m", "smollm2-135m"),
         *("--num-problems", 12, "--set", "judge.judge={name: rubric, scale: 3-band, read: probability}"),
         *("--set", "calibrate.bars={auc: 0.7, injection: 0.1}", "--device", "cpu"),
-        timeout=1500,
-    )
+    ]
+    result = subprocess.run(command(arguments), capture_output=True, env=child_environment(), check=False)
 
     assert result.returncode == 3, result.stderr.decode()
     report = msgspec.json.decode((tmp_path / "c.summary.json").read_bytes())
