@@ -23,7 +23,7 @@ def listing(kind: str) -> str:
         ConfigError: no such kind.
     """
     if kind == "kinds":
-        return "\n".join([*registry.TABLES, "recipes", "prompts", "keys"])
+        return "\n".join([*registry.TABLES, "recipes", "prompts", "keys", "adapters"])
     if kind == "recipes":
         lines = [(path.stem, _first_comment(path), path.name) for path in sorted(shipped_dir("recipes").glob("*.yaml"))]
         return table(("recipe", "what it shows", "file"), lines)
@@ -33,7 +33,7 @@ def listing(kind: str) -> str:
         return "\n".join(sorted(path.stem for path in (Path(__file__).parent / "prompts").glob("*.txt")))
     if kind not in registry.TABLES:
         raise ConfigError(
-            f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts", "keys"])}'
+            f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts", "keys", "adapters"])}'
         )
     entries = []
     for name, target in registry.TABLES[kind].items():

@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from mae_cli import __version__
+from mae_cli.cli_artifacts import export, trace
 from mae_cli.cli_tools import data_app, diff, models_app, review
 from mae_cli.config import Recipe
 from mae_cli.errors import MaeError, TemporaryError
@@ -274,17 +275,29 @@ def run(
         print(msgspec.json.encode({k: v for k, v in result.items() if k not in ("table", "gate")}).decode())
 
 
+app.command("export")(export)
+app.command("trace")(trace)
+
+
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(help="verifiers, filters, ... or recipes, prompts")] = "kinds",
+    kind: Annotated[str, typer.Argument(help="verifiers, filters, ... or recipes, prompts, adapters")] = "kinds",
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="run whose adapters are listed")] = None,
 ) -> None:
-    """What can be named in a recipe.
+    """What can be named in a recipe, or the adapters of a run.
 
     Example: mae list verifiers
     """
     from mae_cli.catalogue import listing
+    from mae_cli.errors import ConfigError
+    from mae_cli.lineage import adapters_of, adapters_table
 
-    print(listing(kind))
+    if kind != "adapters":
+        print(listing(kind))
+        return
+    if run_dir is None:
+        raise ConfigError("list adapters: of which run? give --run-dir")
+    print(adapters_table(adapters_of(run_dir)))
 
 
 def _version(wanted: bool) -> None:

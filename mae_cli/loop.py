@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from mae_cli import __version__, eval_report, pools, report
+from mae_cli import __version__, cards, eval_report, pools, report
 from mae_cli.comparison import Side
 from mae_cli.config import find_file
 from mae_cli.errors import CollapseError, ConfigError, GateError
@@ -366,6 +366,7 @@ class Run:
         else:
             self.session.progress.say("no eval.benchmarks: nothing was measured")
         write_json(self.run_dir / "summary.json", result)
+        cards.refresh_cards(self.run_dir)
         self._page(rounds, result)
         return result
 

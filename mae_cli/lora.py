@@ -57,7 +57,7 @@ def _check_files(folder: Path) -> None:
     for path in (folder / CONFIG, folder / WEIGHTS):
         if not path.is_file():
             raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
-    _tensor_names(folder / WEIGHTS)
+    tensor_names(folder / WEIGHTS)
     try:
         json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -78,7 +78,7 @@ def _odd_name(peft_model: Any, folder: Path, name: str) -> str | None:
     from peft import get_peft_model_state_dict
 
     held = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
-    return min(held ^ _tensor_names(folder / WEIGHTS), default=None)
+    return min(held ^ tensor_names(folder / WEIGHTS), default=None)
 
 
 def strip_adapter(model: Any) -> None:
@@ -93,7 +93,12 @@ def strip_adapter(model: Any) -> None:
         del model.peft_config
 
 
-def _tensor_names(path: Path) -> set[str]:
+def tensor_names(path: Path) -> set[str]:
+    """Names of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        EngineError: not such a file.
+    """
     try:
         with path.open("rb") as file:
             size = struct.unpack("<Q", file.read(8))[0]

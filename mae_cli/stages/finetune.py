@@ -17,6 +17,7 @@ import msgspec
 
 from mae_cli import registry
 from mae_cli.errors import CollapseError, ConfigError, GateError
+from mae_cli.lineage import base_reference
 from mae_cli.models import reference_identity
 from mae_cli.records import Policy, Row, digest
 from mae_cli.roles import ROLES, is_fixed
@@ -194,11 +195,12 @@ def _train(
                 objective,
                 seed=session.recipe.seed,
                 end_ids=frozenset(engine.end_ids),
-                base_name=session.recipe.model,
+                base_name=base_reference(session.recipe.model, engine.policy.model),
                 output_dir=made,
                 start_adapter=start_adapter,
                 checkpoint_dir=output.work_dir / "checkpoints",
                 identity={"policy": msgspec.to_builtins(engine.policy)},
+                round_number=session.round_number,
                 on_step=on_step,
                 on_text=session.progress.say,
             )

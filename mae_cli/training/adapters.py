@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,25 +125,3 @@ def save_tokenizer(chat: Renderer, folder: Path) -> None:
     tokenizer = copy.copy(chat.tokenizer)
     tokenizer.chat_template = chat.template
     tokenizer.save_pretrained(str(folder))
-
-
-def write_card(folder: Path, *, base_name: str, facts: Sequence[tuple[str, object]]) -> None:
-    """README.md with the front matter that hubs read, and what the adapter was trained on."""
-    lines = [
-        "---",
-        f"base_model: {json.dumps(base_name)}",
-        "base_model_relation: adapter",
-        "library_name: peft",
-        "pipeline_tag: text-generation",
-        "tags: [lora, self-improvement, mae]",
-        "---",
-        "",
-        f"# LoRA adapter for {base_name}",
-        "",
-        "Trained by `mae finetune` on rows the model wrote and graded itself. `train_rows.jsonl` lists every trained",
-        "row by id, `train_log.jsonl` every optimizer step.",
-        "",
-        *(f"- {name}: {value}" for name, value in facts),
-        "",
-    ]
-    write_atomically(folder / "README.md", "\n".join(lines).encode())

@@ -15,17 +15,19 @@ from typing import Any
 
 import msgspec
 
+from mae_cli.cards import write_adapter_card
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import CollapseError, GateError
+from mae_cli.lineage import LINEAGE, Lineage
 from mae_cli.models import adapter_digest, reference_identity
 from mae_cli.records import Row, digest
 from mae_cli.registry import Objective, Unit
+from mae_cli.store import write_json
 from mae_cli.training.adapters import (
     attached,
     lora_settings,
     save_adapter,
     save_tokenizer,
-    write_card,
 )
 from mae_cli.training.batches import num_steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
@@ -61,6 +63,7 @@ def train(
     start_adapter: Path | None = None,
     checkpoint_dir: Path | None = None,
     identity: Mapping[str, Any] | None = None,
+    round_number: int | None = None,
     on_step: Callable[[StepNote, int], None] | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> TrainReport:
@@ -78,7 +81,8 @@ def train(
         output_dir: a temporary folder; the caller renames it.
         start_adapter: an adapter to continue, with a fresh optimizer; none starts a new one.
         checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
-        identity: more of what determines the result (digests of model and template), for the fingerprint.
+        identity: more of what determines the result (`policy`: digests of model and template), for the fingerprint.
+        round_number: of the run, for the lineage.
         on_step: called after each step with its note and the number of steps.
         on_text: called with each text for people: notices and the examples of `show_batch`.
 
@@ -103,7 +107,7 @@ def train(
     with attached(model, section, seed=seed, start_adapter=start_adapter) as policy:
         loop = Loop(policy, job, checkpoint_dir, say)
         loop.run(on_step)
-        _write(loop, chat, output_dir, base_name)
+        _write(loop, chat, output_dir, base_name, origin, round_number)
     if loop.collapse is not None:
         raise CollapseError(
             f"{loop.collapse}: training stopped, the adapter of step {loop.step} is kept; a lower "
@@ -196,7 +200,14 @@ def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
         say(marked(job.examples[row], chat.tokenizer))
 
 
-def _write(loop: Loop, chat: Renderer, folder: Path, base_name: str) -> None:
+def _write(
+    loop: Loop,
+    chat: Renderer,
+    folder: Path,
+    base_name: str,
+    origin: Mapping[str, Any],
+    round_number: int | None,
+) -> None:
     job, data = loop.job, loop.job.data
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(loop.policy, folder, base_name=base_name)
@@ -205,18 +216,28 @@ def _write(loop: Loop, chat: Renderer, folder: Path, base_name: str) -> None:
     write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.units, done)))
     stop = [msgspec.json.encode({"kept_step": loop.step, "collapse": loop.collapse}).decode()] if loop.collapse else []
     write_lines(folder / LOG, [line(data), *loop.notes, *stop])
-    roles = ", ".join(f"{note.rows} {note.role}" for note in data.roles)
-    facts: list[tuple[str, object]] = [
-        ("objective", type(job.objective).__name__),
-        ("optimizer steps", loop.step),
-        ("rows", f"{data.rows} ({roles})"),
-        ("trained tokens per pass", data.trained_tokens),
-        ("learning rate", job.section.learning_rate),
-        *lora_settings(loop.policy).items(),
-    ]
-    if loop.collapse:
-        facts.append(("stopped early", loop.collapse))
-    write_card(folder, base_name=base_name, facts=facts)
+    policy = origin.get("policy") or {}
+    lineage = Lineage(
+        adapter=adapter_digest(folder),
+        parent=origin["adapter"],
+        base=base_name,
+        base_digest=policy.get("model"),
+        base_revision=policy.get("revision"),
+        template=policy.get("template"),
+        round=round_number,
+        data=job.fingerprint["rows"],
+        rows=data.rows,
+        roles={note.role: note.rows for note in data.roles},
+        trained_tokens=data.trained_tokens,
+        seed=job.seed,
+        objective=type(job.objective).__name__,
+        steps=loop.step,
+        learning_rate=job.section.learning_rate,
+        settings=lora_settings(loop.policy),
+        stopped=loop.collapse,
+    )
+    write_json(folder / LINEAGE, lineage)
+    write_adapter_card(folder, lineage)
 
 
 def _report(loop: Loop, seconds: float) -> TrainReport:

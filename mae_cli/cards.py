@@ -1,0 +1,202 @@
+"""README.md of an adapter and of an exported model: front matter that hubs read, lineage, data, scores.
+
+Pure text out of a `Lineage` and the figures of a run's `summary.json`; nothing volatile, so equal inputs give equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.lineage import ADAPTER, Lineage, read_lineage, rounds_of
+from mae_cli.models import EMBEDDED
+from mae_cli.reading import read_json
+from mae_cli.report import p_text, percent
+from mae_cli.store import write_atomically
+
+CARD = "README.md"
+
+
+class Score(msgspec.Struct, frozen=True):
+    """Base against adapter on the same held-out items; shares in [0, 1]."""
+
+    reading: str
+    items: int
+    base: float
+    adapter: float
+    low: float
+    high: float
+    """Interval of the adapter's share."""
+    p_value: float
+
+
+def scores_in(run_dir: Path, label: str) -> list[Score]:
+    """A round's figures in the run's summary; none where nothing was measured, or the run has not ended."""
+    path = run_dir / "summary.json"
+    if not path.is_file():
+        return []
+    summary: dict[str, Any] = read_json(path)
+    found = []
+    for pair in summary.get("comparisons", []):
+        if pair["second"] != label or pair.get("benchmark") is not None or not pair["items"]:
+            continue
+        own = next((a for a in summary["accuracy"] if _is_whole(a, label, pair["reading"])), None)
+        if own is not None:
+            found.append(
+                Score(
+                    reading=pair["reading"],
+                    items=pair["items"],
+                    base=pair["first_share"],
+                    adapter=pair["second_share"],
+                    low=own["low"],
+                    high=own["high"],
+                    p_value=pair["p_value"],
+                )
+            )
+    return found
+
+
+def _is_whole(accuracy: Mapping[str, Any], label: str, reading: str) -> bool:
+    """Whether a figure is this policy's over all items, not of one benchmark or group."""
+    parts = (accuracy.get("benchmark"), accuracy.get("group"))
+    return accuracy["policy"] == label and accuracy["reading"] == reading and parts == (None, None)
+
+
+def write_adapter_card(folder: Path, lineage: Lineage, scores: Sequence[Score] = ()) -> None:
+    """README.md of an adapter's folder (or of a wholly trained model's)."""
+    is_lora = lineage.kind == "lora"
+    what = "LoRA adapter for" if is_lora else "A full fine-tuning of"
+    head = _front_matter(
+        lineage, relation="adapter" if is_lora else "finetune", library="peft" if is_lora else "transformers"
+    )
+    lines = [
+        f"# {what} {lineage.base}",
+        "",
+        "Trained by `mae finetune` on rows the model wrote and graded itself. `train_rows.jsonl` lists every trained",
+        "row by id, `train_log.jsonl` every optimizer step, `lineage.json` the facts below.",
+        "",
+        *_facts(lineage),
+        *_scores(scores),
+    ]
+    _write(folder, [*head, *lines])
+
+
+def write_merged_card(
+    folder: Path,
+    lineages: Sequence[Lineage],
+    *,
+    base: str,
+    run: str | None,
+    facts: Sequence[str],
+    scores: Sequence[Score],
+) -> None:
+    """README.md of an exported model.
+
+    Args:
+        folder: the model's.
+        lineages: the adapter's, then its parents', as far as they are known.
+        base: what the model was merged from.
+        run: name of the run, where it is known.
+        facts: what the export found out, a line each.
+        scores: of the adapter in its run.
+    """
+    own = lineages[0] if lineages else None
+    head = _front_matter(own, relation="finetune", library="transformers", base=base)
+    origin = [f"- run: {run}"] if run else []
+    rounds = [str(lineage.round) for lineage in reversed(lineages) if lineage.round is not None]
+    if rounds:
+        origin.append(f"- rounds: {', '.join(rounds)}")
+    parents = [lineage.adapter for lineage in lineages[1:]]
+    if own is not None and own.parent is not None and own.parent not in parents:
+        parents.append(own.parent)
+    if parents:
+        origin.append(f"- parents of the adapter, nearest first: {', '.join(parents)}")
+    lines = [
+        f"# {base}, merged with a LoRA adapter",
+        "",
+        "Written by `mae export --merge`: a plain model folder that needs neither `mae` nor PEFT.",
+        "",
+        *origin,
+        *(_facts(own) if own else ["- the adapter's folder holds no lineage"]),
+        *(f"- {fact}" for fact in facts),
+        *_scores(scores),
+    ]
+    _write(folder, [*head, *lines])
+
+
+def refresh_cards(run_dir: Path) -> None:
+    """Put the run's figures into the cards of its adapters; a card that says them already is left alone."""
+    for current in rounds_of(run_dir):
+        lineage = read_lineage(current / ADAPTER)
+        if lineage is not None:
+            write_adapter_card(current / ADAPTER, lineage, scores_in(run_dir, current.name))
+
+
+def _front_matter(lineage: Lineage | None, *, relation: str, library: str, base: str | None = None) -> list[str]:
+    name = base or (lineage.base if lineage else "")
+    embedded = EMBEDDED.get(name.partition("@")[0])
+    tags = ["self-improvement", "mae"]
+    return [
+        "---",
+        f"base_model: {json.dumps(name)}",
+        f"base_model_relation: {relation}",
+        f"library_name: {library}",
+        "pipeline_tag: text-generation",
+        *([f"license: {embedded.licence.lower()}"] if embedded else []),
+        f"tags: [{', '.join(['lora', *tags] if relation == 'adapter' else tags)}]",
+        "---",
+        "",
+    ]
+
+
+def _facts(lineage: Lineage) -> list[str]:
+    roles = ", ".join(f"{count} {role}" for role, count in lineage.roles.items())
+    facts: list[tuple[str, object]] = [
+        ("base", lineage.base if "@" in lineage.base else f"{lineage.base} (content {lineage.base_digest})"),
+        ("adapter" if lineage.kind == "lora" else "model", lineage.adapter),
+        ("continues", lineage.parent or "nothing, begun anew"),
+        ("data", f"{lineage.data}, {lineage.rows} rows ({roles})"),
+        ("trained tokens per pass", lineage.trained_tokens),
+        ("objective", lineage.objective),
+        ("optimizer steps", lineage.steps),
+        ("learning rate", lineage.learning_rate),
+        ("seed", lineage.seed),
+        *lineage.settings.items(),
+    ]
+    if lineage.base_revision:
+        facts.insert(1, ("base revision", lineage.base_revision))
+    if lineage.round is not None:
+        facts.insert(1, ("round", lineage.round))
+    if lineage.stopped:
+        facts.append(("stopped early", lineage.stopped))
+    return [f"- {name}: {value}" for name, value in facts]
+
+
+def _scores(scores: Sequence[Score]) -> list[str]:
+    if not scores:
+        return []
+    lines = [
+        f"| {score.reading} | {score.items} | {percent(score.base)} | {percent(score.adapter)} "
+        f"| {percent(score.low)} to {percent(score.high)} | {p_text(score.p_value)} |"
+        for score in scores
+    ]
+    return [
+        "",
+        "## Held-out items, base against this",
+        "",
+        "| reading | items | base | this | interval of this | p (exact, paired) |",
+        "|---|---|---|---|---|---|",
+        *lines,
+    ]
+
+
+def _write(folder: Path, lines: Sequence[str]) -> None:
+    data = ("\n".join(lines) + "\n").encode()
+    path = folder / CARD
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomically(path, data)
