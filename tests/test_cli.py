@@ -73,7 +73,7 @@ def modules_loaded_by(arguments: list[str], folder: Path) -> set[str]:
     return set(result.stderr.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS[:11], *SUBCOMMANDS], ids=lambda value: "-".join(("mae", *value)))
+@pytest.mark.parametrize("arguments", [*COMMANDS[:13], *SUBCOMMANDS], ids=lambda value: "-".join(("mae", *value)))
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert not modules_loaded_by([*arguments, "--help"], tmp_path) & set(HEAVY)
 
@@ -111,7 +111,7 @@ def test_every_option_has_help(arguments: tuple[str, ...], capsys: pytest.Captur
 
 
 def test_every_command_of_the_design_that_exists_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in COMMANDS[1:11]:
+    for arguments in COMMANDS[1:13]:
         here(*arguments, "--help")
         assert f"mae {arguments[0]}" in capsys.readouterr().out.partition("Example:")[2]
 
