@@ -76,18 +76,21 @@ def data_make(
     name: Annotated[str, typer.Argument(help="arithmetic, or gym:NAME,NAME,... of reasoning-gym")],
     train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
     held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
+    gate: Annotated[Path | None, typer.Option("--gate", help="file for problems that decide about promotion")] = None,
     num_train: Annotated[int, typer.Option("--num-train", min=1, help="training problems")] = 600,
     num_held_out: Annotated[int, typer.Option("--num-held-out", min=1, help="held-out problems")] = 200,
+    num_gate: Annotated[int, typer.Option("--num-gate", min=1, help="gate problems, where --gate names a file")] = 60,
     seed: Annotated[int, typer.Option("--seed", help="the set is a function of it")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
 ) -> None:
-    """Build a problem set from a generator, train and held-out disjoint.
+    """Build a problem set from a generator; train, held-out and gate share no problem.
 
     Example: mae data make arithmetic --train t.jsonl ...
     """
     from mae_cli.problem_sets import make_set
 
-    print(make_set(name, train, held_out, num_train=num_train, num_held_out=num_held_out, seed=seed, replace=overwrite))
+    numbers = {"num_train": num_train, "num_held_out": num_held_out, "num_gate": num_gate}
+    print(make_set(name, train, held_out, gate, **numbers, seed=seed, replace=overwrite))
 
 
 @data_app.command("import")

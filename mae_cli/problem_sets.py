@@ -26,32 +26,46 @@ PROBE_TIMEOUT_SECONDS = 5
 
 
 def make_set(
-    name: str, train: Path, held_out: Path, *, num_train: int, num_held_out: int, seed: int, replace: bool
+    name: str,
+    train: Path,
+    held_out: Path,
+    gate: Path | None = None,
+    *,
+    num_train: int,
+    num_held_out: int,
+    num_gate: int = 0,
+    seed: int,
+    replace: bool,
 ) -> str:
-    """Write both files and say what is in them.
+    """Write the files and say what is in them; a gate set is for `eval.gate` and is made where a file is named.
 
     Raises:
         ConfigError: unknown generator, existing files without `replace`, or too few distinct problems.
     """
     if train == held_out:
         raise ConfigError(f"{train}: --train and --held-out are one file; give two")
-    _refuse_existing([train, held_out], replace)
-    made: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+    if gate in (train, held_out):
+        raise ConfigError(f"{gate}: --gate is one file with another; give three")
+    _refuse_existing([train, held_out, *([gate] if gate else [])], replace)
+    num_gate = num_gate if gate else 0
+    made: tuple[Sequence[Mapping[str, Any]], ...]
     if name == "arithmetic":
-        made = make_problems(seed, num_train, num_held_out)
+        made = make_problems(seed, num_train, num_held_out, num_gate)
     elif name.startswith(GYM):
-        made = gym_problems(name.removeprefix(GYM), seed, num_train, num_held_out)
+        made = gym_problems(name.removeprefix(GYM), seed, num_train, num_held_out, num_gate)
     else:
         raise ConfigError(f'no generator "{name}"; known: arithmetic, gym:DATASET (a data set of reasoning-gym)')
-    for path, rows in ((train, made[0]), (held_out, made[1])):
-        write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    return f"{name}, seed {seed}: {len(made[0])} problems -> {train}, {len(made[1])} held out -> {held_out}"
+    for path, rows in zip((train, held_out, gate), made, strict=True):
+        if path is not None:
+            write_atomically(path, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    told = f", {len(made[2])} for a gate -> {gate}" if gate else ""
+    return f"{name}, seed {seed}: {len(made[0])} problems -> {train}, {len(made[1])} held out -> {held_out}{told}"
 
 
 def gym_problems(
-    names: str, seed: int, num_train: int, num_held_out: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train and held-out problems of reasoning-gym data sets (names by comma, taken in turn), disjoint by question.
+    names: str, seed: int, num_train: int, num_held_out: int, num_gate: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train, held-out and gate problems of reasoning-gym data sets (names by comma, in turn), disjoint by question.
 
     Raises:
         MissingDependencyError: reasoning-gym is not installed.
@@ -62,7 +76,7 @@ def gym_problems(
     except ImportError as error:
         raise MissingDependencyError("gym problems need: pip install 'mae-cli[gym]'") from error
     datasets = [name.strip() for name in names.split(",")]
-    wanted = num_train + num_held_out
+    wanted = num_train + num_held_out + num_gate
     # Some data sets repeat themselves; a few more than the share is drawn of each.
     size = 4 * -(-wanted // len(datasets))
     try:
@@ -80,7 +94,7 @@ def gym_problems(
     rows = list(found.values())[:wanted]
     if len(rows) < wanted:
         raise ConfigError(f"reasoning-gym {names}: {len(rows)} distinct problems, asked for {wanted}")
-    return rows[num_held_out:], rows[:num_held_out]
+    return rows[num_held_out : num_held_out + num_train], rows[:num_held_out], rows[num_held_out + num_train :]
 
 
 def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from itertools import product
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from mae_cli.arithmetic import Expression, Operator, number_words
 from mae_cli.errors import DataError
@@ -92,8 +92,16 @@ LEVELS: dict[str, tuple[tuple[Operator, ...], tuple[range, ...], tuple[str, ...]
 }
 
 
-def make_problems(seed: int, num_train: int, num_held_out: int) -> tuple[list[ProblemRow], list[ProblemRow]]:
-    """Training and held-out problems of the `LEVELS`, no calculation in both.
+class ProblemSets(NamedTuple):
+    """Sets that share no calculation."""
+
+    train: list[ProblemRow]
+    held_out: list[ProblemRow]
+    gate: list[ProblemRow]
+
+
+def make_problems(seed: int, num_train: int, num_held_out: int, num_gate: int = 0) -> ProblemSets:
+    """Training, held-out and gate problems of the `LEVELS`, no calculation in two of them.
 
     All keys within one call are distinct. Each level gives an equal share as long as its keys last,
     the held-out set takes at most a third of a level's keys (so that a model's own proposals can
@@ -106,7 +114,9 @@ def make_problems(seed: int, num_train: int, num_held_out: int) -> tuple[list[Pr
     room = {level: len(pool) // 3 for level, pool in pools.items()}
     held_out = _drawn(pools, room, num_held_out, rng=rng, prefix="held-out")
     train = _drawn(pools, {k: len(v) for k, v in pools.items()}, num_train, rng=rng, prefix="train")
-    return train, held_out
+    # Drawn last, so that asking for a gate changes neither of the others.
+    gate = _drawn(pools, {k: len(v) for k, v in pools.items()}, num_gate, rng=rng, prefix="gate")
+    return ProblemSets(train, held_out, gate)
 
 
 def _calculations(level: str) -> list[Expression]:

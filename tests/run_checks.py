@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mae_cli.filters.decontaminate import question_key
-from mae_cli.reading import read_lines, read_problems, read_rows
+from mae_cli.reading import read_json, read_lines, read_problems, read_rows
 from mae_cli.records import Row
 
 
@@ -76,11 +76,33 @@ def check_nothing_held_out_was_trained(run_dir: Path, held_out_file: Path) -> No
             assert problem is None or question_key(problem.question) not in held_out, problem.question
 
 
+def check_the_gate_decided_on_other_items(run_dir: Path) -> dict[str, int]:
+    """No problem is in two of reported, gate and trained, in whatever words; the links follow the decisions."""
+    reported, gate = (
+        {question_key(problem.question) for path in folder.glob("*.jsonl") for problem in read_problems(path)}
+        for folder in (run_dir / "benchmarks" / "reported", run_dir / "benchmarks" / "gate")
+    )
+    assert not reported & gate, sorted(reported & gate)[:3]
+    for folder in rounds(run_dir):
+        stored = rollouts(folder)
+        trained = {question_key(p.question) for i in trained_ids(folder) if (p := stored[i].problem) is not None}
+        assert not trained & (reported | gate), sorted(trained & (reported | gate))[:3]
+        evaluated = [row for row in read_rows(folder / "6_gate.jsonl") if row.problem is not None]
+        assert {question_key(row.problem.question) for row in evaluated if row.problem} <= gate
+    decisions = [read_json(path) for path in sorted(run_dir.glob("round-*/promotion.json"))]
+    for state in ("accepted", "best"):
+        last = [decision["round"] for decision in decisions if decision[state]][-1:]
+        link = run_dir / state
+        assert [link.readlink().name] * link.is_symlink() == last, f"{state}: {last}"
+    return {"reported": len(reported), "gate": len(gate)}
+
+
 if __name__ == "__main__":
     run = Path(sys.argv[1])
     data = Path(__file__).parent.parent / "data"
     print("trained rows, all stored rollouts:", check_trained_rows_are_stored_rollouts(run))
     check_nothing_held_out_was_trained(run, data / "arithmetic_heldout.jsonl")
     print("no trained problem is held out")
+    print("no problem in two of reported, gate and trained:", check_the_gate_decided_on_other_items(run))
     own, everything = own_share(run, data / "arithmetic_train.jsonl")
     print(f"own proposals among the trained problems: {own} of {everything} ({own / everything:.0%})")

@@ -218,12 +218,14 @@ def test_a_question_that_reads_never_holds_more_text(text):
 
 
 @given(st.integers(0, 2**32), st.integers(0, 1000))
-def test_the_two_sets_are_disjoint_distinct_and_carry_their_own_answers(seed, extra):
-    train, held_out = make_problems(seed, 400 + extra % 50, 200)
+def test_the_sets_are_disjoint_distinct_and_carry_their_own_answers(seed, extra):
+    train, held_out, gate = make_problems(seed, 400 + extra % 50, 200, 50)
 
-    keys = [row["key"] for row in train + held_out]
+    assert (train, held_out, []) == make_problems(seed, 400 + extra % 50, 200)
+    rows = train + held_out + gate
+    keys = [row["key"] for row in rows]
     assert len(set(keys)) == len(keys)
-    for row in train + held_out:
+    for row in rows:
         expression = read_question(row["question"])
         assert expression is not None
         assert (str(expression.value), expression.key) == (row["answer"], row["key"])
@@ -235,7 +237,7 @@ def test_the_same_seed_gives_the_same_problems_and_another_seed_others():
 
 
 def test_every_level_is_in_both_sets():
-    train, held_out = make_problems(0, 400, 200)
+    train, held_out, _ = make_problems(0, 400, 200)
 
     assert {row["level"] for row in train} == {row["level"] for row in held_out} == set(LEVELS)
 

@@ -192,6 +192,10 @@ def test_finetune_killed_at_twenty_moments_ends_with_the_same_bytes(
     assert all(item.reused == item.done for item in landings)
 
 
+def links_of(run: Path) -> list[tuple[str, str]]:
+    return sorted((path.name, str(path.readlink())) for path in run.iterdir() if path.is_symlink())
+
+
 def test_a_run_killed_in_every_stage_ends_with_the_same_files(
     tmp_path: Path, tiny_model_dir: Path, fork_with_torch: Launcher
 ) -> None:
@@ -219,7 +223,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
         total=17,
         done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
         stands=lambda out: (out / "summary.json").exists(),
-        content=lambda out: folder_content(out, without=volatile),
+        content=lambda out: folder_content(out, without=volatile) + repr(links_of(out)).encode(),
         reused=lambda summary: 0,
     )
     moments = [
@@ -233,7 +237,13 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
         Moment("after_replace", target="/round-001/4_dropped.jsonl"),
         Moment("after_replace", target="/checkpoints/state.pt"),
         Moment("after_replace", target="/round-002/5_adapter"),
+        Moment("before_replace", target="/round-001/6_gate.jsonl"),
+        Moment("before_replace", target="/round-001/promotion.json"),
+        Moment("after_replace", target="/round-002/promotion.json"),
+        Moment("before_replace", target="/gate/held_out.jsonl"),
         Moment("after_replace", target="/latest"),
+        Moment("before_replace", target="/accepted"),
+        Moment("after_replace", 2, target="/accepted"),
         Moment("after_replace", target="/summary.json"),
     ]
 

@@ -25,9 +25,12 @@ def test_the_shipped_sets_are_made_again_byte_for_byte(tmp_path, name, stem, tra
     if name.startswith("gym:"):
         pytest.importorskip("reasoning_gym")
     paths = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    has_gate = stem == "arithmetic"
+    gate = tmp_path / "gate.jsonl" if has_gate else None
 
-    make_set(name, *paths, num_train=train, num_held_out=held_out, seed=0, replace=False)
+    make_set(name, *paths, gate, num_train=train, num_held_out=held_out, num_gate=60, seed=0, replace=False)
 
+    assert not has_gate or (tmp_path / "gate.jsonl").read_bytes() == (DATA / f"{stem}_gate.jsonl").read_bytes()
     assert paths[0].read_bytes() == (DATA / f"{stem}_train.jsonl").read_bytes()
     assert paths[1].read_bytes() == (DATA / f"{stem}_heldout.jsonl").read_bytes()
 
@@ -43,8 +46,18 @@ def test_train_and_held_out_share_no_problem_in_any_wording(stem, train, held_ou
     assert not keys[0] & keys[1]
 
 
+def test_the_gate_of_the_quickstart_shares_no_problem_with_training_or_the_reported_items():
+    keys = {
+        part: {question_key(problem.question) for problem in read_problems(DATA / f"arithmetic_{part}.jsonl")}
+        for part in ("train", "heldout", "gate")
+    }
+
+    assert len(keys["gate"]) == 60
+    assert not keys["gate"] & (keys["train"] | keys["heldout"])
+
+
 def test_every_arithmetic_item_is_right_by_an_independent_reading():
-    for half in ("train", "heldout"):
+    for half in ("train", "heldout", "gate"):
         for problem in read_problems(DATA / f"arithmetic_{half}.jsonl"):
             assert Arithmetic().check(problem, problem.reference_answer).score == 1.0, problem.question
 

@@ -198,6 +198,7 @@ def test_a_small_quickstart_keeps_its_promises_about_what_was_trained(tmp_path: 
     assert done.stdout.splitlines()[-1].startswith("final: base ")
     counts = run_checks.check_trained_rows_are_stored_rollouts(run_dir)
     run_checks.check_nothing_held_out_was_trained(run_dir, ROOT / "data" / "arithmetic_heldout.jsonl")
+    run_checks.check_the_gate_decided_on_other_items(run_dir)
     own, everything = run_checks.own_share(run_dir, ROOT / "data" / "arithmetic_train.jsonl")
     print(f"trained rows {counts}, own problems {own} of {everything}")
     assert set(counts) == {"proposer", "solver", "judge"}
