@@ -48,9 +48,9 @@ def make_set(
         raise ConfigError(f"{gate}: --gate is one file with another; give three")
     _refuse_existing([train, held_out, *([gate] if gate else [])], replace)
     num_gate = num_gate if gate else 0
-    made: tuple[Sequence[Mapping[str, Any]], ...]
+    made: Sequence[Sequence[Mapping[str, Any]]]
     if name == "arithmetic":
-        made = make_problems(seed, num_train, num_held_out, num_gate)
+        made = list(make_problems(seed, num_train, num_held_out, num_gate))
     elif name.startswith(GYM):
         made = gym_problems(name.removeprefix(GYM), seed, num_train, num_held_out, num_gate)
     else:

@@ -220,7 +220,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_toke
     subject = Subject(
         lambda out: ["run", str(recipe), "--run-dir", str(out)],
         output="run",
-        total=17,
+        total=20,
         done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
         stands=lambda out: (out / "summary.json").exists(),
         content=lambda out: folder_content(out, without=volatile) + repr(links_of(out)).encode(),
