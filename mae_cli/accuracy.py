@@ -92,14 +92,16 @@ def benchmarks_in(rows: Iterable[Row]) -> list[str]:
 
 
 def items_of(rows: Sequence[Row], reading: str, benchmark: str | None = None) -> dict[str, Item]:
-    """Problem id to item, in the rows' order; samples in theirs."""
+    """Problem id to item, in the rows' order; samples in theirs. Rows that were not read this way are none."""
     found: dict[str, Item] = {}
     for row in sorted(rows, key=lambda row: row.sample_index):
         if row.problem is None or (benchmark is not None and benchmark_of(row.problem) != benchmark):
             continue
         verdict = next((v for v in row.verdicts if v.name.endswith("/" + reading)), None)
+        if verdict is None:
+            continue
         item = found.setdefault(row.problem.id, Item(row.problem, [], []))
-        item.scores.append(verdict.score if verdict else None)
+        item.scores.append(verdict.score)
         answer = None if row.status == "truncated" else row.answer
         item.answers.append(None if answer is None else normal_form(answer))
     order = dict.fromkeys(row.problem.id for row in rows if row.problem is not None)

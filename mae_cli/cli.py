@@ -229,7 +229,7 @@ def eval_command(
 
     adapter = Path(recipe.adapter) if recipe.adapter else None
     session = _session(recipe, common, output)
-    if common.dry_run:
+    if common.dry_run and recipe.eval.via == "mae":
         load_benchmarks(benchmarks or recipe.eval.benchmarks, recipe.eval)
     if _dry(session, common):
         return

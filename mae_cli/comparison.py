@@ -139,7 +139,11 @@ def compare_all(first: Side, second: Side, *, confidence: float = 0.95) -> list[
         found.append(compare(first, second, reading, confidence=confidence))
         if len(names) < 2:
             continue
-        parts = [compare(first, second, reading, benchmark=name, confidence=confidence) for name in names]
+        parts = [
+            part
+            for name in names
+            if (part := compare(first, second, reading, benchmark=name, confidence=confidence)).items or part.unknown
+        ]
         for part, adjusted in zip(parts, holm([part.p_value for part in parts]), strict=True):
             part.p_holm = adjusted
         found += parts

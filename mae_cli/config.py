@@ -179,6 +179,12 @@ class EvalSection(GeneratingSection):
         msgspec.field(default_factory=lambda: ["strict", "flexible"])
     )
     group_by: Annotated[list[str], _doc("meta fields of the items to show accuracies by, e.g. subject")] = []
+    via: Annotated[
+        Literal["mae", "lm-eval"],
+        _doc("who asks and scores: mae, or lm-evaluation-harness with its tasks as benchmarks"),
+    ] = "mae"
+    num_fewshot: Annotated[Count | None, _doc("via lm-eval: examples in a prompt; none: as the task says")] = None
+    chat: Annotated[bool, _doc("via lm-eval: put its prompts into the model's chat template")] = False
     samples: Annotated[Positive, _doc("rollouts per item")] = 1
     temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 0.0
     limit: Annotated[Count, _doc("items per benchmark; 0 is all")] = 0

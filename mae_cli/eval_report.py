@@ -40,10 +40,11 @@ def figures_of(policies: Sequence[Side], confidence: float, group_by: Sequence[s
     readings = readings_in(rows)
     return EvalFigures(
         accuracy=[
-            accuracy(label, side, reading, confidence, benchmark=part)
+            figure
             for label, side in policies
             for reading in readings
             for part in parts
+            if (figure := accuracy(label, side, reading, confidence, benchmark=part)).items or figure.unknown
         ],
         comparisons=[
             comparison

@@ -150,7 +150,7 @@ def hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
     from datasets import load_dataset
 
     try:
-        with _offline() if unreachable else contextlib.nullcontext():
+        with cache_only() if unreachable else contextlib.nullcontext():
             rows = load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, split=split or "train")
     except ValueError as error:  # an unknown config or split; the message lists those there are
         raise unreachable or ConfigError(f"{HUB}{name}: {_first_line(error)}") from error
@@ -184,9 +184,22 @@ def _hub_problem(name: str, repository: str) -> MaeError | None:
     return None
 
 
+def hub_is_reachable() -> bool:
+    """Whether the hub answers within `PROBE_TIMEOUT_SECONDS`; its loaders try for half a minute to find out."""
+    from huggingface_hub import constants, get_session
+
+    if constants.is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_SECONDS)
+    except Exception:  # noqa: BLE001 - those of its http library, which is not our dependency
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Let the loader look into its cache only."""
+def cache_only() -> Iterator[None]:
+    """Let the loader of data sets look into its cache only."""
     import datasets.config
     from huggingface_hub import constants
 

@@ -63,6 +63,8 @@ def read_sets(section: EvalSection) -> Sets:
     Raises:
         ConfigError: the gate's file has no item that is not reported.
     """
+    if section.via != "mae":
+        raise ConfigError(f"eval.via: {section.via} is for mae eval; a run asks its benchmarks itself")
     everything = load_benchmarks(section.benchmarks, section)
     if section.gate is None or not everything:
         return Sets(everything, [])

@@ -51,6 +51,10 @@ def run_eval(
     """
     section = session.recipe.eval
     specs = list(benchmarks) or section.benchmarks
+    if section.via == "lm-eval":
+        from mae_cli.stages.lm_eval import run_lm_eval
+
+        return run_lm_eval(session, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
     if not specs:
         raise ConfigError("no benchmark: give a problem file or a suite, or eval.benchmarks in a recipe")
     loaded = load_benchmarks(specs, section)
