@@ -43,14 +43,20 @@ Out = Annotated[Path, typer.Option("-o", "--output", help="output file, or - for
 Pool = Annotated[Path | None, typer.Option("--pool", help="pool snapshot that training rows are drawn from")]
 
 
-def _session(recipe: Recipe, common: Common, output: Path | None = None) -> Session:
+def _session(recipe: Recipe, common: Common, output: Path | None = None, *, joins: bool = False) -> Session:
+    """The session of one command; `joins`: several processes of it may work together under a launcher."""
     from mae_cli.errors import ConfigError
     from mae_cli.progress import Progress
+    from mae_cli.ranks import rank, refuse_launcher
     from mae_cli.shards import parse_shard
     from mae_cli.stages import Session
     from mae_cli.stages.devices import parse_devices
     from mae_cli.stages.workers import Crew
 
+    if not joins:
+        refuse_launcher("this command")
+    elif rank():
+        common.quiet, common.json = True, False  # the first process speaks for all
     if common.json and output == Path("-"):
         raise ConfigError("-o - and --json both want standard output; give a file, or leave out --json")
     shard = parse_shard(common.shard) if common.shard else None
@@ -201,7 +207,7 @@ def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> No
     if output == Path("-"):
         raise ConfigError("-o -: an adapter is a folder; name one")
     start = Path(recipe.adapter) if recipe.adapter else None
-    session = _session(recipe, common)
+    session = _session(recipe, common, joins=True)
     if not _dry(session, common, selected):
         _end(run_finetune(session, selected, output, start_adapter=start), common)
 

@@ -354,7 +354,7 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 # the command line's own pages (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
     {"errors", "lora", "units", "__init__"},
-    {"records"},
+    {"records", "ranks"},
     {"fingerprints", "shards", "workfiles", "reading", "store", "config", "numbers", "extraction", "arithmetic", "sums",
      "metrics", "progress", "prompting", "models", "checking", "triplets",
      "significance"},

@@ -12,17 +12,20 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError
+from mae_cli.ranks import local_rank, num_processes
 
 # Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device behind auto, cpu, cuda, cuda:N or mps.
+    """The torch device behind auto, cpu, cuda, cuda:N or mps; of several processes each has its own.
 
     Raises:
         EngineError: torch does not see that device.
     """
+    if name in ("auto", "cuda") and num_processes() > 1 and torch.cuda.is_available():
+        name = f"cuda:{local_rank()}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

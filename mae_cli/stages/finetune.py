@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,7 @@ from mae_cli.store import FolderOutput
 
 if TYPE_CHECKING:
     from mae_cli.training.logs import StepNote, TrainReport
+    from mae_cli.training.world import World
 
 
 def run_finetune(
@@ -81,13 +83,17 @@ def run_finetune(
             f"finetune: {unpaid} of the {len(rows)} trained rows have reward 0 or none, and this objective does not "
             f"look at rewards; the filter best_of_k with min_reward keeps the good ones"
         )
-    with FolderOutput(
+    from mae_cli.training.world import joined
+
+    output = FolderOutput(
         output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite, inputs=[input_path]
-    ) as output:
-        if output.is_done:
+    )
+    # The first of several processes owns the folder; the others only read its checkpoint.
+    with joined() as world, output if world.is_main else nullcontext():
+        if world.from_main(output.is_done):
             summary.skipped = len(rows)
             return summary
-        report = _train(session, output, rows, objective, start_adapter)
+        report = _train(session, output, rows, objective, start_adapter, world)
     summary.seconds = round(time.monotonic() - start, 3)
     summary.written = report.rows
     summary.tokens = report.trained_tokens
@@ -171,7 +177,12 @@ WEIGHTS_DIGEST = re.compile("[0-9a-f]{20}")
 
 
 def _train(
-    session: Session, output: FolderOutput, rows: list[Row], objective: registry.Objective, start_adapter: Path | None
+    session: Session,
+    output: FolderOutput,
+    rows: list[Row],
+    objective: registry.Objective,
+    start_adapter: Path | None,
+    world: World,
 ) -> TrainReport:
     from mae_cli.training.trainer import train
 
@@ -201,12 +212,14 @@ def _train(
                 checkpoint_dir=output.work_dir / "checkpoints",
                 identity={"policy": msgspec.to_builtins(engine.policy)},
                 round_number=session.round_number,
+                world=world,
                 on_step=on_step,
                 on_text=session.progress.say,
             )
         except CollapseError as error:
             raise CollapseError(f"{error} (in {made})") from error
-    output.finish(made)
+    if world.is_main:
+        output.finish(made)
     engine.release_caches()
     if session.crew is not None:
         session.close_others(None)  # the workers of the next stage need the memory

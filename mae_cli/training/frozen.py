@@ -19,6 +19,7 @@ from mae_cli.training.adapters import reference_policy
 from mae_cli.training.checkpoints import load_frozen, save_frozen
 from mae_cli.training.forward import Forward
 from mae_cli.training.job import Job
+from mae_cli.training.world import World
 
 
 class Frozen(msgspec.Struct):
@@ -31,7 +32,7 @@ class Frozen(msgspec.Struct):
 
 
 def read_frozen(
-    forward: Forward, job: Job, folder: Path | None, *, resumed: bool, say: Callable[[str], None]
+    forward: Forward, job: Job, folder: Path | None, world: World, *, resumed: bool, say: Callable[[str], None]
 ) -> Frozen:
     """What the job's objective needs, computed with the policy as it stands, or as saved by the same training.
 
@@ -50,16 +51,16 @@ def read_frozen(
         return Frozen(**stored)
     found = Frozen(behaviour={}, reference={}, mismatched={})
     if behaviour or (reference and at_start):
-        values = _read_rows(forward, job)
+        values = _read_rows(forward, job, world)
         found.behaviour = values if behaviour else {}
         found.reference = values if reference and at_start else {}
     with reference_policy(forward.policy, job.section.reference):
         if reference and not at_start:
-            found.reference = _read_rows(forward, job)
+            found.reference = _read_rows(forward, job, world)
         if mismatched:
             for _, _, indices in job.steps():
                 found.mismatched.update(read_sums(forward, job, indices))
-    if folder:
+    if folder and world.is_main:
         save_frozen(folder, msgspec.structs.asdict(found), job.fingerprint)
     if resumed:
         say("the log-probabilities from before the first update were computed again")
@@ -73,10 +74,10 @@ def read_sums(forward: Forward, job: Job, indices: list[int]) -> dict[str, float
     return {examples[row].id: float(value.double().sum()) for row, value in values.items()}
 
 
-def _read_rows(forward: Forward, job: Job) -> dict[int, torch.Tensor]:
+def _read_rows(forward: Forward, job: Job, world: World) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for _, epoch, indices in job.steps():
         if epoch == 1:
             # Cut like the step that trains them: in bfloat16 another shape rounds otherwise.
-            found.update(forward.read(job.examples, [job.units[index].rows for index in indices]))
-    return found
+            found.update(forward.read(job.examples, [job.units[index].rows for index in world.share(indices)]))
+    return {row: values for part in world.gather(found) for row, values in part.items()}

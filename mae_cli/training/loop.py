@@ -22,6 +22,7 @@ from mae_cli.training.guard import Guard
 from mae_cli.training.job import Job
 from mae_cli.training.logprobs import completion_logprobs
 from mae_cli.training.logs import StepNote, line, role_notes, row_values
+from mae_cli.training.world import World
 
 
 class StepSums(msgspec.Struct):
@@ -39,6 +40,15 @@ class StepSums(msgspec.Struct):
             before = self.metrics.get(name, (0.0, 0.0))
             self.metrics[name] = (before[0] + float(total), before[1] + float(count))
 
+    def join(self, others: list[StepSums]) -> StepSums:
+        """The sums of several processes."""
+        total = StepSums(math.fsum(s.loss for s in others), math.fsum(s.nll for s in others), {})
+        for other in others:
+            for name, (value, count) in other.metrics.items():
+                before = total.metrics.get(name, (0.0, 0.0))
+                total.metrics[name] = (before[0] + value, before[1] + count)
+        return total
+
     def means(self) -> dict[str, float]:
         """Every metric that anything was counted for."""
         return {name: total / count for name, (total, count) in self.metrics.items() if count}
@@ -53,8 +63,16 @@ class Loop:
         collapse: why the training stopped early, or null.
     """
 
-    def __init__(self, policy: Any, job: Job, checkpoint_dir: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        job: Job,
+        checkpoint_dir: Path | None,
+        say: Callable[[str], None],
+        world: World | None = None,
+    ) -> None:
         self.policy = policy
+        self.world = world or World()
         self.job = job
         self.folder = checkpoint_dir if job.section.save_every else None
         self.say = say
@@ -75,7 +93,9 @@ class Loop:
     def run(self, on_step: Callable[[StepNote, int], None] | None) -> None:
         """Train to the end, to the last good step, or from where the checkpoint stands."""
         checkpoint = load_checkpoint(self.folder, self.job.fingerprint) if self.folder else None
-        self.frozen = read_frozen(self.forward, self.job, self.folder, resumed=checkpoint is not None, say=self.say)
+        self.frozen = read_frozen(
+            self.forward, self.job, self.folder, self.world, resumed=checkpoint is not None, say=self.say
+        )
         if checkpoint is not None:
             self._resume(checkpoint)
         for step, epoch, indices in self.job.steps(start=self.step):
@@ -84,7 +104,7 @@ class Loop:
                 return
             self.step = step
             self.notes.append(line(note))
-            if self.folder and step % self.job.section.save_every == 0:
+            if self.folder and self.world.is_main and step % self.job.section.save_every == 0:
                 self._save(self.folder)
             if on_step is not None:
                 on_step(note, self.job.data.steps)
@@ -93,8 +113,11 @@ class Loop:
         units = [self.job.units[index] for index in indices]
         tokens = sum(self.job.tokens(unit) for unit in units)
         sums = self.forward.fitting(lambda: self._accumulate(step, indices), self.job.examples)
-        nll = sums.nll / tokens
         parameters = [parameter for _, parameter in self.parameters]
+        if self.world.size > 1:
+            self.world.sum_gradients(parameters)
+            sums = sums.join(self.world.gather(sums))
+        nll = sums.nll / tokens
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.job.section.max_grad_norm))
         rate = learning_rate(self.job.section, step, self.job.data.steps)
         self.collapse = self._collapse(step, sums.loss, nll, grad_norm)
@@ -137,7 +160,7 @@ class Loop:
     def _accumulate(self, step: int, indices: list[int]) -> StepSums:
         """Gradients of one optimizer step, over all its micro-batches."""
         # Dropout is a function of seed and step, so a resumed step draws the same masks.
-        torch.manual_seed(seed_from(self.job.seed, "dropout", step))
+        torch.manual_seed(seed_from(self.job.seed, "dropout", step, *([self.world.rank] if self.world.rank else [])))
         job = self.job
         units = [job.units[index] for index in indices]
         counts = [job.tokens(unit) for unit in units]
@@ -146,7 +169,7 @@ class Loop:
         divergence = self._divergence(indices) if job.objective.needs.mismatched else None
         sums = StepSums(metrics={})
         for part in sorted({unit.part for unit in units}):
-            own = [place for place, unit in enumerate(units) if unit.part == part]
+            own = self.world.share([place for place, unit in enumerate(units) if unit.part == part])
             for group, batch in self.forward.batches(job.examples, [units[place].rows for place in own]):
                 places = [own[index] for index in group]
                 output = self._loss(batch, [units[place].value for place in places], part, divergence, sums)

@@ -44,6 +44,7 @@ from mae_cli.training.logs import (
     write_lines,
 )
 from mae_cli.training.loop import Loop
+from mae_cli.training.world import World
 
 # They change speed, memory or output on the screen, and no result beyond float noise.
 _NOT_IN_FINGERPRINT = ("reference", "save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing")
@@ -64,6 +65,7 @@ def train(
     checkpoint_dir: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     round_number: int | None = None,
+    world: World | None = None,
     on_step: Callable[[StepNote, int], None] | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> TrainReport:
@@ -83,6 +85,7 @@ def train(
         checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
         identity: more of what determines the result (`policy`: digests of model and template), for the fingerprint.
         round_number: of the run, for the lineage.
+        world: the processes that train together; the first writes.
         on_step: called after each step with its note and the number of steps.
         on_text: called with each text for people: notices and the examples of `show_batch`.
 
@@ -105,9 +108,10 @@ def train(
     job = prepare(rows, chat, section, objective, seed=seed, end_ids=end_ids, origin=origin)
     _announce(job, chat, say)
     with attached(model, section, seed=seed, start_adapter=start_adapter) as policy:
-        loop = Loop(policy, job, checkpoint_dir, say)
+        loop = Loop(policy, job, checkpoint_dir, say, world)
         loop.run(on_step)
-        _write(loop, chat, output_dir, base_name, origin, round_number)
+        if loop.world.is_main:
+            _write(loop, chat, output_dir, base_name, origin, round_number)
     if loop.collapse is not None:
         raise CollapseError(
             f"{loop.collapse}: training stopped, the adapter of step {loop.step} is kept; a lower "
