@@ -68,14 +68,10 @@ def _is_whole(accuracy: Mapping[str, Any], label: str, reading: str) -> bool:
 
 
 def write_adapter_card(folder: Path, lineage: Lineage, scores: Sequence[Score] = ()) -> None:
-    """README.md of an adapter's folder (or of a wholly trained model's)."""
-    is_lora = lineage.kind == "lora"
-    what = "LoRA adapter for" if is_lora else "A full fine-tuning of"
-    head = _front_matter(
-        lineage, relation="adapter" if is_lora else "finetune", library="peft" if is_lora else "transformers"
-    )
+    """README.md of an adapter's folder."""
+    head = _front_matter(lineage, relation="adapter", library="peft")
     lines = [
-        f"# {what} {lineage.base}",
+        f"# LoRA adapter for {lineage.base}",
         "",
         "Trained by `mae finetune` on rows the model wrote and graded itself. `train_rows.jsonl` lists every trained",
         "row by id, `train_log.jsonl` every optimizer step, `lineage.json` the facts below.",
@@ -158,7 +154,7 @@ def _facts(lineage: Lineage) -> list[str]:
     roles = ", ".join(f"{count} {role}" for role, count in lineage.roles.items())
     facts: list[tuple[str, object]] = [
         ("base", lineage.base if "@" in lineage.base else f"{lineage.base} (content {lineage.base_digest})"),
-        ("adapter" if lineage.kind == "lora" else "model", lineage.adapter),
+        ("adapter", lineage.adapter),
         ("continues", lineage.parent or "nothing, begun anew"),
         ("data", f"{lineage.data}, {lineage.rows} rows ({roles})"),
         ("trained tokens per pass", lineage.trained_tokens),

@@ -144,6 +144,8 @@ class FinetuneSection(Section):
     lora_alpha: Annotated[Positive, _doc("LoRA scale numerator")] = 32
     lora_dropout: Annotated[Share, _doc("dropout on LoRA inputs; 0 keeps RL ratios exact")] = 0.0
     target_modules: Annotated[str, _doc("modules that get LoRA; names by comma or all-linear")] = "all-linear"
+    rslora: Annotated[bool, _doc("scale by alpha / sqrt(rank), not alpha / rank (rsLoRA)")] = False
+    dora: Annotated[bool, _doc("also train each column's length (DoRA); slower, and vLLM does not load it")] = False
     learning_rate: Annotated[float, Meta(gt=0.0, description="AdamW peak learning rate")] = 1e-4
     schedule: Annotated[Literal["constant", "linear", "cosine"], _doc("learning rate after the warm-up")] = "constant"
     warmup_steps: Annotated[Count, _doc("optimizer steps of linear warm-up")] = 0
@@ -155,6 +157,9 @@ class FinetuneSection(Section):
     ] = 0
     epochs: Annotated[Positive, _doc("passes over the rows")] = 1
     max_steps: Annotated[Count, _doc("stop after this many optimizer steps; 0 is off")] = 0
+    max_trained_tokens: Annotated[
+        Count, _doc("stop after the optimizer step that reaches this many trained tokens; 0 is off")
+    ] = 0
     max_length: Annotated[Positive, _doc("longest prompt + completion, in tokens; longer rows are dropped")] = 4096
     save_every: Annotated[Count, _doc("optimizer steps between checkpoints; 0 is none")] = 10
     min_spread: Annotated[float, Meta(ge=0.0, description="reward spread under which a role is skipped and named")] = (
@@ -164,6 +169,9 @@ class FinetuneSection(Section):
         float, Meta(ge=0.0, description="nats per trained token over the median of the last steps that stop it; 0: off")
     ] = 6.0
     gradient_checkpointing: Annotated[bool, _doc("recompute activations to save memory")] = False
+    report_to: Annotated[
+        Literal["none", "tensorboard", "trackio", "wandb"], _doc("also send each step's figures to a tracker")
+    ] = "none"
     show_batch: Annotated[Count, _doc("print this many examples with the trained span marked")] = 0
 
 

@@ -8,7 +8,7 @@ trainings write equal bytes. Adapters are named by `models.adapter_digest`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -26,9 +26,8 @@ class Lineage(msgspec.Struct, kw_only=True):
     """One adapter's origin; null is unknown."""
 
     schema: int = 1
-    kind: Literal["lora", "full"] = "lora"
     adapter: str
-    """Its digest, or the model's where the whole model was trained."""
+    """Its digest."""
     parent: str | None
     """Digest of the adapter it continues; null: trained from the base alone."""
     base: str

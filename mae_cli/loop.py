@@ -56,6 +56,7 @@ FREE_KEYS = {
     "finetune.gradient_checkpointing",
     "finetune.save_every",
     "finetune.show_batch",
+    "finetune.report_to",
     # Where a role's model runs.
     *(f"roles.{role}.{key}" for role in ROLES for key in ("device", "base_url", "api_key_env")),
 }

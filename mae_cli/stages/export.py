@@ -113,8 +113,6 @@ def run_export(
     progress = progress or Progress()
     found = find_adapter(source)
     lineage = read_lineage(found.adapter)
-    if lineage is not None and lineage.kind == "full":
-        raise ConfigError(f"{found.adapter}: a whole model, nothing to merge; use the folder as it is")
     embeddings = trained_embeddings(found.adapter)
     name, revision = _base_name(found, lineage, model, revision)
     base = local_model(name, revision)

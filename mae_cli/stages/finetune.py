@@ -7,6 +7,7 @@ interrupted training goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import time
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from mae_cli import registry
-from mae_cli.errors import CollapseError, ConfigError, GateError
+from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
 from mae_cli.lineage import base_reference
 from mae_cli.models import reference_identity
+from mae_cli.reading import beside
 from mae_cli.records import Policy, Row, digest
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, limit_rows
@@ -44,6 +46,7 @@ def run_finetune(
     data = session.read(input_path)
     if data.problems:
         raise ConfigError(f"{input_path}: plain problems cannot be trained on; expected rows of solve, judge or filter")
+    require_tracker(section.report_to)
     session.adapter = start_adapter
     rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
     fixed = [] if section.other_models else [role for role in ROLES if is_fixed(session.recipe, role)]
@@ -113,8 +116,18 @@ def run_finetune(
 # What `other_models` changes shows in the rows.
 _FREE_KEYS = {
     *("show_batch", "save_every", "objective", "reference"),
-    *("micro_batch_tokens", "gradient_checkpointing", "other_models"),
+    *("micro_batch_tokens", "gradient_checkpointing", "other_models", "report_to"),
 }
+
+
+def require_tracker(name: str) -> None:
+    """Refuse a tracker that is not installed before a model is loaded for it.
+
+    Raises:
+        MissingDependencyError: its package is not installed.
+    """
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise MissingDependencyError(f"finetune.report_to {name} needs the package {name}: pip install {name}")
 
 
 def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
@@ -184,6 +197,7 @@ def _train(
     start_adapter: Path | None,
     world: World,
 ) -> TrainReport:
+    from mae_cli.training.tracking import tracker
     from mae_cli.training.trainer import train
 
     engine: Any = session.engine_for(None, weights=True)
@@ -191,11 +205,16 @@ def _train(
     engine.attach(None)
     engine.release_caches()
     made = output.work_dir / "adapter"
-    with session.progress.task("finetune", 0) as task:
+    report_to = session.recipe.finetune.report_to if world.is_main else "none"
+    with (
+        session.progress.task("finetune", 0) as task,
+        tracker(report_to, run=output.path.resolve().parent.name, folder=beside(output.path, ".tracking")) as track,
+    ):
 
         def on_step(note: StepNote, steps: int) -> None:
             task.total = steps
             task.advance(1, note.tokens)
+            track(note)
 
         try:
             report = train(

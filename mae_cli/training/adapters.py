@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import ConfigError
@@ -30,12 +30,15 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
         ConfigError: target_modules names nothing in this model.
         EngineError: start_adapter is missing, broken or made for another base.
     """
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    flags = {name: (parameter.requires_grad, parameter.dtype) for name, parameter in model.named_parameters()}
     was_training = model.training
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_from(seed, "lora"))
         try:
+            if getattr(model, "is_loaded_in_4bit", False):
+                # Norms and embeddings to float32 (Dettmers et al. 2023, QLoRA).
+                prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
             policy = (
                 _fresh(model, section) if start_adapter is None else load_adapter(model, start_adapter, trainable=True)
             )
@@ -50,7 +53,10 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
                 model.gradient_checkpointing_disable()
             model.train(was_training)
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(flags[name])
+                wanted, dtype = flags[name]
+                parameter.requires_grad_(wanted)
+                if parameter.dtype != dtype:
+                    parameter.data = parameter.data.to(dtype)  # back from float32, exactly
 
 
 @contextmanager
@@ -82,6 +88,8 @@ def _fresh(model: Any, section: FinetuneSection) -> Any:
         lora_alpha=section.lora_alpha,
         lora_dropout=section.lora_dropout,
         target_modules=names if names == "all-linear" else [name.strip() for name in names.split(",")],
+        use_rslora=section.rslora,
+        use_dora=section.dora,
         task_type="CAUSAL_LM",
     )
     try:
@@ -103,6 +111,7 @@ def lora_settings(policy: Any) -> dict[str, Any]:
         "lora_r": config.r,
         "lora_alpha": config.lora_alpha,
         "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
+        **{name: True for name in ("use_rslora", "use_dora") if getattr(config, name)},
     }
 
 

@@ -91,7 +91,9 @@ class Forward:
 
     def precision(self) -> AbstractContextManager[Any]:
         """Half-precision weights compute in their own type, with the float32 adapter; float32 stays exact."""
-        dtype: torch.dtype = self.policy.dtype
+        # A base in four bits has float32 norms while it is trained, and computes in a type of its own.
+        quantised = getattr(self.policy.config, "quantization_config", None)
+        dtype: torch.dtype = getattr(quantised, "bnb_4bit_compute_dtype", None) or self.policy.dtype
         if dtype in (torch.bfloat16, torch.float16):
             return torch.autocast(self.device.type, dtype=dtype)
         return nullcontext()

@@ -29,7 +29,7 @@ from mae_cli.training.adapters import (
     save_adapter,
     save_tokenizer,
 )
-from mae_cli.training.batches import num_steps
+from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
 from mae_cli.training.job import Job
 from mae_cli.training.logs import (
@@ -47,7 +47,10 @@ from mae_cli.training.loop import Loop
 from mae_cli.training.world import World
 
 # They change speed, memory or output on the screen, and no result beyond float noise.
-_NOT_IN_FINGERPRINT = ("reference", "save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing")
+_NOT_IN_FINGERPRINT = (
+    *("reference", "save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing"),
+    "report_to",
+)
 
 
 def train(
@@ -157,15 +160,38 @@ def prepare(
             f"({section.min_spread:g}) say nothing)"
         )
     total = num_steps(len(units), batch_size=section.batch_size, epochs=section.epochs, max_steps=section.max_steps)
+    fingerprint = _fingerprint(section, objective, found.examples, units, origin)
+    if section.max_trained_tokens:
+        # As a number of steps, so that the learning rate falls to its end within the budget.
+        total = _steps_within(section, found.examples, units, seed)
+        section = msgspec.structs.replace(section, max_steps=total)
     return Job(
         examples=found.examples,
         units=units,
         section=section,
         objective=objective,
         seed=seed,
-        fingerprint=_fingerprint(section, objective, found.examples, units, origin),
+        fingerprint=fingerprint,
         data=data_note(found, units, steps=total, skipped=plan.skipped, dropped=plan.dropped),
     )
+
+
+def _steps_within(section: FinetuneSection, examples: Sequence[Example], units: Sequence[Unit], seed: int) -> int:
+    """Optimizer steps up to the one that reaches `max_trained_tokens`."""
+    planned = steps(
+        examples,
+        units,
+        seed=seed,
+        batch_size=section.batch_size,
+        epochs=section.epochs,
+        max_steps=section.max_steps,
+    )
+    needed = tokens = 0
+    for needed, _, indices in planned:  # noqa: B007
+        tokens += sum(len(examples[row].completion) for index in indices for row in units[index].rows)
+        if tokens >= section.max_trained_tokens:
+            break
+    return needed
 
 
 def _fingerprint(
