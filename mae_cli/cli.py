@@ -197,18 +197,20 @@ def filter_command(
 @app.command()
 @with_options("finetune")
 def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> None:
-    """Train a LoRA adapter on the kept rows.
+    """Train a LoRA adapter on the kept rows, or on another tool's training file.
 
     Example: mae finetune selected.jsonl -o adapter -m smollm2-135m
     """
     from mae_cli.errors import ConfigError
-    from mae_cli.stages.finetune import run_finetune
+    from mae_cli.stages.finetune import read_to_train, run_finetune
 
     if output == Path("-"):
         raise ConfigError("-o -: an adapter is a folder; name one")
     start = Path(recipe.adapter) if recipe.adapter else None
     session = _session(recipe, common, joins=True)
-    if not _dry(session, common, selected):
+    if common.dry_run:
+        read_to_train(session, selected)
+    if not _dry(session, common):
         _end(run_finetune(session, selected, output, start_adapter=start), common)
 
 

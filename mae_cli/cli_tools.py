@@ -109,6 +109,24 @@ def data_import(
     print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
 
 
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[Path, typer.Argument(help="training file of any known format, or records of a stage")],
+    output: Out,
+    to: Annotated[str, typer.Option("--to", help="messages, prompt-completion, preference, sharegpt or alpaca")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+) -> None:
+    """Write a training file in the format of another tool; what that cannot hold is refused, never dropped.
+
+    Of records, the rows that would be trained are written; as preference, best against worst of each group.
+
+    Example: mae data convert selected.jsonl -o train.jsonl --to messages
+    """
+    from mae_cli.converting import convert
+
+    print(convert(source, output, to, replace=overwrite), file=sys.stderr)
+
+
 @data_app.command("pools")
 def data_pools(
     folder: Annotated[Path, typer.Argument(help="folder of the round, e.g. runs/mine/round-002")],

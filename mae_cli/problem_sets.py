@@ -46,7 +46,7 @@ def make_set(
         raise ConfigError(f"{train}: --train and --held-out are one file; give two")
     if gate in (train, held_out):
         raise ConfigError(f"{gate}: --gate is one file with another; give three")
-    _refuse_existing([train, held_out, *([gate] if gate else [])], replace)
+    refuse_existing([train, held_out, *([gate] if gate else [])], replace)
     num_gate = num_gate if gate else 0
     made: Sequence[Sequence[Mapping[str, Any]]]
     if name == "arithmetic":
@@ -104,7 +104,7 @@ def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -
         DataError: a row has no question, or the file is unreadable.
         TemporaryError: the hub cannot be reached.
     """
-    _refuse_existing([output], replace)
+    refuse_existing([output], replace)
     rows = hub_rows(source.removeprefix(HUB)) if source.startswith(HUB) else _file_rows(Path(source))
     seen: dict[str, bytes] = {}
     read = 0
@@ -215,7 +215,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _refuse_existing(paths: list[Path], replace: bool) -> None:
+def refuse_existing(paths: list[Path], replace: bool) -> None:
+    """Refuse to write over files unless that was asked for.
+
+    Raises:
+        ConfigError: one of them exists.
+    """
     for path in paths:
         if path.exists() and not replace:
             raise ConfigError(f"{path}: exists; use --overwrite to replace it")

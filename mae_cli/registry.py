@@ -316,8 +316,9 @@ class Rewarded(msgspec.Struct, frozen=True):
     """Digest of the completion."""
     meta: dict[str, Any] = {}
     """Of the row's problem."""
-    scores: dict[str, float] = {}
-    """Mean known score of each verdict's name on the row's answer."""
+    id: str = ""
+    against: dict[str, float] = {}
+    """By id of another row: the mean known score, in [0, 1], of the verdicts that compare the two."""
 
 
 class Unit(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         scores = ((batch.logprobs - batch.reference_logprobs) * batch.mask).sum(-1)
         good = batch.values > 0.0
         z = batch.divergence.clamp(min=0.0)
-        weights = torch.where(good, self.desirable_weight, self.undesirable_weight).to(scores.dtype)
+        weights = self.undesirable_weight + good.to(scores.dtype) * (self.desirable_weight - self.undesirable_weight)
         losses = weights * (1.0 - torch.sigmoid(self.beta * batch.values * (scores - z)))
         margins = scores.detach()
         metrics = {

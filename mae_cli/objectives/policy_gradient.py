@@ -32,7 +32,7 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     Sources: PPO, arXiv:1707.06347; asymmetric clip and mean over tokens: DAPO, arXiv:2503.14476; dual clip:
     arXiv:1912.09729; fixed divisor: Dr. GRPO, arXiv:2503.20783; sequence ratio: GSPO, arXiv:2507.18071; estimators of
-    the divergence: joschu.net/blog/kl-approx.html.
+    the divergence: joschu.net/blog/kl-approx.html; its correction: DeepSeek-V3.2, arXiv:2512.02556.
     """
 
     clip_low: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
@@ -51,8 +51,9 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Divisor of `fixed_length`, in tokens; does not favour short right or long wrong answers."""
     kl_coefficient: Factor = 0.0
     """Weight of the divergence from the reference; 0 leaves the reference uncomputed."""
-    kl_estimator: Literal["k1", "k3"] = "k3"
-    """k3 joins the loss of each token; k1, whose own gradient means nothing, is summed and taken from the advantage."""
+    kl_estimator: Literal["k1", "k3", "k3_unbiased"] = "k3"
+    """k3 joins the loss of each token, and times the ratio its gradient is unbiased; k1, whose own gradient means
+    nothing, is summed over the row and taken from the advantage."""
     entropy_coefficient: Factor = 0.0
     """Weight of the entropy bonus; 0 leaves the entropy uncomputed."""
 
@@ -92,6 +93,8 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             else:
                 log_odds = (reference - batch.logprobs).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
                 penalty = self.kl_coefficient * (log_odds.exp() - 1.0 - log_odds)
+                if self.kl_estimator == "k3_unbiased":
+                    penalty = penalty * ratio
         gain = self._surrogate(ratio, advantage)
         unclipped = advantage * ratio
         metrics["clip_share"] = (((gain != unclipped).detach() * mask).sum(), count)

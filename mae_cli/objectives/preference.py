@@ -35,11 +35,9 @@ class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Pairs, margin and metrics; a loss is one method more."""
 
     pairs: Source = "best_vs_worst"
-    """Which pairs of a group of rollouts: best_vs_worst or all by reward, or best against worst by `verdicts`."""
+    """Which pairs of a group of rollouts: best_vs_worst or all by reward, or those a pairwise judge has decided."""
     min_gap: Factor = 0.0
-    """Smallest difference in reward that makes a pair; ties never do."""
-    verdict: str = "pairwise"
-    """Name of the verdicts that pairs of `verdicts` are made from."""
+    """Smallest difference in reward (or 2 |score - 0.5| of a verdict) that makes a pair; ties never do."""
     sft_weight: Factor = 0.0
     """Weight of the chosen completion's negative log-likelihood, mean over its tokens (CPO, arXiv:2401.08417)."""
 
@@ -50,7 +48,7 @@ class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
         """One unit per pair, with how much better its chosen side is."""
-        pairs, dropped = make_pairs(rows, self.pairs, min_gap=max(self.min_gap, min_spread), verdict=self.verdict)
+        pairs, dropped = make_pairs(rows, self.pairs, min_gap=max(self.min_gap, min_spread))
         units = tuple(Unit((pair.chosen, pair.rejected), pair.gap) for pair in pairs)
         trained = {rows[index].role for unit in units for index in unit.rows}
         return Plan(units=units, skipped=tuple(sorted({row.role for row in rows} - trained)), dropped=dropped)
@@ -89,17 +87,12 @@ class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Shifted(Preference, frozen=True, kw_only=True):
-    """Losses of z = beta * (log-ratio chosen - log-ratio rejected) - alpha * (reward chosen - reward rejected)."""
+    """Losses of z = beta * (log-ratio chosen - log-ratio rejected) - alpha * gap (the difference in reward)."""
 
     beta: Positive = 0.1
     """How fast a margin saturates: small allows more distance from the reference."""
     alpha: Factor = 0.0
     """Asks for a wider margin where the rewards differ more (Step-APO's advantage gap); 0 is the plain method."""
-
-    @property
-    def needs(self) -> Needs:
-        """Rewards are also needed for the shift."""
-        return Needs(reward=self.pairs != "verdicts" or self.alpha > 0.0, reference=True)
 
     def shifted(self, sides: Sides, gaps: torch.Tensor) -> torch.Tensor:
         """The margin (U,)."""

@@ -19,9 +19,10 @@ import msgspec
 
 from mae_cli import registry
 from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
+from mae_cli.foreign import FORMATS, read_foreign, rows_of
 from mae_cli.lineage import base_reference
 from mae_cli.models import reference_identity
-from mae_cli.reading import beside
+from mae_cli.reading import STDIO, Input, beside
 from mae_cli.records import Policy, Row, digest
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.stages import Session, StageSummary, limit_rows
@@ -43,9 +44,7 @@ def run_finetune(
     """
     section = session.recipe.finetune
     objective: registry.Objective = registry.build("objectives", section.objective)
-    data = session.read(input_path)
-    if data.problems:
-        raise ConfigError(f"{input_path}: plain problems cannot be trained on; expected rows of solve, judge or filter")
+    data = read_to_train(session, input_path)
     require_tracker(section.report_to)
     session.adapter = start_adapter
     rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
@@ -110,6 +109,27 @@ def run_finetune(
         "data": msgspec.to_builtins(report.data),
     }
     return summary
+
+
+def read_to_train(session: Session, path: Path) -> Input:
+    """Records, or the samples of another tool's file as rows; which of them is said.
+
+    Raises:
+        ConfigError: plain problems.
+        DataError: a line that cannot be read, or of another format than the first.
+    """
+    foreign = read_foreign(path) if path != STDIO else None
+    if foreign is not None:
+        rows = rows_of(foreign)
+        session.progress.say(f"{path}: read as {foreign.format}: {len(foreign.samples)} samples, {len(rows)} rows")
+        return Input(rows=rows)
+    data = session.read(path)
+    if data.problems:
+        raise ConfigError(
+            f"{path}: plain problems cannot be trained on; expected rows of solve, judge or filter, or a file of one "
+            f"of these formats: {', '.join(FORMATS)}"
+        )
+    return data
 
 
 # What changes speed or what is shown, not the adapter.

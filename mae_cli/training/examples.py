@@ -119,11 +119,12 @@ def read_examples(
 
 
 def _rewarded(row: Row, prompt: tuple[int, ...], completion: tuple[int, ...]) -> Rewarded:
-    scores: dict[str, float] = {}
-    for name in {verdict.name for verdict in row.verdicts}:
-        score = mean_score([verdict for verdict in verdicts_on(row, "answer") if verdict.name == name])
-        if score is not None:
-            scores[name] = score
+    others = dict.fromkeys(verdict.rollout_id for verdict in row.verdicts if verdict.target == "pair")
+    found = {
+        other: mean_score([verdict for verdict in verdicts_on(row, "pair") if verdict.rollout_id == other])
+        for other in others
+        if other is not None
+    }
     return Rewarded(
         role=row.role,
         group=row.group_id,
@@ -131,7 +132,8 @@ def _rewarded(row: Row, prompt: tuple[int, ...], completion: tuple[int, ...]) ->
         prompt=digest(prompt),
         completion=digest(completion),
         meta=row.problem.meta if row.problem else {},
-        scores=scores,
+        id=row.id,
+        against={other: score for other, score in found.items() if score is not None},
     )
 
 

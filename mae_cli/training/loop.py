@@ -173,7 +173,7 @@ class Loop:
             for group, batch in self.forward.batches(job.examples, [units[place].rows for place in own]):
                 places = [own[index] for index in group]
                 output = self._loss(batch, [units[place].value for place in places], part, divergence, sums)
-                weights = torch.tensor([scales[place] * tokens for place in places]).to(output.losses)
+                weights = output.losses.new_tensor([scales[place] * tokens for place in places])
                 loss = (output.losses * weights).sum()
                 sums.loss += float(loss.detach()) / tokens
                 sums.add(output)
@@ -197,7 +197,7 @@ class Loop:
             ObjectiveBatch(
                 logprobs=current.logprobs,
                 mask=batch.mask.to(current.logprobs.dtype),
-                values=torch.tensor(values).to(current.logprobs),
+                values=current.logprobs.new_tensor(values),
                 behaviour_logprobs=self._frozen_values(self.frozen.behaviour, batch, current.logprobs)
                 if needs.behaviour
                 else None,
@@ -205,7 +205,7 @@ class Loop:
                 if needs.reference
                 else None,
                 entropy=current.entropy,
-                divergence=None if divergence is None else torch.tensor(divergence).to(current.logprobs),
+                divergence=None if divergence is None else current.logprobs.new_tensor(divergence),
                 part=part,
             )
         )

@@ -137,8 +137,8 @@ def test_only_simpo_and_orpo_need_no_reference() -> None:
 ROWS = [
     Rewarded("solver", "a", 0.2, "p", "one"),
     Rewarded("solver", "a", 0.9, "p", "two"),
-    Rewarded("solver", "a", 0.5, "p", "three", scores={"pairwise": 1.0}),
-    Rewarded("solver", "a", None, "p", "four", scores={"pairwise": 0.0}),
+    Rewarded("solver", "a", 0.5, "p", "three"),
+    Rewarded("solver", "a", None, "p", "four"),
     Rewarded("solver", "a", 0.0, "other prompt", "five"),
     Rewarded("solver", "b", 0.0, "p", "six"),
     Rewarded("solver", "b", 1.0, "p", "six"),
@@ -161,15 +161,25 @@ def test_every_two_rows_that_differ_enough() -> None:
     assert [unit.rows for unit in Dpo(pairs="all", min_gap=0.35).plan(ROWS, min_spread=1e-4).units] == [(1, 2), (1, 0)]
 
 
-def test_pairs_from_verdicts_need_no_reward() -> None:
+def test_pairs_from_verdicts_need_no_reward_and_follow_the_judge() -> None:
+    rows = [
+        Rewarded("solver", "a", 1.0, "p", "one", id="1", against={"2": 0.1, "3": 0.5}),
+        Rewarded("solver", "a", None, "p", "two", id="2", against={"1": 0.9, "4": 1.0}),
+        Rewarded("solver", "a", None, "p", "three", id="3"),
+        Rewarded("solver", "a", None, "p", "four", id="4", against={"3": 0.75}),
+        Rewarded("judge", "a", None, "q", "five", id="5"),
+        Rewarded("judge", "a", None, "q", "six", id="6"),
+    ]
     objective = Dpo(pairs="verdicts")
 
-    plan = objective.plan(ROWS, min_spread=1e-4)
+    plan = objective.plan(rows, min_spread=1e-4)
 
-    assert plan.units == (Unit((2, 3), 1.0),)
-    assert plan.dropped == {"no_verdict": 7}
+    # 2 beats 1 by 0.9 (gap 0.8), whatever the rewards; 1 and 3 tie; 2 beats 4 for sure; 4 beats 3 by 0.75 (gap 0.5)
+    gaps = {unit.rows: unit.value for unit in plan.units}
+    assert gaps == {(1, 0): pytest.approx(0.8), (1, 3): 1.0, (3, 2): pytest.approx(0.5)}
+    assert plan.dropped == {"no_verdict": 2}
+    assert plan.skipped == ("judge",)
     assert not objective.needs.reward
-    assert Dpo(pairs="verdicts", alpha=0.1).needs.reward
 
 
 def test_ties_and_the_order_of_the_rows_decide_nothing() -> None:

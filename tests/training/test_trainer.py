@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from mae_cli.objectives.sft import Sft
 from mae_cli.records import Row
 from mae_cli.registry import OBJECTIVES, Needs, ObjectiveBatch, ObjectiveOutput, build
 from mae_cli.training.checkpoints import clear_checkpoints
+from mae_cli.training.forward import Forward
 from mae_cli.training.loop import learning_rate
 from mae_cli.training.trainer import TrainReport, train
 
@@ -421,3 +423,63 @@ def test_learning_rates_by_hand(schedule: Any, expected: list[float]) -> None:
     section = FinetuneSection(schedule=schedule, warmup_steps=2, learning_rate=1.0)
 
     assert [learning_rate(section, step, 6) for step in range(1, 7)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_reference_is_the_start_the_base_or_another_adapter(tiny: Tiny, tmp_path: Path) -> None:
+    rows = make_groups(tiny.chat)
+    for name, seed in (("previous", 0), ("other", 1)):
+        run(tiny, rows, tmp_path / name, epochs=4, learning_rate=3e-2, seed=seed)
+    options: dict[str, Any] = {"objective": build("objectives", "dpo"), "start_adapter": tmp_path / "previous"}
+
+    def first_loss(reference: str, **more: Any) -> float:
+        found = run(tiny, rows, tmp_path / "out", batch_size=2, reference=reference, **options, **more).first_loss
+        assert found is not None
+        return found
+
+    # SPIN: policy and opponent are one, so the first loss is ln 2, whether the opponent is read as the start or loaded.
+    assert first_loss("start") == pytest.approx(math.log(2.0), abs=1e-6)
+    assert first_loss(str(tmp_path / "previous")) == pytest.approx(math.log(2.0), abs=1e-6)
+    # One step only: the base and the other adapter are still not the policy.
+    for reference in ("base", str(tmp_path / "other")):
+        assert abs(first_loss(reference) - math.log(2.0)) > 1e-3
+        assert first_loss(reference, max_steps=1) == pytest.approx(first_loss(reference), abs=1e-6)
+    assert sorted(weights(tmp_path / "out")) == sorted(weights(tmp_path / "previous"))
+    assert not any("lora" in name for name, _ in tiny.model.named_modules())
+
+
+def test_a_reference_that_does_not_fit_is_named_and_leaves_the_base_clean(tiny: Tiny, tmp_path: Path) -> None:
+    rows = make_groups(tiny.chat)
+    run(tiny, rows, tmp_path / "narrow", target_modules="q_proj")
+    config = json.loads((tmp_path / "narrow" / "adapter_config.json").read_text("utf-8"))
+    (tmp_path / "narrow" / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["k_proj"]}))
+    before = logits(tiny.model)
+
+    for place, message in (("narrow", "for another base model|does not fit"), ("nowhere", "not an adapter")):
+        with pytest.raises(EngineError, match=message):
+            run(tiny, rows, tmp_path / "out", objective=build("objectives", "dpo"), reference=str(tmp_path / place))
+
+    assert torch.equal(logits(tiny.model), before)
+    assert not any("lora" in name for name, _ in tiny.model.named_modules())
+
+
+def test_frozen_policies_are_read_once_and_only_where_a_loss_needs_them(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, passes = make_groups(tiny.chat), []
+    read = Forward.read
+    monkeypatch.setattr(Forward, "read", lambda self, *given: passes.append(1) or read(self, *given))
+
+    def count(objective: Any, **options: Any) -> int:
+        passes.clear()
+        run(tiny, rows, tmp_path / "out", objective=build("objectives", objective), **options)
+        return len(passes)
+
+    kl = {"name": "grpo", "kl_coefficient": 0.1}
+    # 12 rows: one step, or two of 6 (one pass over the rows of each step); behaviour and start are one policy
+    assert count("sft", batch_size=6) == 0
+    assert count("grpo", batch_size=12) == 0
+    assert count("grpo", batch_size=6) == 2
+    assert count(kl, batch_size=6) == 2
+    assert count(kl, batch_size=12, reference="base") == 1
+    assert count(kl, batch_size=6, reference="base") == 4
+    assert count("simpo", batch_size=1) == 0
