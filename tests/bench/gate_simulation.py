@@ -18,7 +18,7 @@ import numpy as np
 from mae_cli.significance import binomial_tail, spent_level
 
 REDRAWN = 0.5
-"""Share of an item's answers that a round draws anew; with the difficulties below about a fifth of all change."""
+"""Share of an item's answers that a round draws anew; with the difficulties below about a sixth of all change."""
 HARM_ALPHA = BEST_ALPHA = 0.05
 
 
