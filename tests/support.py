@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from mae_cli.cli import run_app
 from mae_cli.records import (
@@ -107,6 +109,27 @@ def child_environment(**more: str) -> dict[str, str]:
 
 def command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, "-m", "mae_cli.cli", *map(str, arguments)]
+
+
+def benchmark_items(name: str) -> list[dict[str, Any]]:
+    """A public benchmark's items, for tests that stand outside CI (`make long`)."""
+    folder = os.environ.get("MAE_BENCHMARKS")
+    if not folder:
+        pytest.fail(f"set MAE_BENCHMARKS to the folder with {name}.jsonl")
+    return [msgspec.json.decode(line) for line in (Path(folder) / f"{name}.jsonl").read_bytes().splitlines()]
+
+
+def start(arguments: Sequence[object], *, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    """The real command in the background, its output in pipes."""
+    return subprocess.Popen(
+        command(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(**environment),
+        cwd=cwd,
+        # A job started in the background inherits an ignored SIGINT, which Python then leaves ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def mae(

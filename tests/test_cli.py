@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support import ROOT, a_row, child_environment, command, here, mae, write_rows, write_sums
+from tests.support import ROOT, a_row, child_environment, command, here, mae, start, write_rows, write_sums
 
 COMMANDS = [
     (),
@@ -234,13 +234,7 @@ def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(
 ) -> None:
     arguments = ("solve", problems, "--rollouts-per-problem", 2, "--batch-size", 1, "-o")
     mae(*arguments, tmp_path / "unbroken.jsonl", "--engine", "scripted")
-    process = subprocess.Popen(
-        command([*arguments, tmp_path / "o.jsonl", "--engine", "scripted:delay=0.05"]),
-        stderr=subprocess.PIPE,
-        env=child_environment(),
-        # A job started in the background inherits an ignored SIGINT, which Python then leaves ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start([*arguments, tmp_path / "o.jsonl", "--engine", "scripted:delay=0.05"])
     wait_for_rows(tmp_path / "o.jsonl.partial")
 
     process.send_signal(number)
@@ -255,12 +249,7 @@ def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_closed_pipe_is_exit_141_and_quiet(problems: Path, unbuffered: str) -> None:
     arguments = ("solve", problems, "-o", "-", "--engine", "scripted", "--rollouts-per-problem", 200)
-    process = subprocess.Popen(
-        command(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=child_environment(**({"PYTHONUNBUFFERED": unbuffered} if unbuffered else {})),
-    )
+    process = start(arguments, **({"PYTHONUNBUFFERED": unbuffered} if unbuffered else {}))
     assert process.stdout is not None
     assert process.stderr is not None
 

@@ -12,7 +12,9 @@ SHIPPED = sorted(path.stem for path in (Path(__file__).parent.parent / "mae_cli"
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_prompt_is_one(name: str) -> None:
+    # What the proposers, the solver and each of the judges hand to their prompts.
     values = {"question": "Q?", "answer": "A", "nonce": "n", "references": ["R?", "S?", "T?"]}
+    values |= {"reference": "A", "think": True, "first": "A", "second": "B", "steps": "1. A", "num_steps": 1}
 
     messages = load_prompt(name).render(**values)
 

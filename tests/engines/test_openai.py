@@ -184,7 +184,8 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(told: str) -> None:
 
 
 def test_concurrency_drops_while_the_server_refuses_and_recovers_after() -> None:
-    options = {"latency": 0.01, "rate_limited": 0.6, "faults_from": 300, "faults_until": 600, "retry_after": ["0.01"]}
+    # The latency is long beside what a busy machine needs to send a request, so that what is in flight is the limit.
+    options = {"latency": 0.05, "rate_limited": 0.6, "faults_from": 300, "faults_until": 600, "retry_after": ["0.01"]}
     with running(**options) as server, engine(server, max_concurrent=32) as opened:
         assert_right(answers_of(opened, 1000))
         timeline = server.stats()["timeline"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.fault_server import Running, running
-from tests.support import child_environment, command, mae, read_json_lines, write_sums
+from tests.support import mae, read_json_lines, start, write_sums
 
 KEY = "sk-q7Zr9-never-written-down"
 FAULTS = {"rate_limited": 0.6, "server_error": 0.03, "disconnect": 0.03, "truncate": 0.03, "latency": 0.002}
@@ -28,12 +28,6 @@ def solve(problems: Path, output: Path, server: Running, *more: object) -> tuple
     return (
         *("solve", problems, "-o", output, "--engine", "openai", "--base-url", server.url, "-m", "test-model"),
         *("--rollouts-per-problem", 8, *more),
-    )
-
-
-def started(arguments: tuple[object, ...], **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(**environment)
     )
 
 
@@ -70,7 +64,7 @@ def test_two_thousand_rows_survive_a_server_that_fails_most_of_the_time_and_the_
 ) -> None:
     output = tmp_path / "out" / "rollouts.jsonl"
     with running(**FAULTS, key=KEY, retry_after=["0.02", "0.05", "0.01"], seed=5) as server:
-        process = started(solve(problems, output, server, "--json", "--api-key-env", "A_KEY"), A_KEY=KEY)
+        process = start(solve(problems, output, server, "--json", "--api-key-env", "A_KEY"), A_KEY=KEY)
         wait_for_rows(output.with_name("rollouts.jsonl.partial"), 50, process)
         seen = titles_of(process)
         out, err = process.communicate(timeout=120)
@@ -111,7 +105,7 @@ def test_a_command_stopped_in_the_middle_goes_on_where_it_was(
     partial = tmp_path / "r.jsonl.partial"
     with running(latency=0.02, rate_limited=0.2, retry_after=["0.01"]) as server:
         arguments = solve(problems, output, server, "--max-concurrent", 16)
-        process = started(arguments)
+        process = start(arguments)
         wait_for_rows(partial, 60, process)
         os.kill(process.pid, number)
         _, err = process.communicate(timeout=20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from mae_cli.records import Policy
 from mae_cli.roles import ROLES
 from mae_cli.stages import Session, workers
 from mae_cli.stages.devices import cpu_threads, parse_devices
-from tests.support import child_environment, command, here, mae, read_json_lines, write_sums
+from tests.support import here, mae, read_json_lines, start, write_sums
 from tests.test_shards import both_files, commands
 
 SLOWLY = ("--engine", "scripted:delay=0.05", "--batch-size", "4", "--rollouts-per-problem", "2")
@@ -92,19 +91,13 @@ def wait_until(holds: Any, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def start(arguments: list[object]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(), cwd="/"
-    )
-
-
 @pytest.mark.parametrize("lines", [0, 12, 28])
 def test_a_worker_killed_at_any_moment_costs_its_batch_in_flight_at_most(
     lines: int, single: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.shards" / "1-of-2.jsonl.partial"
-    process = start(solve(single, out, "--devices", "2", "--json"))
+    process = start(solve(single, out, "--devices", "2", "--json"), cwd=Path("/"))
     wait_until(lambda: len(children_of(process.pid)) == 2 and whole_lines(partial) >= lines)
 
     victim = next(
@@ -130,7 +123,7 @@ def test_an_interrupted_parent_ends_its_workers_and_goes_on_with_more_of_them(
 ) -> None:
     out = tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.shards" / "2-of-2.jsonl.partial"
-    process = start(solve(single, out, "--devices", "2"))
+    process = start(solve(single, out, "--devices", "2"), cwd=Path("/"))
     wait_until(lambda: whole_lines(partial) >= 8)
     ours = children_of(process.pid)
 
@@ -153,7 +146,7 @@ def test_the_workers_of_a_killed_parent_end_and_one_process_goes_on_with_their_r
     single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.jsonl"
-    process = start(solve(single, out, "--devices", "2"))
+    process = start(solve(single, out, "--devices", "2"), cwd=Path("/"))
     wait_until(lambda: whole_lines(tmp_path / "out.jsonl.shards" / "1-of-2.jsonl.partial") >= 4)
     ours = children_of(process.pid)
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
 import random
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from mae_cli.checking import workers
 from mae_cli.checking.math_equality import equality
 from mae_cli.extraction import extract_answer
 from mae_cli.verifiers.math import TARGET, Math
-from tests.support import ROOT, a_problem, child_environment
+from tests.support import ROOT, a_problem, benchmark_items, child_environment
 from tests.verifiers.math_forms import different, same
 
 # Golds of many kinds, as in MATH (arXiv:2103.03874) and GSM8K.
@@ -271,14 +269,11 @@ def test_the_own_reading_knows_what_it_knows(first: str, second: str, expected: 
 
 
 def _benchmark_golds() -> tuple[list[str], list[str]]:
-    folder = os.environ.get("MAE_BENCHMARKS")
-    if not folder:
-        pytest.fail("set MAE_BENCHMARKS to the folder with math500.jsonl and gsm8k_test.jsonl")
-    sets = []
-    for name in ("math500", "gsm8k_test"):
-        lines = (Path(folder) / f"{name}.jsonl").read_text("utf-8").splitlines()
-        sets.append([json.loads(line)["answer"].rpartition("####")[2].strip() for line in lines])
-    return sets[0], sets[1]
+    math500, gsm8k = (
+        [item["answer"].rpartition("####")[2].strip() for item in benchmark_items(name)]
+        for name in ("math500", "gsm8k_test")
+    )
+    return math500, gsm8k
 
 
 @pytest.mark.long

@@ -1,14 +1,10 @@
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mae_cli.extraction import extract_answer
 from mae_cli.verifiers.numeric import numeric_score
-
-GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_test.jsonl"
+from tests.support import benchmark_items
 
 
 @pytest.mark.parametrize(
@@ -96,12 +92,11 @@ def test_score_is_null_exactly_where_the_status_is_not_ok(answer: str | None, re
     assert reason
 
 
-@pytest.mark.skipif(not GSM8K.exists(), reason="needs the shared GSM8K test file")
+@pytest.mark.long
 def test_every_gsm8k_solution_is_right_in_the_usual_forms() -> None:
     forms = ["{}", "${}", "{}.", "{} dollars", "**{}**", "\\boxed{{{}}}", "\\({}\\)", "x = {}"]
 
-    for line in GSM8K.read_text("utf-8").splitlines():
-        item = json.loads(line)
+    for item in benchmark_items("gsm8k_test"):
         extracted = extract_answer(item["solution"])
         assert extracted.source == "hashes", item["id"]
         assert numeric_score(extracted.answer, item["answer"], ())[:2] == (1.0, "ok"), item["id"]
