@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import EvalSection, Spec, find_file
+from mae_cli.config import EvalSection, Spec
 from mae_cli.errors import ConfigError, DataError, did_you_mean
 from mae_cli.pools import write_questions
 from mae_cli.problem_sets import HUB, hub_rows
 from mae_cli.reading import beside, decode_object, problem_from, read_lines, read_problems
+from mae_cli.recipe_files import find_file
 from mae_cli.records import Problem
 
 

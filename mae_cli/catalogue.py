@@ -9,9 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from mae_cli import registry
-from mae_cli.config import Recipe, RoleSection, section_fields, shipped_dir
+from mae_cli.config import Recipe, RoleSection, section_fields
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.options import section_structs
+from mae_cli.recipe_files import shipped_dir
 from mae_cli.records import Row
 from mae_cli.report import table
 

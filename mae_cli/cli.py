@@ -1,16 +1,11 @@
-"""The command line: parse, call one stage, print one line. Every exception becomes an exit code here."""
+"""The command line: parse, call one stage, print one line; `exits.py` turns every exception into an exit code."""
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
 import signal
 import sys
-import warnings
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -19,7 +14,7 @@ from mae_cli import __version__
 from mae_cli.cli_artifacts import export, trace
 from mae_cli.cli_tools import data_app, diff, models_app, review
 from mae_cli.config import Recipe
-from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.options import Common, with_options
 
 if TYPE_CHECKING:
@@ -164,7 +159,7 @@ def judge_calibrate(
 
     Example: mae judge-calibrate heldout.jsonl -o calibration.jsonl -m smollm2-135m
     """
-    from mae_cli.config import find_file
+    from mae_cli.recipe_files import find_file
     from mae_cli.stages.calibrate import run_calibrate
 
     session = _session(recipe, common, output)
@@ -261,8 +256,8 @@ def run(
     Example: mae run quickstart --run-dir runs/first
     """
     from mae_cli.benchmarks import load_benchmarks
-    from mae_cli.config import find_recipe
     from mae_cli.loop import Run
+    from mae_cli.recipe_files import find_recipe
     from mae_cli.rounds import file_seeds
     from mae_cli.stages.calibrate import check_calibration
 
@@ -321,86 +316,15 @@ def _top(
     pass
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
-
-    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
-    """
-
-
-def _on_terminate(number: int, frame: FrameType | None) -> None:
-    raise _TerminatedError
-
-
-def _quiet_libraries() -> None:
-    """Libraries under us speak through their loggers; only warnings of ours reach the user."""
-    # Read when torch is loaded: spinning threads starve each other where other work shares the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mae_cli").setLevel(logging.INFO)
-
-
 def run_app(arguments: list[str]) -> int:
-    """Run the command line and return the exit code; the codes are listed in `errors.py` and the README."""
-    try:
-        result: Any = app(args=arguments or ["--help"], prog_name="mae", standalone_mode=False)
-        sys.stdout.flush()
-    except MaeError as error:
-        return _fail(str(error), error.exit_code)
-    except typer.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        hint = " (see mae --help)" if message else "see mae --help"
-        return _fail(f"{message}{hint}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
-    except _TerminatedError:
-        return _fail("terminated; the same command goes on from here", 143)
-    except SystemExit as error:
-        # The option parser turns a broken pipe into exit 1 by itself.
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
-        return _broken_pipe()
-    except BrokenPipeError:
-        return _broken_pipe()
-    except OSError as error:
-        if error.errno in _USERS_ERRNOS:
-            return _fail(str(error), 2)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(
-                f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
-            )
-        raise
-    if result == INTERRUPTED:  # the option parser catches Ctrl-C by itself; our commands return nothing
-        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
-    return result if isinstance(result, int) else 0
-
-
-INTERRUPTED = 130
-# The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
-_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-
-
-def _broken_pipe() -> int:
-    # What is still buffered must not raise again when the interpreter flushes it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"mae: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    """Run the command line in this process and return the exit code."""
+    return exit_code_of(app, arguments)
 
 
 def main() -> None:
     """Entry point of the `mae` command."""
-    _quiet_libraries()
-    signal.signal(signal.SIGTERM, _on_terminate)
+    quiet_libraries()
+    signal.signal(signal.SIGTERM, on_terminate)
     code = run_app(sys.argv[1:])
     sys.stderr.flush()
     sys.exit(code)

@@ -137,11 +137,12 @@ def data_pools(
     ] = None,
 ) -> None:
     """Write the question and pair pools of a round, as `mae run` does."""
-    from mae_cli.config import find_recipe, load_recipe
     from mae_cli.errors import ConfigError
+    from mae_cli.locks import Lock
     from mae_cli.pools import write_pairs, write_questions
+    from mae_cli.recipe_files import find_recipe, load_recipe
     from mae_cli.rounds import Round, file_seeds, next_pools
-    from mae_cli.store import Lock, replace_aside
+    from mae_cli.store import replace_aside
 
     path = find_recipe(recipe_name)
     recipe = load_recipe(path, settings or [])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mae_cli.contracts import Rewarded
 from mae_cli.errors import DataError
 from mae_cli.foreign import Format, Sample, checked_format, read_foreign, written
 from mae_cli.objectives.pairs import make_pairs
 from mae_cli.problem_sets import refuse_existing
 from mae_cli.reading import read_rows
 from mae_cli.records import Message, Row, digest
-from mae_cli.registry import Rewarded
 from mae_cli.store import write_atomically
 
 

@@ -19,12 +19,13 @@ import msgspec
 
 from mae_cli import __version__, cards, eval_report, pools, report
 from mae_cli.comparison import Side
-from mae_cli.config import find_file
 from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
+from mae_cli.locks import Lock
 from mae_cli.lora import WEIGHTS
 from mae_cli.promotion import Promotion, Sets, decide, keep_sets, promotion_line, read_sets
 from mae_cli.reading import read_json, read_lines, read_rows
+from mae_cli.recipe_files import find_file
 from mae_cli.records import Problem
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.rounds import Round, best_seeds, file_seeds, snapshot
@@ -36,7 +37,7 @@ from mae_cli.stages.finetune import run_finetune
 from mae_cli.stages.judge import run_judge
 from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
-from mae_cli.store import Lock, compare_fingerprints, flatten, write_atomically, write_json
+from mae_cli.store import compare_fingerprints, flatten, write_atomically, write_json
 
 # May change between two calls of one run without changing what is in its files.
 FREE_KEYS = {

@@ -25,8 +25,8 @@ from typing import Any
 import msgspec
 from filelock import FileLock
 
-from mae_cli.config import cache_dir
 from mae_cli.errors import EngineError, TemporaryError, did_you_mean
+from mae_cli.recipe_files import cache_dir
 
 MANIFEST = "mae-model.json"
 # What a causal LM needs; pickled weights and code in the repository are never fetched.

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 import typer
 
-from mae_cli.config import SECTIONS, Recipe, load_recipe, section_fields
+from mae_cli.config import SECTIONS, Recipe, section_fields
+from mae_cli.recipe_files import load_recipe
 
 SHORT = {"model": "-m", "temperature": "-T"}
 # Of the keys above the sections, those that make sense for one stage; the rest belong to `mae run`.
@@ -170,7 +171,7 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
 
 
 def _load(common: Common, flags: dict[str, Any]) -> Recipe:
-    from mae_cli.config import find_recipe
+    from mae_cli.recipe_files import find_recipe
 
     path: Path | None = find_recipe(common.recipe) if common.recipe else None
     return load_recipe(path, common.settings, flags)

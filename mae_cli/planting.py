@@ -13,9 +13,9 @@ from fractions import Fraction
 
 import msgspec
 
+from mae_cli.contracts import Verifier
 from mae_cli.numbers import read_number
 from mae_cli.records import Problem, choices_of, normalise_question, seed_from
-from mae_cli.registry import Verifier
 
 RIGHT, WRONG, PADDED_RIGHT, PADDED_WRONG = "right", "wrong", "padded_right", "padded_wrong"
 TRUNCATED = "truncated"

@@ -20,10 +20,10 @@ from mae_cli import pools
 from mae_cli.calibration import is_right
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.labels import Label, read_labels, write_labels
+from mae_cli.locks import Lock
 from mae_cli.prompting import question_with_choices
 from mae_cli.reading import STDIO, read_input
 from mae_cli.records import Row, choices_of, mean_score, verdicts_on
-from mae_cli.store import Lock
 
 Action = Literal["right", "wrong", "skip", "back", "quit"]
 KEYS: dict[str, Action] = {

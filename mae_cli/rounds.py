@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mae_cli import pools
-from mae_cli.config import Recipe, find_file
+from mae_cli.config import Recipe
 from mae_cli.reading import read_problems, read_rows
+from mae_cli.recipe_files import find_file
 from mae_cli.records import Problem, Row, mean_score, verdicts_on
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from mae_cli import registry
+from mae_cli import contracts
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.extraction import STRICT_SOURCES
 from mae_cli.records import Row, Verdict, choices_of
@@ -94,7 +94,7 @@ def check_readings(names: Sequence[str]) -> None:
         raise ConfigError(f"eval.readings: expected one or more of {', '.join(known)}, each once")
 
 
-def check_rows(rows: Sequence[Row], verifier: registry.Verifier, readings: Sequence[str] = DEFAULT_READINGS) -> None:
+def check_rows(rows: Sequence[Row], verifier: contracts.Verifier, readings: Sequence[str] = DEFAULT_READINGS) -> None:
     """Attach the verdict of every reading to solved rows; a missing answer is a wrong one, never an unknown one.
 
     Rows of an earlier run keep theirs, unless answers have joined their group since.
@@ -111,12 +111,12 @@ def _group(row: Row) -> str:
     return f"{row.group_id}/{row.policy.adapter}"
 
 
-def _check(reading: str, rows: Sequence[Row], verifier: registry.Verifier) -> list[Verdict]:
+def _check(reading: str, rows: Sequence[Row], verifier: contracts.Verifier) -> list[Verdict]:
     if reading in _LM_EVAL:
         return [_lm_eval_verdict(row, reading) for row in rows]
     problems = [row.problem for row in rows if row.problem is not None]
     answers = [_OURS[reading](row) for row in rows]
-    verdicts = registry.check_answers(verifier, problems, answers, [_group(row) for row in rows])
+    verdicts = contracts.check_answers(verifier, problems, answers, [_group(row) for row in rows])
     return [msgspec.structs.replace(verdict, name=f"{verdict.name}/{reading}") for verdict in verdicts]
 
 

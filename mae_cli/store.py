@@ -21,10 +21,11 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from mae_cli.errors import ConfigError, LockedError
+from mae_cli.errors import ConfigError
 from mae_cli.fingerprints import compare_fingerprints as compare_fingerprints
 from mae_cli.fingerprints import flatten as flatten
 from mae_cli.fingerprints import plain
+from mae_cli.locks import Lock
 from mae_cli.reading import STDIO, beside, decode_row, iterate_rows, read_json
 from mae_cli.records import SCHEMA_VERSION, Row
 from mae_cli.shards import Shard, name_of, shard_in
@@ -100,31 +101,6 @@ def replace_aside(path: Path, write: Callable[[Path], None]) -> None:
     if path.exists() and path.read_bytes() != fresh.read_bytes():
         os.replace(path, beside(path, f".old-{_free_number(path)}"))
     os.replace(fresh, path)
-
-
-class Lock:
-    """One writer per output; freed by the system when the process dies."""
-
-    def __init__(self, path: Path) -> None:
-        from filelock import FileLock
-
-        self.path = beside(path, ".lock")
-        self._lock = FileLock(str(self.path))
-
-    def __enter__(self) -> Self:
-        from filelock import Timeout
-
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise LockedError(
-                f"{self.path.name.removesuffix('.lock')}: another process is writing it (lock {self.path})"
-            ) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class Output:

@@ -342,9 +342,10 @@ def test_a_flag_wins_over_set_and_recipe(problems: Path, tmp_path: Path) -> None
 # layers of CONTRIBUTING.md, drawn finer: `registry` and `pools` need records and reading, plugins need both, and only
 # the command line's own pages (`catalogue`, `options`) know what the commands look like.
 LAYERS = [
-    {"errors", "lora", "units", "__init__"},
+    {"errors", "exits", "lora", "units", "__init__"},
     {"records", "ranks"},
-    {"fingerprints", "shards", "workfiles", "reading", "store", "config", "numbers", "extraction", "arithmetic", "sums",
+    {"fingerprints", "shards", "workfiles", "reading", "locks", "store", "config",
+     "recipe_files", "contracts", "numbers", "extraction", "arithmetic", "sums",
      "metrics", "progress", "prompting", "models", "checking", "triplets",
      "significance"},
     {"registry", "pools", "merging", "report", "problem_sets", "roles", "gguf", "foreign", "labels", "agreement",

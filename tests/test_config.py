@@ -6,18 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from mae_cli.config import (
-    SECTIONS,
-    Recipe,
-    cache_dir,
-    find_file,
-    find_recipe,
-    load_recipe,
-    section_fields,
-    shipped_dir,
-)
+from mae_cli.config import SECTIONS, Recipe, section_fields
 from mae_cli.errors import ConfigError
 from mae_cli.options import section_structs
+from mae_cli.recipe_files import cache_dir, find_file, find_recipe, load_recipe, shipped_dir
 from mae_cli.stages import check_plugins
 
 SHIPPED = sorted(shipped_dir("recipes").glob("*.yaml"))

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from mae_cli.config import shipped_dir
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.filters.decontaminate import question_key
 from mae_cli.problem_sets import import_set, make_set
 from mae_cli.reading import read_problems
+from mae_cli.recipe_files import shipped_dir
 from mae_cli.verifiers.arithmetic import Arithmetic
 
 DATA = shipped_dir("data")

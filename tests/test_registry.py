@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from mae_cli import registry
+from mae_cli import contracts, registry
 from mae_cli.catalogue import listing
-from mae_cli.config import shipped_dir
 from mae_cli.errors import ConfigError, MissingDependencyError
+from mae_cli.recipe_files import shipped_dir
 from tests.support import ROOT, child_environment
 
 ENTRIES = [(kind, name) for kind, table in registry.TABLES.items() for name in table]
 PROTOCOLS = {
-    "engines": registry.Engine,
-    "proposers": registry.Proposer,
-    "verifiers": registry.Verifier,
-    "judges": registry.Judge,
-    "rewards": registry.Reward,
-    "filters": registry.Filter,
-    "objectives": registry.Objective,
+    "engines": contracts.Engine,
+    "proposers": contracts.Proposer,
+    "verifiers": contracts.Verifier,
+    "judges": contracts.Judge,
+    "rewards": contracts.Reward,
+    "filters": contracts.Filter,
+    "objectives": contracts.Objective,
 }
 
 

@@ -1,7 +1,7 @@
 """Figures of roles, and how numbers and tables are shown."""
 
 from mae_cli.catalogue import recipe_keys
-from mae_cli.config import shipped_dir
+from mae_cli.recipe_files import shipped_dir
 from mae_cli.report import p_text, role_figures, table
 from tests.support import eval_rows
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from mae_cli.config import Recipe, load_recipe
+from mae_cli.config import Recipe
 from mae_cli.errors import ConfigError
 from mae_cli.models import model_digest
+from mae_cli.recipe_files import load_recipe
 from mae_cli.records import Policy
 from mae_cli.roles import ROLES, adapter_for, is_fixed, recipe_for
 from mae_cli.stages import Session

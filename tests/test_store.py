@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from mae_cli.errors import ConfigError, LockedError
+from mae_cli.locks import Lock
 from mae_cli.records import Row
-from mae_cli.store import FolderOutput, Lock, Output, write_atomically
+from mae_cli.store import FolderOutput, Output, write_atomically
 from tests.support import a_row, child_environment, command, here, mae, read_json_lines, write_json_lines, write_sums
 
 SOLVE = ("--engine", "scripted", "--rollouts-per-problem", 2, "--batch-size", 2)

@@ -101,12 +101,16 @@ def _exact_binomial(top: Fraction, bottom: Fraction) -> Fraction:
     return Fraction(math.comb(int(top), int(bottom)))
 
 
-_EXACT: Final[dict[str, Any]] = {
+# What Python's operators do for fractions and for the library's numbers alike.
+_SHARED: Final[dict[str, Any]] = {
     "+": lambda a, b: a + b,
     "*": lambda a, b: a * b,
     "/": lambda a, b: a / b,
     "neg": lambda a: -a,
     "abs": abs,
+}
+_EXACT: Final[dict[str, Any]] = {
+    **_SHARED,
     "^": _exact_power,
     "root": _exact_root,
     "factorial": _exact_factorial,
@@ -152,11 +156,7 @@ def _function(name: str) -> Any:
 
 
 _APPROXIMATE: Final[dict[str, Any]] = {
-    "+": lambda a, b: a + b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "neg": lambda a: -a,
-    "abs": abs,
+    **_SHARED,
     "^": _power,
     "root": _root,
     "floor": lambda a: numbers().floor(a),

@@ -11,12 +11,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import torch
 
-from mae_cli.config import Recipe, cache_dir
+from mae_cli.config import Recipe
 from mae_cli.engines import chat as chats
 from mae_cli.engines.hf_batch import DEFAULT, SIZES, best_size, fitting
 from mae_cli.engines.hf_decode import Ask, Decoded, decode
@@ -38,6 +39,7 @@ from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.lora import load_adapter
 from mae_cli.models import adapter_digest, local_model
+from mae_cli.recipe_files import cache_dir
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ ROOM = 512
 
 
 class HfEngine:
-    """Generates with a transformers model in this process; see the Protocol in registry.py."""
+    """Generates with a transformers model in this process; see the Protocol in contracts.py."""
 
     deterministic = True
     constrains = True
@@ -248,29 +250,12 @@ class HfEngine:
             prompt = self.texts.prompt(requests[place].messages)
             answers[indices[place]] = self.texts.completion(prompt, decoded.ids, sampling, stopped=decoded.stopped)
 
-        if self.paged:
-            decode_paged(
-                self.model,
-                prompts,
-                asks,
-                sampling,
-                slots=self.batch_size,
-                end_ids=self.end_ids,
-                hits_stop=stop,
-                done=done,
-            )
-            return
-        decode(
-            self.prefiller,
-            prompts,
-            asks,
-            sampling,
-            slots=self.batch_size,
-            end_ids=self.end_ids,
-            hits_stop=stop,
-            done=done,
-            entered=self.batch_sizes_used.append,
+        run = (
+            partial(decode_paged, self.model)
+            if self.paged
+            else partial(decode, self.prefiller, entered=self.batch_sizes_used.append)
         )
+        run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
 
     def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
         stops = self.texts.stops(sampling)

@@ -24,9 +24,10 @@ from mae_cli.engines.openai_jobs import Job
 from mae_cli.engines.openai_pool import Pool
 from mae_cli.engines.openai_reply import Reply, option_logprobs, read_completions
 from mae_cli.engines.openai_send import Ask, Sender
-from mae_cli.errors import ConfigError, EngineError, did_you_mean
+from mae_cli.errors import ConfigError, EngineError
 from mae_cli.models import adapter_digest
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, digest
+from mae_cli.registry import engine_options
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class _Segment:
 
 
 class OpenAiEngine:
-    """Generates on one or several servers; see the module and the Protocol in registry.py."""
+    """Generates on one or several servers; see the module and the Protocol in contracts.py."""
 
     deterministic = False
 
@@ -304,14 +305,4 @@ def open_engine(recipe: Recipe, argument: str) -> OpenAiEngine:
     Raises:
         ConfigError: an unknown option, no address, or no key in the named variable.
     """
-    values: dict[str, str] = {}
-    for setting in filter(None, argument.split(",")):
-        name, separator, value = setting.partition("=")
-        if not separator or name not in Options.__struct_fields__:
-            known = did_you_mean(name, Options.__struct_fields__)
-            raise ConfigError(f'engine openai: "{setting}": expected option=value; {known}')
-        values[name] = value
-    try:
-        return OpenAiEngine(recipe, msgspec.convert(values, Options, strict=False))
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"engine openai: {error}") from error
+    return OpenAiEngine(recipe, engine_options("openai", argument, Options))

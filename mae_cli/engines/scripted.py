@@ -1,7 +1,7 @@
 """The `scripted` engine: answers by rule, needs no weights. Tests, demos of a recipe, bug reports.
 
 Copy this file to write a new engine: an object with `policy`, `deterministic`, `plan`, `generate` and `close`
-(the Protocol in registry.py), an `open_engine(recipe, argument)`, and one line in registry.ENGINES.
+(the Protocol in contracts.py), an `open_engine(recipe, argument)`, and one line in registry.ENGINES.
 
 Every answer is a function of the request's seed and messages. The role is read off the tags the prompt asks for.
 """
@@ -20,8 +20,8 @@ from msgspec import Meta
 from mae_cli.arithmetic import Expression, read_question
 from mae_cli.config import Recipe
 from mae_cli.engines.scripted_judge import Habit, verdict_of
-from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
+from mae_cli.registry import engine_options
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -158,14 +158,4 @@ def open_engine(recipe: Recipe, argument: str) -> ScriptedEngine:
     Raises:
         ConfigError: an unknown option or a value out of range.
     """
-    values: dict[str, str] = {}
-    for setting in filter(None, argument.split(",")):
-        name, separator, value = setting.partition("=")
-        if not separator or name not in Options.__struct_fields__:
-            known = did_you_mean(name, Options.__struct_fields__)
-            raise ConfigError(f'engine scripted: "{setting}": expected option=value; {known}')
-        values[name] = value
-    try:
-        return ScriptedEngine(msgspec.convert(values, Options, strict=False))
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"engine scripted: {error}") from error
+    return ScriptedEngine(engine_options("scripted", argument, Options))

@@ -21,9 +21,10 @@ from msgspec import Meta
 
 from mae_cli.config import Recipe
 from mae_cli.engines.token_texts import Prompt, TokenTexts
-from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError, did_you_mean
+from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.models import adapter_digest, local_model
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
+from mae_cli.registry import engine_options
 
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
@@ -45,7 +46,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VllmEngine:
-    """Generates with vLLM in this process; see the Protocol in registry.py."""
+    """Generates with vLLM in this process; see the Protocol in contracts.py."""
 
     deterministic = False
 
@@ -280,14 +281,4 @@ def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
         MissingDependencyError: vllm is not installed.
         EngineError: the model or adapter cannot be found or loaded.
     """
-    values: dict[str, str] = {}
-    for setting in filter(None, argument.split(",")):
-        name, separator, value = setting.partition("=")
-        if not separator or name not in Options.__struct_fields__:
-            known = did_you_mean(name, Options.__struct_fields__)
-            raise ConfigError(f'engine vllm: "{setting}": expected option=value; {known}')
-        values[name] = value
-    try:
-        return VllmEngine(recipe, msgspec.convert(values, Options, strict=False))
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"engine vllm: {error}") from error
+    return VllmEngine(recipe, engine_options("vllm", argument, Options))

@@ -8,11 +8,11 @@ from functools import lru_cache
 import msgspec
 
 from mae_cli.arithmetic import canonical_key
-from mae_cli.config import find_file
+from mae_cli.contracts import Selection
 from mae_cli.errors import ConfigError
 from mae_cli.reading import read_problems
+from mae_cli.recipe_files import find_file
 from mae_cli.records import Row, normalise_question
-from mae_cli.registry import Selection
 
 
 class Decontaminate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from mae_cli.arithmetic import canonical_key
+from mae_cli.contracts import Selection
 from mae_cli.records import Row, normalise_question
-from mae_cli.registry import Selection
 
 
 class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

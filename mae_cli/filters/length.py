@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mae_cli.contracts import Selection
 from mae_cli.records import Row
-from mae_cli.registry import Selection
 
 
 class Length(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

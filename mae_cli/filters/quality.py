@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mae_cli.contracts import Selection
 from mae_cli.pools import PAIRS, QUESTIONS
 from mae_cli.records import Row, mean_score, verdicts_on
-from mae_cli.registry import Selection
 
 
 class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

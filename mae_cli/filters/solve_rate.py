@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mae_cli.contracts import Selection
 from mae_cli.records import Row, mean_of_known, mean_score, verdicts_on
-from mae_cli.registry import Selection
 
 
 class SolveRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

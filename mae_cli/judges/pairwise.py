@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from mae_cli.contracts import Ask, Option, Reading
 from mae_cli.judges.tagged import Tagged, checked_prompts
 from mae_cli.prompting import load_prompt, quoted
 from mae_cli.records import Problem, mean_of_known
-from mae_cli.registry import Ask, Option, Reading
 
 _OPTIONS = (Option("A", 1.0), Option("B", 0.0), Option("tie", 0.5))
 

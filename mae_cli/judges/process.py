@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from mae_cli.contracts import Ask, Option
 from mae_cli.judges.tagged import Tagged, checked_prompts
 from mae_cli.prompting import load_prompt, quoted
 from mae_cli.records import Problem
-from mae_cli.registry import Ask, Option
 
 MAX_STEPS = 40
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from mae_cli.contracts import Ask, Option, Reading
 from mae_cli.judges.score import normalise, parse_score
 from mae_cli.judges.tagged import Tagged, checked_prompts
 from mae_cli.prompting import load_prompt, quoted
 from mae_cli.records import Problem
-from mae_cli.registry import Ask, Option, Reading
 
 _NUMBERS: dict[str, tuple[int, int]] = {"1-10": (1, 10), "3-band": (1, 3)}
 _SUFFIX = {"1-10": "", "3-band": "_3band", "yes/no": "_yes_no"}

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from mae_cli.contracts import Option, Reading
 from mae_cli.errors import ConfigError
 from mae_cli.extraction import format_reward
 from mae_cli.judges.score import parse_word
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices, quoted
 from mae_cli.records import Problem, choices_of
-from mae_cli.registry import Option, Reading
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 

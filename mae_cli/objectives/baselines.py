@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from mae_cli.registry import Plan, Rewarded, Unit
+from mae_cli.contracts import Plan, Rewarded, Unit
 
 Advantages = Callable[[Sequence[float]], list[float]]
 """The rewards of one baseline, at least two, to their advantages."""

@@ -9,8 +9,8 @@ import msgspec
 import torch
 from msgspec import Meta
 
+from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 from mae_cli.objectives.baselines import known
-from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 
 
 class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from mae_cli import registry
-from mae_cli.registry import Needs, Objective, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
+from mae_cli.contracts import Needs, Objective, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from mae_cli.contracts import Rewarded
 from mae_cli.objectives.baselines import known
-from mae_cli.registry import Rewarded
 
 Source = Literal["best_vs_worst", "all", "verdicts"]
 

@@ -13,8 +13,8 @@ import msgspec
 import torch
 from msgspec import Meta
 
+from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 from mae_cli.objectives.baselines import leave_one_out, over_group, plan_rows, whitened
-from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 
 _MAX_LOG_RATIO = 20.0
 """exp(20) is far outside every clip range; beyond it the exponential would overflow in half precision."""

@@ -14,8 +14,8 @@ import torch
 from msgspec import Meta
 from torch.nn.functional import logsigmoid
 
+from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 from mae_cli.objectives.pairs import Source, make_pairs
-from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 
 Positive = Annotated[float, Meta(gt=0.0)]
 Factor = Annotated[float, Meta(ge=0.0)]

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 from mae_cli.objectives.baselines import known, plan_rows, whitened
-from mae_cli.registry import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Rewarded, Unit
 
 
 class Likelihood(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

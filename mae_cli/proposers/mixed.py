@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mae_cli.contracts import Draw
 from mae_cli.proposers.reference import Reference
 from mae_cli.records import Problem
-from mae_cli.registry import Draw
 
 
 class Mixed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from mae_cli.contracts import Draw
 from mae_cli.records import Problem
-from mae_cli.registry import Draw
 
 
 class Zero(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

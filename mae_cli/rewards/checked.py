@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
+from mae_cli.contracts import RewardContext, RewardReading
 from mae_cli.extraction import format_reward
 from mae_cli.records import Row, Term, Verdict, mean_of_known, mean_score
-from mae_cli.registry import RewardContext, RewardReading
 
 
 def preferred_score(verdicts: list[Verdict]) -> float | None:

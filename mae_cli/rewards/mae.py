@@ -15,9 +15,9 @@ from typing import Literal, assert_never
 
 import msgspec
 
+from mae_cli.contracts import RewardContext, RewardReading
 from mae_cli.extraction import format_reward
 from mae_cli.records import Role, Row, Term, Verdict, mean_score
-from mae_cli.registry import RewardContext, RewardReading
 
 Variant = Literal["paper", "code"]
 

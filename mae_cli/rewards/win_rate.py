@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from mae_cli.contracts import RewardContext, RewardReading
 from mae_cli.extraction import format_reward
 from mae_cli.records import Row, Term, mean_score
-from mae_cli.registry import RewardContext, RewardReading
 
 
 class WinRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

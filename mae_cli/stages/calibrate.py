@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from mae_cli import calibration, calibration_report, planting, pools, registry
+from mae_cli import calibration, calibration_report, contracts, planting, pools, registry
 from mae_cli.calibration import Compared, Judged
 from mae_cli.config import Recipe
+from mae_cli.contracts import Reading
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.labels import Label, read_labels
 from mae_cli.reading import STDIO, read_problems
 from mae_cli.records import Problem, Row, digest, mean_of_known, mean_score, seed_from, verdicts_on
-from mae_cli.registry import Reading
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.eval import summary_path
 from mae_cli.stages.grading import Candidate, Panel, combined_score
@@ -147,7 +147,7 @@ def _items(
 ) -> tuple[list[Item], Counter[str]]:
     """Planted and real answers of known worth in a seeded order, and what was left out why."""
     section = session.recipe.calibrate
-    verifier: registry.Verifier | None = registry.build("verifiers", section.verifier) if section.verifier else None
+    verifier: contracts.Verifier | None = registry.build("verifiers", section.verifier) if section.verifier else None
     skipped: Counter[str] = Counter()
     labels = {label.id: label for label in read_labels(labels_path)} if labels_path else {}
     items: list[Item] = []
@@ -169,7 +169,7 @@ def _planted(
     session: Session,
     panel: Panel,
     problems: Sequence[Problem],
-    verifier: registry.Verifier | None,
+    verifier: contracts.Verifier | None,
     skipped: Counter[str],
 ) -> list[Item]:
     seed, section = session.recipe.seed, session.recipe.calibrate
@@ -203,7 +203,7 @@ def _best_verdict(panel: Panel) -> str:
     return max(judge.ask(example, candidates, "0000").options, key=lambda option: option.score).text
 
 
-def _real(row: Row, label: Label | None, verifier: registry.Verifier | None) -> Item | None:
+def _real(row: Row, label: Label | None, verifier: contracts.Verifier | None) -> Item | None:
     """A real rollout whose worth a person or else a program has told."""
     assert row.problem is not None
     candidate = Candidate(row.id, pools.candidate_text(row), row.completion or "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mae_cli import registry
+from mae_cli import contracts, registry
 from mae_cli.accuracy import benchmark_of
 from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text
 from mae_cli.config import Spec
@@ -79,7 +79,7 @@ def evaluate(
     policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     if adapter is not None:
         policies.append((adapter_label(adapter), adapter))
-    verifiers: dict[str, registry.Verifier] = {
+    verifiers: dict[str, contracts.Verifier] = {
         benchmark.name: registry.build("verifiers", benchmark.verifier) for benchmark in benchmarks
     }
     planned: list[Row] = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from mae_cli import registry
+from mae_cli import contracts, registry
 from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
 from mae_cli.foreign import FORMATS, read_foreign, rows_of
 from mae_cli.lineage import base_reference
@@ -43,7 +43,7 @@ def run_finetune(
         ConfigError: the engine has no weights to train, or the output was made with other settings.
     """
     section = session.recipe.finetune
-    objective: registry.Objective = registry.build("objectives", section.objective)
+    objective: contracts.Objective = registry.build("objectives", section.objective)
     data = read_to_train(session, input_path)
     require_tracker(section.report_to)
     session.adapter = start_adapter
@@ -150,7 +150,7 @@ def require_tracker(name: str) -> None:
         raise MissingDependencyError(f"finetune.report_to {name} needs the package {name}: pip install {name}")
 
 
-def trainable(rows: list[Row], purposes: list[str], objective: registry.Objective) -> tuple[list[Row], dict[str, int]]:
+def trainable(rows: list[Row], purposes: list[str], objective: contracts.Objective) -> tuple[list[Row], dict[str, int]]:
     """The rows to train on, and how many were left out for which reason."""
     left_out: dict[str, int] = {}
     chosen = []
@@ -213,7 +213,7 @@ def _train(
     session: Session,
     output: FolderOutput,
     rows: list[Row],
-    objective: registry.Objective,
+    objective: contracts.Objective,
     start_adapter: Path | None,
     world: World,
 ) -> TrainReport:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from mae_cli import registry
+from mae_cli.contracts import Ask, Judge, Reading
 from mae_cli.errors import ConfigError
 from mae_cli.prompting import fence_nonce
 from mae_cli.records import (
@@ -29,7 +30,6 @@ from mae_cli.records import (
     new_row,
     request_of,
 )
-from mae_cli.registry import Ask, Judge, Reading
 from mae_cli.roles import recipe_for
 from mae_cli.stages import Session
 

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from mae_cli import pools, registry
+from mae_cli import contracts, pools
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.metrics import mean_and_spread
 from mae_cli.records import Row, Verdict, seed_from, verdicts_on
@@ -272,7 +272,7 @@ def _details(rows: Sequence[Row]) -> dict[str, Any]:
     return details
 
 
-def reading_details(readings: Sequence[registry.Reading]) -> dict[str, Any]:
+def reading_details(readings: Sequence[contracts.Reading]) -> dict[str, Any]:
     """How many judgements were asked for, and which share of them says nothing that can be read."""
     if not readings:
         return {}

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_cli import registry
+from mae_cli import contracts, registry
 from mae_cli.errors import ConfigError
 from mae_cli.extraction import extract_question
 from mae_cli.prompting import load_prompt, quoted
@@ -75,7 +75,7 @@ def _pool(session: Session, input_path: Path | None) -> list[Problem]:
 def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
     """The rows to generate; proposal i is a function of (seed, round, i) and the pool."""
     section, recipe = session.recipe.propose, session.recipe
-    proposer: registry.Proposer = _proposer(session)
+    proposer: contracts.Proposer = _proposer(session)
     prompts = {"zero": load_prompt(section.prompt), "reference": load_prompt(section.prompt_reference)}
     policy = session.engine_for("proposer").policy
     planned = []
@@ -102,10 +102,10 @@ def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
     return planned
 
 
-def _proposer(session: Session) -> registry.Proposer:
+def _proposer(session: Session) -> contracts.Proposer:
     section = session.recipe.propose
     if isinstance(section.proposer, dict):
-        built: registry.Proposer = registry.build("proposers", section.proposer)
+        built: contracts.Proposer = registry.build("proposers", section.proposer)
         return built
     # The two keys every script may rely on are options of the plugins that have them.
     plugin = registry.load("proposers", section.proposer)

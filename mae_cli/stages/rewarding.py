@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mae_cli import pools, registry
+from mae_cli import contracts, pools, registry
 from mae_cli.records import Row, Term, Verdict, seed_from, verdicts_on
 from mae_cli.stages import Session
 from mae_cli.stages.grading import Panel
@@ -18,7 +18,7 @@ class Rewarder:
     def __init__(self, session: Session) -> None:
         section = session.recipe.judge
         self._session = session
-        self.verifier: registry.Verifier | None = (
+        self.verifier: contracts.Verifier | None = (
             registry.build("verifiers", section.verifier) if section.verifier else None
         )
         self._specs = {
@@ -26,7 +26,7 @@ class Rewarder:
             "solver": section.solver_reward,
             "judge": section.judge_reward,
         }
-        self._rewards: dict[str, registry.Reward] = {
+        self._rewards: dict[str, contracts.Reward] = {
             role: registry.build("rewards", spec) for role, spec in self._specs.items()
         }
 
@@ -47,7 +47,7 @@ class Rewarder:
             for row in rows
             if row.role == "solver" and row.problem is not None and row.status not in ("error", "too_long")
         ]
-        verdicts = registry.check_answers(
+        verdicts = contracts.check_answers(
             self.verifier,
             [problem for _, problem in checked],
             [row.answer for row, _ in checked],
@@ -71,7 +71,7 @@ class Rewarder:
                 continue
             is_judge = row.role == "judge"
             judge = panel.judges[panel.judge_of(row) or 0] if is_judge else None
-            context = registry.RewardContext(
+            context = contracts.RewardContext(
                 problem_verdicts=verdicts_on(row, "problem"),
                 answer_verdicts=self._graded(row, pairs, by_id) if is_judge else verdicts_on(row, "answer"),
                 solve_verdicts=solves.get(row.problem.id, []) if row.problem else [],

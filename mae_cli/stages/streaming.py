@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol, cast
 
-from mae_cli import registry
+from mae_cli import contracts
 from mae_cli.records import Completion, Request, Row, Sampling, request_of
 
 AT_ONCE = 512
@@ -29,7 +29,7 @@ class Answer(Protocol):
 
 
 def answered_segments(
-    engine: registry.Engine | None,
+    engine: contracts.Engine | None,
     segments: Sequence[list[Row]],
     prepare: Callable[[Row], None] | None,
     answer: Answer | None,
@@ -53,7 +53,7 @@ def answered_segments(
 
 
 def _by_hook(
-    engine: registry.Engine, segments: Sequence[list[Row]], answer: Answer
+    engine: contracts.Engine, segments: Sequence[list[Row]], answer: Answer
 ) -> Iterator[tuple[list[Row], list[Completion]]]:
     """Segments answered by `answer`: one by one, or many at once where the engine has room for them."""
     at_once = AT_ONCE if hasattr(engine, "stream") else 1
@@ -65,11 +65,11 @@ def _by_hook(
 
 
 def _stream(
-    engine: registry.Engine, segments: Iterable[Sequence[Request]], sampling: Sampling
+    engine: contracts.Engine, segments: Iterable[Sequence[Request]], sampling: Sampling
 ) -> Generator[tuple[int, list[Completion]]]:
     """The engine's own stream, or one segment after the other."""
     if hasattr(engine, "stream"):
-        yield from cast(registry.StreamingEngine, engine).stream(segments, sampling)
+        yield from cast(contracts.StreamingEngine, engine).stream(segments, sampling)
         return
     for number, segment in enumerate(segments):
         yield number, engine.generate(segment, sampling)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import torch
 
+from mae_cli.contracts import Unit
 from mae_cli.records import digest
-from mae_cli.registry import Unit
 from mae_cli.training.examples import Example
 
 PASS_COST = {"cpu": 32, "cuda": 4096}

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.config import FinetuneSection
-from mae_cli.registry import Objective, Unit
+from mae_cli.contracts import Objective, Unit
 from mae_cli.training.batches import steps
 from mae_cli.training.examples import Example
 from mae_cli.training.logs import DataNote

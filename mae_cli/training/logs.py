@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from mae_cli.contracts import Unit
 from mae_cli.errors import DataError
-from mae_cli.registry import Unit
 from mae_cli.store import write_atomically
 from mae_cli.training.examples import Example, Examples
 

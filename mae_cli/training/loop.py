@@ -11,8 +11,8 @@ import msgspec
 import torch
 
 from mae_cli.config import FinetuneSection
+from mae_cli.contracts import ObjectiveBatch, ObjectiveOutput
 from mae_cli.records import seed_from
-from mae_cli.registry import ObjectiveBatch, ObjectiveOutput
 from mae_cli.training.adapters import trainable
 from mae_cli.training.batches import MicroBatch
 from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint

@@ -17,11 +17,11 @@ import msgspec
 
 from mae_cli.cards import write_adapter_card
 from mae_cli.config import FinetuneSection
+from mae_cli.contracts import Objective, Unit
 from mae_cli.errors import CollapseError, GateError
 from mae_cli.lineage import LINEAGE, Lineage
 from mae_cli.models import adapter_digest, reference_identity
 from mae_cli.records import Row, digest
-from mae_cli.registry import Objective, Unit
 from mae_cli.store import write_json
 from mae_cli.training.adapters import (
     attached,

@@ -76,8 +76,8 @@ def plain(workload: Workload) -> Iterator[int]:
 
 def open_mae() -> Any:
     """Our engine, with as many rows in flight as the other side."""
-    from mae_cli.config import load_recipe
     from mae_cli.engines.hf import open_engine
+    from mae_cli.recipe_files import load_recipe
 
     return open_engine(load_recipe(None, [f"model={MODEL}", f"batch_size={BATCH}", "dtype=float32"]), "")
 

@@ -40,8 +40,8 @@ def question(row: dict[str, Any]) -> list[dict[str, str]]:
 
 def ours() -> tuple[Any, Any, Any]:
     """Model, chat and end ids."""
-    from mae_cli.config import load_recipe
     from mae_cli.engines.hf import open_engine
+    from mae_cli.recipe_files import load_recipe
 
     engine: Any = open_engine(load_recipe(None, ["device=cpu"]), "")
     return engine.model, engine.chat, frozenset(engine.end_ids)

@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from mae_cli.config import load_recipe
 from mae_cli.extraction import extract_answer
 from mae_cli.progress import Progress
+from mae_cli.recipe_files import load_recipe
 from mae_cli.stages import Session
 from mae_cli.stages.judge import run_judge
 from mae_cli.verifiers.math import Math

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mae_cli.contracts import Selection
 from mae_cli.errors import ConfigError
 from mae_cli.filters.decontaminate import Decontaminate
-from mae_cli.registry import Selection
 from tests.support import a_problem, a_row, write_json_lines
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from mae_cli.contracts import Selection
 from mae_cli.filters.finish_reason import KeepFinishReason
-from mae_cli.registry import Selection
 from tests.support import a_row
 
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from mae_cli.contracts import Selection
 from mae_cli.filters.quality import Quality
 from mae_cli.records import Row, Verdict
-from mae_cli.registry import Selection
 from tests.support import a_problem, a_row
 
 

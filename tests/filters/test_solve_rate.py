@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from mae_cli.contracts import Selection
 from mae_cli.filters.solve_rate import SolveRate, solve_rates
 from mae_cli.records import Purpose, Row, Verdict
-from mae_cli.registry import Selection
 from tests.support import a_problem, a_row
 
 EASY, HARD, UNSEEN = (a_problem(f"What is {n} + 1?") for n in range(3))

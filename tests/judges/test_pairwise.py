@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mae_cli.contracts import Reading
 from mae_cli.judges.pairwise import Pairwise
-from mae_cli.registry import Reading
 from tests.support import a_problem
 
 NONCE = "0123456789ab"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mae_cli.contracts import Option
 from mae_cli.errors import ConfigError
 from mae_cli.judges.pairwise import Pairwise
 from mae_cli.judges.process import Process
 from mae_cli.judges.rubric import Rubric
 from mae_cli.judges.score import parse_word
-from mae_cli.registry import Option
 from tests.support import a_problem
 
 NONCE = "0123456789ab"

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Rewarded, Unit
 from mae_cli.objectives.kto import Kto
-from mae_cli.registry import ObjectiveBatch, Rewarded, Unit
 
 
 def sigmoid(x: float) -> float:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Rewarded, Unit
 from mae_cli.errors import ConfigError
 from mae_cli.objectives.mix import Mix
-from mae_cli.registry import ObjectiveBatch, Rewarded, Unit, build
+from mae_cli.registry import build
 
 ROWS = [
     Rewarded("solver", "a", 0.0, "p", "w"),

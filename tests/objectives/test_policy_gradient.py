@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Plan, Rewarded, Unit
 from mae_cli.errors import ConfigError
 from mae_cli.objectives.policy_gradient import Grpo, PolicyGradient, ReinforcePp, Rloo
-from mae_cli.registry import ObjectiveBatch, Plan, Rewarded, Unit, build
+from mae_cli.registry import build
 
 # Two groups of one role; the second agrees.
 ROWS = [Rewarded("solver", "a", reward) for reward in (0.0, 0.0, 1.0, 1.0, 1.0)] + [Rewarded("solver", "b", 1.0)] * 3

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Rewarded, Unit
 from mae_cli.errors import ConfigError
 from mae_cli.objectives.preference import Dpo, Hinge, Ipo, Orpo, Preference, Robust, Simpo
-from mae_cli.registry import ObjectiveBatch, Rewarded, Unit, build
+from mae_cli.registry import build
 
 LN2 = math.log(2.0)
 

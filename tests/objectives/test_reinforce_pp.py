@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Rewarded
 from mae_cli.errors import ConfigError
 from mae_cli.objectives.policy_gradient import ReinforcePp
-from mae_cli.registry import ObjectiveBatch, Rewarded, build
+from mae_cli.registry import build
 
 # Three roles on different scales, as in MAE: proposers near 0.6, solvers 0 to 1, judges nearly always right.
 REWARDS = {

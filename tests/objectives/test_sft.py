@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from mae_cli.contracts import ObjectiveBatch, Rewarded, Unit
 from mae_cli.objectives.sft import AdvantageSft, Sft
-from mae_cli.registry import ObjectiveBatch, Rewarded, Unit, build
+from mae_cli.registry import build
 
 ROWS = [Rewarded("solver", "a", 0.0), Rewarded("solver", "a", 1.0), Rewarded("judge", "b", 0.5)]
 

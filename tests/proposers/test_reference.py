@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import random
 
+from mae_cli.contracts import Draw
 from mae_cli.proposers.reference import Reference
-from mae_cli.registry import Draw
 from tests.support import a_problem
 
 POOL = [a_problem(f"What is {n} + 1?") for n in range(5)]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from mae_cli.contracts import RewardContext
 from mae_cli.records import Row, Term, Verdict
-from mae_cli.registry import RewardContext
 from mae_cli.rewards.checked import CheckedJudge, CheckedProposer, CheckedSolver, preferred_score
 from tests.support import a_problem, a_row
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mae_cli.contracts import RewardContext, RewardReading
 from mae_cli.records import Verdict
-from mae_cli.registry import RewardContext, RewardReading
 from mae_cli.rewards.win_rate import WinRate
 from tests.support import a_row
 

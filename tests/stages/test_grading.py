@@ -333,8 +333,8 @@ def test_the_gate_is_at_the_share_of_the_recipe(rollouts: Path, share: float) ->
 
 @given(SCORES, st.integers(1, 3))
 def test_null_verdicts_never_change_a_reward_or_a_solve_rate(known: list[float | None], more: int) -> None:
+    from mae_cli.contracts import RewardContext
     from mae_cli.filters.solve_rate import solve_rates
-    from mae_cli.registry import RewardContext
     from mae_cli.rewards.checked import CheckedProposer, CheckedSolver
     from mae_cli.rewards.mae import MaeProposer, MaeSolver
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from mae_cli.accuracy import accuracy, readings_in
-from mae_cli.config import load_recipe
+from mae_cli.recipe_files import load_recipe
 from mae_cli.records import Policy, Row
 from mae_cli.stages import Session
 from mae_cli.stages.lm_eval import rows_of

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
+from mae_cli.contracts import Unit
 from mae_cli.engines.chat import PLAIN_TEMPLATE, open_chat
-from mae_cli.registry import Unit
 from mae_cli.training.batches import (
     collate,
     common_prefix,

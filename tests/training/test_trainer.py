@@ -14,10 +14,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from mae_cli.config import FinetuneSection
+from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput
 from mae_cli.errors import CollapseError, ConfigError, DataError, EngineError, GateError
 from mae_cli.objectives.sft import Sft
 from mae_cli.records import Row
-from mae_cli.registry import OBJECTIVES, Needs, ObjectiveBatch, ObjectiveOutput, build
+from mae_cli.registry import OBJECTIVES, build
 from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.forward import Forward
 from mae_cli.training.loop import learning_rate

@@ -1,7 +1,7 @@
 import pytest
 
-from mae_cli.config import shipped_dir
 from mae_cli.reading import read_problems
+from mae_cli.recipe_files import shipped_dir
 from mae_cli.records import Problem
 from mae_cli.verifiers.reasoning_gym import ReasoningGym
 

@@ -1,0 +1,92 @@
+"""How a command ends: the one place where exceptions and signals become exit codes and one line."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from types import FrameType
+from typing import Any
+
+import typer
+
+from mae_cli.errors import MaeError, TemporaryError
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
+
+    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
+    """
+
+
+def on_terminate(number: int, frame: FrameType | None) -> None:
+    """The handler of SIGTERM."""
+    raise _TerminatedError
+
+
+def quiet_libraries() -> None:
+    """Libraries under us speak through their loggers; only warnings of ours reach the user."""
+    # Read when torch is loaded: spinning threads starve each other where other work shares the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mae_cli").setLevel(logging.INFO)
+
+
+def exit_code_of(app: typer.Typer, arguments: list[str]) -> int:
+    """Run the command line and return the exit code; the codes are listed in `errors.py` and the README."""
+    try:
+        result: Any = app(args=arguments or ["--help"], prog_name="mae", standalone_mode=False)
+        sys.stdout.flush()
+    except MaeError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        hint = " (see mae --help)" if message else "see mae --help"
+        return _fail(f"{message}{hint}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
+    except _TerminatedError:
+        return _fail("terminated; the same command goes on from here", 143)
+    except SystemExit as error:
+        # The option parser turns a broken pipe into exit 1 by itself.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _broken_pipe()
+    except BrokenPipeError:
+        return _broken_pipe()
+    except OSError as error:
+        if error.errno in _USERS_ERRNOS:
+            return _fail(str(error), 2)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(
+                f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
+            )
+        raise
+    if result == INTERRUPTED:  # the option parser catches Ctrl-C by itself; our commands return nothing
+        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
+    return result if isinstance(result, int) else 0
+
+
+INTERRUPTED = 130
+# The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
+_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
+
+def _broken_pipe() -> int:
+    # What is still buffered must not raise again when the interpreter flushes it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"mae: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,185 @@
+"""Where recipes, problem sets and caches lie, and how a recipe file, `--set` and flags become a checked `Recipe`.
+
+Precedence: defaults in `config.py` < recipe file < --set section.key=value < flags.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from mae_cli.config import SECTIONS, Recipe, Section, section_fields
+from mae_cli.errors import ConfigError, did_you_mean
+
+
+def cache_dir() -> Path:
+    """Where models are kept: $MAE_CACHE, by default ~/.cache/mae."""
+    return Path(os.environ.get("MAE_CACHE") or Path.home() / ".cache" / "mae")
+
+
+def shipped_dir(name: Literal["recipes", "data"]) -> Path:
+    """The folder of shipped recipes or problem sets: the checkout's, or the installed copy's."""
+    package = Path(__file__).parent
+    for candidate in (package.parent / name, package / "_shipped" / name):
+        if candidate.is_dir() and (package.parent / "pyproject.toml").exists() == (candidate.parent == package.parent):
+            return candidate
+    return package / "_shipped" / name
+
+
+def find_file(name: str, *, beside: Path | None = None) -> Path:
+    """A file a recipe names: from the working directory, beside the recipe, or among the shipped ones.
+
+    Raises:
+        ConfigError: none of these exists; the message lists what was looked for.
+    """
+    shipped = shipped_dir("data").parent
+    tried = [Path(name), *([beside / name] if beside else []), shipped / name]
+    for path in tried:
+        if path.is_file():
+            return path
+    looked = ", ".join(dict.fromkeys(str(path) for path in tried))
+    raise ConfigError(f"{name}: no such file (looked for {looked})")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = shipped_dir("recipes")
+    shipped = folder / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    known = [file.stem for file in folder.glob("*.yaml")]
+    raise ConfigError(f'no recipe "{name}": not a file, and {did_you_mean(name, known)}')
+
+
+def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe after --set and flags, fully checked.
+
+    Args:
+        path: a YAML file, or none for the defaults.
+        settings: `section.key=value` strings; the value is read as YAML.
+        flags: dotted keys to values; nulls are ignored.
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    tree: dict[str, Any] = {}
+    where = "defaults"
+    if path is not None:
+        where = str(path)
+        tree = _read_yaml(path)
+    origins: dict[str, str] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {setting}: expected section.key=value")
+        origins[key.strip()] = f"--set {setting}"
+        _assign(tree, key.strip(), _yaml_value(text), f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+            _assign(tree, key, value, origins[key])
+    _check_keys(tree, Recipe, where, "", origins)
+    try:
+        return msgspec.convert(_spelled_out(tree, Recipe), Recipe)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at ")
+        field = place.strip("`$.") or "recipe"
+        raise ConfigError(
+            f"{origins.get(field, where)}: {field}: {message[:1].lower()}{message[1:].replace('`', '')}"
+        ) from error
+
+
+def _spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The tree without empty sections, and with null for the word "none" where a key may be null."""
+    hints = {name: hint for name, hint, _, _ in section_fields(kind)}
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        hint = hints[key]
+        if isinstance(hint, type) and issubclass(hint, Section):
+            result[key] = _spelled_out(value or {}, hint)
+        else:
+            result[key] = None if value == "none" and type(None) in get_args(hint) else value
+    return result
+
+
+def _load_yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 reads 5e-4 as text; everyone who writes it means the number."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+    return yaml.load(text, Loader)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = _load_yaml(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', error)}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
+    return tree
+
+
+def _yaml_value(text: str) -> Any:
+    import yaml
+
+    try:
+        return _load_yaml(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    *parents, leaf = dotted.split(".")
+    for name in parents:
+        child = tree.setdefault(name, {})
+        if child is None:
+            child = tree[name] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f'{where}: "{name}" is not a section')
+        tree = child
+    if not parents and leaf in SECTIONS and isinstance(value, dict):
+        # `--set solve={a: 1}` changes a section's keys; it does not throw the others away.
+        tree[leaf] = {**(tree.get(leaf) or {}), **value}
+    else:
+        tree[leaf] = value
+
+
+def _check_keys(
+    tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str, origins: Mapping[str, str]
+) -> None:
+    known = {name: hint for name, hint, _, _ in section_fields(kind)}
+    for key, value in tree.items():
+        if key not in known:
+            near = did_you_mean(str(key), known)
+            place = origins.get(f"{prefix}{key}", where)
+            raise ConfigError(f'{place}: unknown key "{prefix}{key}"; {near}')
+        inner = known[key]
+        if isinstance(inner, type) and issubclass(inner, Section):
+            if value is None:
+                continue
+            if not isinstance(value, Mapping):
+                raise ConfigError(f'{origins.get(key, where)}: "{key}" is a section; found {value!r}')
+            _check_keys(value, inner, where, f"{prefix}{key}.", origins)
