@@ -71,7 +71,7 @@ class Accuracy(msgspec.Struct):
     pass_at: list[AtK] = []
     """Chance that one of k samples is correct, where items have several."""
     majority_at: list[AtK] = []
-    """Share of items whose commonest answer among the first k samples is correct."""
+    """Share of items whose commonest answer among the first k samples is correct; of the flexible reading only."""
 
 
 def readings_in(rows: Iterable[Row]) -> list[str]:
@@ -161,7 +161,8 @@ def _figure(label: str, items: Sequence[Item], reading: str, confidence: float) 
         best=sum(highest) / len(items) if items else 1.0,
         samples=samples,
         pass_at=_pass_at(known) if samples > 1 else [],
-        majority_at=_majority_at(known) if samples > 1 else [],
+        # The rows hold the flexible answer; what another reading took for the answer is not known here.
+        majority_at=_majority_at(known) if samples > 1 and reading == "flexible" else [],
     )
 
 

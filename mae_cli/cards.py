@@ -73,8 +73,8 @@ def write_adapter_card(folder: Path, lineage: Lineage, scores: Sequence[Score] =
     lines = [
         f"# LoRA adapter for {lineage.base}",
         "",
-        "Trained by `mae finetune` on rows the model wrote and graded itself. `train_rows.jsonl` lists every trained",
-        "row by id, `train_log.jsonl` every optimizer step, `lineage.json` the facts below.",
+        "Trained by `mae finetune`. `train_rows.jsonl` lists every trained row by id, `train_log.jsonl` every step,",
+        "`lineage.json` the facts below.",
         "",
         *_facts(lineage),
         *_scores(scores),

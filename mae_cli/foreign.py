@@ -257,7 +257,9 @@ def _read_sharegpt(tree: dict[str, Any]) -> Sample:
     names = {**_SHAREGPT, **_SHAREGPT_ALSO}
     messages = [_message(turn, f"conversations[{n}]", "from", "value", names) for n, turn in enumerate(turns)]
     extra = _rest(tree, "conversations", "system")
-    if isinstance(tree.get("system"), str) and tree["system"]:
+    if not isinstance(tree.get("system"), str | None):
+        raise _RefusedError(f'field "system": expected text, found {type(tree["system"]).__name__}')
+    if tree.get("system"):
         messages.insert(0, Message("system", tree["system"]))
     return Sample(tuple(messages), extra=extra)
 
@@ -266,6 +268,9 @@ def _read_alpaca(tree: dict[str, Any]) -> Sample:
     for name in ("instruction", "input", "output", "system"):
         if not isinstance(tree.get(name, ""), str | None):
             raise _RefusedError(f'field "{name}": expected text, found {type(tree[name]).__name__}')
+    for name in ("instruction", "output"):
+        if tree.get(name) is None:
+            raise _RefusedError(f'field "{name}": expected text, found null')
     messages = [Message("system", tree["system"])] if tree.get("system") else []
     history = tree.get("history") or []
     for turn in history:
@@ -316,6 +321,8 @@ def _write_preference(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_sharegpt(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
+    if "system" in extra:
+        raise _RefusedError('its key "system" would be read as a system message')
     names = {role: name for name, role in _SHAREGPT.items()}
     return {"conversations": [{"from": names[m.role], "value": m.content} for m in sample.messages]}
 

@@ -23,7 +23,7 @@ from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
 from mae_cli.locks import Lock
 from mae_cli.lora import WEIGHTS
-from mae_cli.promotion import Promotion, Sets, decide, keep_sets, promotion_line, read_sets
+from mae_cli.promotion import NOT_TRAINED, Promotion, Sets, decide, keep_sets, promotion_line, read_sets
 from mae_cli.reading import read_json, read_lines, read_rows
 from mae_cli.recipe_files import find_file
 from mae_cli.records import Problem
@@ -106,7 +106,12 @@ class Run:
         accepted = best = base
         for number in range(1, self.recipe.rounds + 1):
             current = self._files(number)
-            is_trained = self._is_closed(current) or self._round(current, done[-1], seeds, self._adapter_of(accepted))
+            is_closed = self._is_closed(current)
+            is_trained = (
+                current.adapter.exists()
+                if is_closed
+                else self._round(current, done[-1], seeds, self._adapter_of(accepted))
+            )
             done.append(current)
             decision = self._decide(current, accepted, best, is_trained=is_trained)
             decisions.append(decision)
@@ -244,7 +249,7 @@ class Run:
 
     def _decide(self, current: Round, accepted: Round, best: Round, *, is_trained: bool) -> Promotion:
         if not is_trained:
-            decision = Promotion(current.label, accepted=False, best=False, reason="not trained")
+            decision = Promotion(current.label, accepted=False, best=False, reason=NOT_TRAINED)
         elif not self.sets.gate:
             decision = Promotion(current.label, accepted=True, best=False, reason="no gate set")
         else:
@@ -266,7 +271,9 @@ class Run:
 
     def _is_closed(self, current: Round) -> bool:
         """Whether a round need not be gone through again, because adapters before it may have been retired."""
-        return bool(self.recipe.keep_adapters) and current.promotion.exists() and current.adapter.exists()
+        if not self.recipe.keep_adapters or not current.promotion.exists():
+            return False
+        return current.adapter.exists() or read_json(current.promotion)["reason"] == NOT_TRAINED
 
     def _retire(self, rounds: Sequence[Round], accepted: Round, best: Round) -> None:
         """Delete the weights of old adapters; everything else of a round stays, so every row can still be traced."""

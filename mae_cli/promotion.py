@@ -25,6 +25,8 @@ from mae_cli.records import digest
 from mae_cli.significance import sign_flip_test, spent_level
 
 SPLIT = "split"
+NOT_TRAINED = "not trained"
+"""The reason of a round that kept no row."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class Sets(msgspec.Struct):
     reported: list[Benchmark]
     gate: list[Benchmark]
     removed: int = 0
-    """Items of a gate file that are reported, and therefore left out of the gate."""
+    """Items of the gate that are reported too, and therefore left out of it."""
 
 
 def read_sets(section: EvalSection) -> Sets:
@@ -70,18 +72,27 @@ def read_sets(section: EvalSection) -> Sets:
         return Sets(everything, [])
     if section.gate == SPLIT:
         halves = [split(benchmark, section.gate_share) for benchmark in everything]
-        return Sets([reported for reported, _ in halves], [gate for _, gate in halves if gate.problems])
+        everything, gates = [reported for reported, _ in halves], [gate for _, gate in halves]
+        # Each benchmark has a border of its own, so a question that two of them hold may be on both sides.
+        removed = _leave_out(gates, everything)
+        return Sets(everything, [gate for gate in gates if gate.problems], removed)
     # The section's limit is for what is reported; a gate's own is written at the gate.
     gates = load_benchmarks([section.gate], msgspec.structs.replace(section, limit=0))
-    reported = {question_key(problem.question) for benchmark in everything for problem in benchmark.problems}
-    removed = 0
-    for gate in gates:
-        kept = [problem for problem in gate.problems if question_key(problem.question) not in reported]
-        removed += len(gate.problems) - len(kept)
-        gate.problems = kept
+    removed = _leave_out(gates, everything)
     if not any(gate.problems for gate in gates):
         raise ConfigError(f"eval.gate: {gates[0].source}: every item is among eval.benchmarks; give other items")
     return Sets(everything, gates, removed)
+
+
+def _leave_out(gates: Sequence[Benchmark], reported: Sequence[Benchmark]) -> int:
+    """Take what is reported out of the gates; how many items that were."""
+    keys = {question_key(problem.question) for benchmark in reported for problem in benchmark.problems}
+    removed = 0
+    for gate in gates:
+        kept = [problem for problem in gate.problems if question_key(problem.question) not in keys]
+        removed += len(gate.problems) - len(kept)
+        gate.problems = kept
+    return removed
 
 
 def keep_sets(sets: Sets, folder: Path) -> Sets:

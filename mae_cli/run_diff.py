@@ -112,9 +112,13 @@ def _policies_of_run(run_dir: Path) -> list[Source]:
         raise DataError(f"{run_dir}: not a run folder, it has no manifest.json")
     settings = read_json(manifest)["recipe"]
     found = []
-    for folder in sorted(run_dir.glob("round-*")):
+    folders = sorted(run_dir.glob("round-*"))
+    # A run from before there were decisions has none at all; in any other a round without one was not finished.
+    decides = any((folder / "promotion.json").exists() for folder in folders)
+    for folder in folders:
         decision = folder / "promotion.json"
-        if (folder / "6_eval.jsonl").exists() and (not decision.exists() or read_json(decision)["accepted"]):
+        is_accepted = read_json(decision)["accepted"] if decision.exists() else not decides
+        if (folder / "6_eval.jsonl").exists() and (folder.name == "round-000" or is_accepted):
             label = "base" if folder.name == "round-000" else folder.name
             found.append(Source(label, read_rows(folder / "6_eval.jsonl"), settings))
     if not found:

@@ -16,7 +16,7 @@ def test_an_unknown_verdict_leaves_the_share_and_bounds_it() -> None:
 
 def test_samples_of_one_item_are_averaged_before_anything_else() -> None:
     figure = accuracy(
-        "a", eval_rows([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]), "strict", 0.95
+        "a", eval_rows([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]), "flexible", 0.95
     )
 
     # Item means 1/2, 1, 0. pass@2: 1 - C(2,2)/C(4,2) = 5/6, 1, 0. maj@2 by the first two: 1, 1, 0; maj@4: tie 1/2.
@@ -78,3 +78,10 @@ def test_readings_and_benchmarks_come_in_their_own_order() -> None:
 
     assert readings_in(rows) == ["strict", "flexible"]
     assert benchmarks_in(rows) == ["b", "a"]
+
+
+def test_answers_vote_only_in_the_reading_that_rows_hold_the_answer_of() -> None:
+    rows = eval_rows([[1.0, 1.0, 0.0, 0.0]])
+
+    assert accuracy("a", rows, "flexible", 0.95).majority_at
+    assert accuracy("a", rows, "strict", 0.95).majority_at == []

@@ -265,3 +265,18 @@ def test_records_are_converted_too(tmp_path: Path) -> None:
     (pair,) = read_json_lines(tmp_path / "pairs.jsonl")
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"], pair["gap"]) == ("best", "worst", 1.0)
     assert (pair["id"], pair["rejected_id"]) == (rows[0].id, rows[1].id)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"conversations": [{"from": "human", "value": "a"}], "system": 3}, 'field "system": expected text, found int'),
+        ({"instruction": None, "output": "b"}, 'field "instruction": expected text, found null'),
+        ({"instruction": "a", "output": None}, 'field "output": expected text, found null'),
+    ],
+)
+def test_what_would_be_dropped_or_invented_is_refused(line: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write_json_lines(tmp_path / "x.jsonl", [line])
+
+    with pytest.raises(DataError, match=message):
+        read_foreign(path)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mae_cli import loop
+from mae_cli.errors import GateError
 from mae_cli.promotion import Promotion
 from tests.support import here, read_json_lines, write_sums
 
@@ -144,6 +145,28 @@ def test_old_weights_are_deleted_but_never_those_accepted_or_best(
     assert start_of(run, "round-004") == adapter_of(run, "round-003")
     kept = [path.parts[-3] for path in sorted(run.glob("round-*/5_adapter/adapter_model.safetensors"))]
     assert kept == ["round-001", "round-004"]
+
+
+def test_a_round_without_training_is_not_gone_through_again_when_weights_before_it_are_gone(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, {"round-001": (True, False), "round-003": (True, False), "round-004": (True, False)})
+    filters = loop.run_filter
+
+    def nothing_in_round_two(session: Any, source: Path, *args: Any, **kwargs: Any) -> Any:
+        if source.parent.name == "round-002":
+            raise GateError("no row was kept")
+        return filters(session, source, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "run_filter", nothing_in_round_two)
+    run, options = tmp_path / "run", ("--set", "keep_adapters=1", "--set", "on_empty=skip")
+    monkeypatch.setattr(loop.Run, "_roles", lambda self, current: None)
+
+    assert here("run", recipe, "--run-dir", run, *options) == 0
+    assert not (run / "round-001" / "5_adapter" / "adapter_model.safetensors").exists()
+
+    assert here("run", recipe, "--run-dir", run, *options, "--rounds", 4) == 0
+    assert start_of(run, "round-004") == adapter_of(run, "round-003")
 
 
 def test_without_a_gate_every_round_is_accepted_and_none_called_best(

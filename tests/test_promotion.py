@@ -154,3 +154,16 @@ def test_no_more_runs_than_stated_call_a_round_best_that_is_not(effect: float) -
 
     # At most 5 % of the runs, whose standard error over 1500 runs is 0.6 points.
     assert result.false_best <= 0.05 + 0.006
+
+
+def test_a_question_two_benchmarks_hold_is_on_one_side_only(tmp_path: Path) -> None:
+    shared = [f"What is {a} + {a + 7}?" for a in range(30)]
+    first = [{"question": text, "answer": "1"} for text in [*shared, *(f"What is {a} * 3?" for a in range(9))]]
+    second = [{"question": text.lower(), "answer": "1"} for text in [*shared, *(f"{a} - 40 = ?" for a in range(120))]]
+    paths = [str(write_json_lines(tmp_path / f"{name}.jsonl", rows)) for name, rows in (("a", first), ("b", second))]
+
+    sets = read_sets(EvalSection(benchmarks=paths))
+
+    assert sets.removed > 0
+    assert keys(sets.gate)
+    assert not keys(sets.reported) & keys(sets.gate)

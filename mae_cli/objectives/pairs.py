@@ -68,7 +68,7 @@ def _of_group(
         candidates = [pair for one, other in both if (pair := compare(rows, one, other)) is not None]
     if not candidates:
         return [], "no_verdict"
-    wide = [pair for pair in candidates if pair is not None and pair.gap > min_gap]
+    wide = [pair for pair in candidates if pair is not None and pair.gap > 0 and pair.gap >= min_gap]
     if not wide:
         return [], "no_spread"
     pairs = [pair for pair in wide if rows[pair.chosen].completion != rows[pair.rejected].completion]

@@ -75,7 +75,8 @@ def evaluate(
     section = session.recipe.eval
     check_readings(section.readings)
     problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
-    wanted = {problem.id for problem in problems[: session.limit]}
+    # The limit holds for each benchmark, or only the first would be asked.
+    wanted = {problem.id for benchmark in benchmarks for problem in benchmark.problems[: session.limit]}
     policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     if adapter is not None:
         policies.append((adapter_label(adapter), adapter))

@@ -73,6 +73,9 @@ def run_finetune(
         # An id never depends on what was generated, so what is trained on is told apart by its text.
         "texts": digest([row.raw for row in rows]),
         "rewards": digest([row.reward for row in rows]),
+        # What else an objective may know of a row: whom a judge preferred, and what its problem says of itself.
+        "preferences": digest([[verdict for verdict in row.verdicts if verdict.target == "pair"] for row in rows]),
+        "meta": digest([row.problem.meta if row.problem else None for row in rows]),
         "seed": session.recipe.seed,
     }
     start = time.monotonic()

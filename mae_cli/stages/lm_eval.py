@@ -55,7 +55,14 @@ def run_lm_eval(
     model = Policy(model=model_digest(folder), revision=recipe.revision)
     labels = {adapter_digest(where) if where else None: label for label, where in policies}
     options = {
-        "via": {"lm-eval": _version(), "tasks": list(names), "few_shot": section.num_fewshot, "chat": section.chat},
+        "via": {
+            "lm-eval": _version(),
+            "tasks": list(names),
+            "files": {Path(name).name: digest(Path(name).read_text("utf-8")) for name in tasks if _is_file(name)},
+            "few_shot": section.num_fewshot,
+            "chat": section.chat,
+        },
+        "dtype": recipe.dtype,
         "policies": {name or "base": label for name, label in labels.items()},
         "policy": msgspec.to_builtins(model),
         "limit": section.limit or session.limit,
@@ -66,7 +73,11 @@ def run_lm_eval(
         rows = list(output.known.values())
         if not output.was_complete:
             rows = []
-            caches = [beside(output_path, f".lm-eval-{label}") for label, _ in policies]
+            # The harness looks its cache up by request alone, so its name says whose answers to what they are.
+            caches = [
+                beside(output_path, f".lm-eval-{digest(options, adapter_digest(where) if where else None)}")
+                for _, where in policies
+            ]
             output.begin([])
             for (label, where), cache in zip(policies, caches, strict=True):
                 session.progress.say(f"lm-eval: {label}, tasks {', '.join(names)}")
@@ -130,7 +141,7 @@ def _task_manager(tasks: Sequence[str]) -> tuple[Any, list[str]]:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise MissingDependencyError("--via lm-eval needs: pip install 'mae-cli[lm-eval]'") from error
-    files = [Path(name) for name in tasks if name.endswith((".yaml", ".yml"))]
+    files = [Path(name) for name in tasks if _is_file(name)]
     names = [_name_in(Path(name)) if Path(name) in files else name for name in tasks]
     manager = TaskManager(
         include_path=sorted({str(path.parent) for path in files}) or None, include_defaults=len(files) < len(tasks)
@@ -139,6 +150,10 @@ def _task_manager(tasks: Sequence[str]) -> tuple[Any, list[str]]:
         if name not in manager.all_tasks:
             raise ConfigError(f'lm-eval has no task "{name}"; {did_you_mean(name, manager.all_tasks)[:200]}')
     return manager, names
+
+
+def _is_file(task: str) -> bool:
+    return task.endswith((".yaml", ".yml"))
 
 
 def _name_in(path: Path) -> str:
@@ -210,15 +225,25 @@ def rows_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], policy: Policy, 
         session: its seed and round.
     """
     for task, logged in samples.items():
+        graded = {
+            (metric, sample["filter"])
+            for sample in logged
+            for metric in sample["metrics"]
+            if not _is_right_or_wrong(sample.get(metric))
+        }
         found: dict[int, Row] = {}
         for sample in logged:
             row = found.setdefault(sample["doc_id"], _row(task, sample, policy, session))
             for metric in sample["metrics"]:
-                score = sample.get(metric)
-                # Graded metrics (F1, perplexity) stay in the harness's totals: no item is right or wrong by them.
-                if isinstance(score, (bool, int, float)) and score in (0, 1):
-                    row.verdicts.append(_verdict(task, metric, sample["filter"], float(score)))
+                # Graded metrics (F1, perplexity) stay in the harness's totals: counting only the items that happen to
+                # have 0 or 1 would be another figure.
+                if (metric, sample["filter"]) not in graded:
+                    row.verdicts.append(_verdict(task, metric, sample["filter"], float(sample[metric])))
         yield from (found[number] for number in sorted(found))
+
+
+def _is_right_or_wrong(score: object) -> bool:
+    return isinstance(score, (bool, int, float)) and score in (0, 1)
 
 
 def _verdict(task: str, metric: str, filter_name: str, score: float) -> Verdict:

@@ -33,6 +33,8 @@ class Checkpoint(msgspec.Struct):
     optimizer: dict[str, Any]
     log: list[str]
     """The step lines of train_log.jsonl so far."""
+    before: dict[str, torch.Tensor] | None = None
+    """The adapter before this step's update, which a collapse in the next step takes back."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

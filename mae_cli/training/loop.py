@@ -230,6 +230,7 @@ class Loop:
                 adapter={name: parameter.detach().cpu() for name, parameter in self.parameters},
                 optimizer=self.optimizer.state_dict(),
                 log=self.notes,
+                before=self._before and {name: tensor.cpu() for name, tensor in self._before.items()},
             ),
         )
 
@@ -237,6 +238,8 @@ class Loop:
         with torch.no_grad():
             for name, parameter in self.parameters:
                 parameter.copy_(checkpoint.adapter[name])
+        if checkpoint.before is not None:
+            self._before = {name: checkpoint.before[name].to(parameter.device) for name, parameter in self.parameters}
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.forward.micro_batch_tokens = checkpoint.micro_batch_tokens
         self.notes = list(checkpoint.log)

@@ -30,7 +30,7 @@ class Loops:
     rounds: int
     items: int
     effect: float
-    """True difference a round makes to the chance of a right answer, in [-1, 1]."""
+    """Nominal difference a round makes to the chance of a right answer, in [-1, 1]; chances stay within [0, 1]."""
     seed: int = 0
 
 
@@ -102,7 +102,9 @@ def simulate(loops: Loops) -> Result:
         false[:, number - 1] = claimed & (level[:, number] <= level[rows, best_at] + 1e-12)
         accepted_at = np.where(harmed, accepted_at, number)
         best_at = np.where(claimed, number, best_at)
-    return Result(loops, outcomes, accepted, best, false, level[rows, accepted_at])
+    # A chance cannot leave [0, 1], so a run gains or loses less than the sum of its effects.
+    after = np.clip(difficulty + level[rows, accepted_at][:, None], 0, 1)
+    return Result(loops, outcomes, accepted, best, false, (after - difficulty).mean(axis=1))
 
 
 def _train(

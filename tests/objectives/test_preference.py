@@ -162,6 +162,14 @@ def test_every_two_rows_that_differ_enough() -> None:
     assert [unit.rows for unit in Dpo(pairs="all", min_gap=0.35).plan(ROWS, min_spread=1e-4).units] == [(1, 2), (1, 0)]
 
 
+def test_the_smallest_difference_makes_a_pair_and_no_difference_makes_none() -> None:
+    right_and_wrong = [Rewarded("solver", "a", 1.0, "p", "one"), Rewarded("solver", "a", 0.0, "p", "two")]
+    agreed = [Rewarded("solver", "a", 1.0, "p", "one"), Rewarded("solver", "a", 1.0, "p", "two")]
+
+    assert [unit.rows for unit in Dpo(min_gap=1.0).plan(right_and_wrong, min_spread=1e-4).units] == [(0, 1)]
+    assert Dpo(min_gap=0.0).plan(agreed, min_spread=1e-4).units == ()
+
+
 def test_pairs_from_verdicts_need_no_reward_and_follow_the_judge() -> None:
     rows = [
         Rewarded("solver", "a", 1.0, "p", "one", id="1", against={"2": 0.1, "3": 0.5}),

@@ -63,3 +63,13 @@ def test_several_samples_of_an_item_are_rows_of_one_group(tmp_path: Path) -> Non
     rows = read_json_lines(tmp_path / "e.jsonl")
     assert [row["sample_index"] for row in rows] == [0, 1, 2] * 2
     assert len({row["group_id"] for row in rows}) == 2
+
+
+def test_the_limit_holds_for_each_file(tmp_path: Path) -> None:
+    first, second = write_sums(tmp_path / "a.jsonl", 6), tmp_path / "b.jsonl"
+    write_json_lines(second, [{"question": f"What is {n} + 50?", "answer": str(n + 50)} for n in range(6)])
+
+    here("eval", first, second, "-o", tmp_path / "e.jsonl", "--engine", "scripted", "--limit", 2)
+
+    marks = [row["problem"]["meta"]["benchmark"] for row in read_json_lines(tmp_path / "e.jsonl")]
+    assert marks == ["a", "a", "b", "b"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mae_cli import registry
-from mae_cli.records import Row
+from mae_cli.records import Row, Verdict
 from mae_cli.stages.finetune import trainable
 from tests.conftest import save_tiny_model
 from tests.support import a_row, here, read_json_lines, write_rows
@@ -117,6 +117,20 @@ def test_another_rank_on_resume_is_refused_with_both_values(
     error = capsys.readouterr().err.splitlines()[-1]
     assert "finetune.lora_r: 2 there, 4 now" in error
     assert finetune(tiny_model_dir, given, tmp_path / "adapter") == 0
+
+
+def test_other_preferences_of_a_judge_are_another_training(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = pair("good", ("two apples", "nine books"))
+    for name, score in (("first", 1.0), ("second", 0.0)):
+        one.verdicts = [Verdict("pairwise", "judge", "pair", score=score, rollout_id=other.id)]
+        write_rows(tmp_path / f"{name}.jsonl", [one, other])
+    options = ("--set", "finetune.objective={name: dpo, pairs: verdicts}")
+    assert finetune(tiny_model_dir, tmp_path / "first.jsonl", tmp_path / "adapter", *options) == 0
+
+    assert finetune(tiny_model_dir, tmp_path / "second.jsonl", tmp_path / "adapter", *options) == 2
+    assert "preferences" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("flag", ["--adapter", "--set=finetune.reference"])

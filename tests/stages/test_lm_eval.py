@@ -69,6 +69,12 @@ def test_graded_metrics_make_no_item_right_or_wrong() -> None:
     assert [v.name for v in row.verdicts] == ["lm-eval:t/acc"]
 
 
+def test_a_graded_metric_is_no_reading_even_of_the_items_where_it_is_0_or_1() -> None:
+    made = rows({"t": [a_sample(n, "none", f1=f1, exact=int(f1 == 1)) for n, f1 in enumerate([1, 0.6, 0])]})
+
+    assert readings_in(made) == ["exact"]
+
+
 def test_an_item_another_task_scores_otherwise_is_in_no_share_of_this_metric() -> None:
     made = rows({"a": [a_sample(0, "none", acc=1)], "b": [a_sample(0, "none", exact_match=1)]})
 

@@ -337,6 +337,24 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_adapter_whose_loss
     assert not any("lora" in name for name, _ in tiny.model.named_modules())
 
 
+def test_the_same_command_after_a_collapse_keeps_the_same_adapter(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(tiny.chat, 8)
+    options = {"batch_size": 1, "save_every": 1, "checkpoint_dir": tmp_path / "checkpoints"}
+    with pytest.raises(CollapseError, match="adapter of step 2 is kept"):
+        run(tiny, rows, tmp_path / "out", objective=Breaks([], 3), **options)
+
+    # It goes on from the checkpoint after step 3, whose update has to be taken back once more.
+    broken = ObjectiveOutput(torch.full((1,), float("nan"), requires_grad=True))
+    monkeypatch.setattr(Breaks, "loss", lambda self, batch: broken)
+    with pytest.raises(CollapseError, match=r"loss of step 4 is not finite.* adapter of step 2 is kept"):
+        run(tiny, rows, tmp_path / "again", objective=Breaks([], 3), **options)
+
+    for name, tensor in weights(tmp_path / "out").items():
+        assert torch.equal(weights(tmp_path / "again")[name], tensor)
+
+
 def test_a_training_that_breaks_the_model_stops_before_its_loss_is_infinite(tiny: Tiny, tmp_path: Path) -> None:
     rows = make_rows(tiny.chat, 12)
 
