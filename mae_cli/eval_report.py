@@ -199,10 +199,10 @@ def _range(low: float, high: float) -> str:
 
 def _at_k_line(figure: Accuracy) -> str:
     where = f", {figure.benchmark}" if figure.benchmark else ""
-    passed = ", ".join(f"pass@{at.k} {percent(at.value)}" for at in figure.pass_at)
-    voted = ", ".join(f"maj@{at.k} {percent(at.value)}" for at in figure.majority_at if at.k > 1)
-    mean = f"mean of {figure.samples} {percent(figure.share)}"
-    return f"{figure.policy} ({figure.reading}{where}): {mean}, {passed}, {voted}"
+    shares = [f"mean of {figure.samples} {percent(figure.share)}"]
+    shares += [f"pass@{at.k} {percent(at.value)}" for at in figure.pass_at]
+    shares += [f"maj@{at.k} {percent(at.value)}" for at in figure.majority_at if at.k > 1]
+    return f"{figure.policy} ({figure.reading}{where}): {', '.join(shares)}"
 
 
 def comparison_line(comparison: Comparison) -> str:
