@@ -13,26 +13,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from mae_cli.units import Unit, unit_named
+from mae_cli.units import MULTIPLIERS, Unit, names_things, unit_named
 
 MAX_LENGTH: Final = 300
 """Longest text read, in characters."""
 MAX_EXPONENT: Final = 400
 """Largest power of ten read; past the range of a double (308)."""
-
-_MULTIPLIERS: Final = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
-# "3 or more", "2 and a half", "3 over 4": the first number is not the whole story.
-_NOT_UNITS: Final = _MULTIPLIERS.keys() | {
-    *("or", "to", "plus", "minus", "times", "over", "point"),
-    *("half", "halves", "third", "thirds", "quarter", "quarters"),
-}
-_SINGLE_LETTER_UNITS: Final = frozenset("mgshlL")  # "3x" and "5k" are no units
 
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d+)?|\.\d+)"
@@ -194,9 +180,11 @@ def _decimal(text: str) -> Fraction:
 
 
 def _unit_words(rest: str) -> str:
-    """The text behind a number without a word like "million"."""
+    """The text behind a number that names its unit: without "million" before it, or what a "dozen" counts behind it."""
     first, _, others = rest.strip(" ()").partition(" ")
-    return others if first.lower() in _MULTIPLIERS else rest
+    if first.lower() in MULTIPLIERS:
+        return others
+    return first if first.lower() in ("dozen", "dozens") else rest
 
 
 def _currency(text: str) -> Unit | None:
@@ -207,14 +195,14 @@ def _currency(text: str) -> Unit | None:
 
 def _unit_factor(rest: str) -> int | None:
     """Return what the text after the number multiplies it by; None if it is no unit."""
+    is_attached = rest[:1].isalpha()
     rest = rest.strip(" ()")
-    factor = _MULTIPLIERS.get(rest.split(" ")[0].lower(), 1)
+    factor = MULTIPLIERS.get(rest.split(" ")[0].lower(), 1)
     if factor != 1:
-        rest = rest.partition(" ")[2]
-    if rest in {"", "\u00b0"}:
+        rest, is_attached = rest.partition(" ")[2], False
+    words = rest.lstrip("\u00b0/- ")
+    if not words:
+        return factor if rest in {"", "\u00b0"} else None
+    if rest[0] == "\u00b0" and words in ("C", "F"):
         return factor
-    unit = _UNIT.fullmatch(rest.lstrip("\u00b0/- "))
-    if unit is None or (len(rest) == 1 and rest not in _SINGLE_LETTER_UNITS):
-        return None
-    words = re.findall(r"[^\W\d_]+", rest.lower())
-    return factor if _NOT_UNITS.isdisjoint(words) else None
+    return factor if _UNIT.fullmatch(words) and names_things(words, is_attached=is_attached) else None

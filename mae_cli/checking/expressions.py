@@ -312,6 +312,11 @@ def _is_digit_fraction(node: Node) -> bool:
     return node[0] == "/" and all(part[0] == "number" and part[1].denominator == 1 for part in node[1:])
 
 
+def starts_with_name(text: str) -> bool:
+    """Whether a text begins with the plain name of a function or constant ("sin x", "pi")."""
+    return _WORD.match(text) is not None
+
+
 def variables(node: Node) -> set[str]:
     """The names of the variables in a tree."""
     if node[0] == "variable":

@@ -16,7 +16,7 @@ from typing import Any
 from math_verify import parse, verify
 
 from mae_cli.checking.math_equality import equality
-from mae_cli.checking.math_objects import Number, read_object
+from mae_cli.checking.math_objects import Number, Unread, read_object
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
@@ -32,9 +32,11 @@ def both(reference: str, answer: str) -> list[bool | None]:
 
 
 def verified(reference: str, answer: str) -> bool | None:
-    """What math-verify says; null where it reads no mathematics in the reference."""
+    """What math-verify says; null where it reads no mathematics in the reference, or would take words for factors."""
     gold = _parsed(reference)
     if not any(not isinstance(item, str) for item in gold):
+        return None
+    if any(isinstance(read, Unread) and read.has_words for read in (read_object(reference), read_object(answer))):
         return None
     found = parse(_wrapped(figures(answer)), parsing_timeout=None)
     assert gold is _parsed(reference), "the reference goes first"

@@ -12,17 +12,22 @@ from typing import Final, Literal
 
 import msgspec
 
-from mae_cli.checking.expressions import Node, UnreadableError, read_expression
-from mae_cli.units import unit_named
+from mae_cli.checking.expressions import Node, UnreadableError, read_expression, starts_with_name
+from mae_cli.units import names_things, unit_named
 
 MAX_LENGTH: Final = 2000
 Relation = Literal["=", "<", ">", "<=", ">="]
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """A text that is not understood."""
+    """A text that is not understood; `has_words` where that is for words behind figures ("5 squared")."""
 
     source: str
+    has_words: bool = False
+
+
+class _WordsError(UnreadableError):
+    """Words stand behind figures that are no unit and name nothing that is counted."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -122,6 +127,8 @@ def read_object(text: str) -> MathObject:
     plain = _plain(text)
     try:
         return _read(plain)
+    except _WordsError:
+        return Unread(plain, has_words=True)
     except (UnreadableError, RecursionError):
         words = normalise_words(plain)
         # Words alone are compared as words; anything with mathematics in it that is not understood stays unread.
@@ -337,4 +344,12 @@ def _without_unit(text: str) -> tuple[str, str]:
         return bare, "%"
     words = normalise_words(re.sub(r"[{}]", "", _TEXT.sub(r"\1", match["words"])))
     known = unit_named(words)
-    return bare, known.name if known else words.rstrip(".")
+    if known and known.dimension != "count":
+        return bare, known.name
+    is_marked, is_attached = match["words"][0] == "\\", not text[match.start() - 1].isspace()
+    if not known and names_things(words, is_strict=not is_marked) and (is_marked or not is_attached):
+        return bare, words.rstrip(".")
+    # Names of functions and constants are mathematics, and short runs of letters are products.
+    if not is_marked and (starts_with_name(words) or len(words) < (4 if is_attached else 3)):
+        return text, ""
+    raise _WordsError(f"{words} behind figures")

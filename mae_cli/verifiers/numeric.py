@@ -28,7 +28,7 @@ def numeric_score(
     numbers are equal only without it ("50%" for 50), the text alone cannot tell which is meant:
     (None, "unsure", reason), or 1.0 where the caller knows that the sign is a unit (`strip`).
     Units on both sides are converted (90 minutes is 1.5 hours); a unit on one side only is ignored, and the same
-    figures in units that do not measure one thing are "unsure".
+    figures in units that do not measure one thing are "unsure". "2 dozen" is 24; for 2 it is "unsure".
 
     Args:
         answer: the extracted answer; None or blank is a wrong answer.
@@ -53,6 +53,8 @@ def numeric_score(
     same_figures = numbers_equal(found.value, expected.value, tolerance)
     if found.unit and expected.unit and found.unit != expected.unit:
         return _in_units(found, expected, tolerance)
+    if any(quantity.unit and quantity.unit.dimension == "count" for quantity in (found, expected)):
+        return _in_dozens(found, expected, tolerance)
     if found.is_percent == expected.is_percent:
         return (1.0, "ok", "same number") if same_figures else (0.0, "ok", "different number")
     if same_figures and lone_percent == "strip":
@@ -76,6 +78,16 @@ def _in_units(found: Quantity, expected: Quantity, tolerance: float) -> tuple[fl
         return (1.0, "ok", f"same number, {units}") if same else (0.0, "ok", f"different number, {units}")
     if numbers_equal(found.value, expected.value, tolerance):
         return None, "unsure", f"same figures, but {units}"
+    return 0.0, "ok", "different number"
+
+
+def _in_dozens(found: Quantity, expected: Quantity, tolerance: float) -> tuple[float | None, VerdictStatus, str]:
+    """Compare two numbers of which one or both count dozens: "5 dozen" is 60, or 5 where dozens were asked for."""
+    values = [quantity.value * (quantity.unit.factor if quantity.unit else 1) for quantity in (found, expected)]
+    if numbers_equal(values[0], values[1], tolerance):
+        return 1.0, "ok", "same number, in dozens"
+    if numbers_equal(found.value, expected.value, tolerance):
+        return None, "unsure", "same figures, but only one side counts dozens"
     return 0.0, "ok", "different number"
 
 

@@ -107,6 +107,22 @@ def different(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
         yield "a point", f"({gold}, {gold})"
         yield "nearly", f"{gold}.0000001"
         yield "times pi", f"{gold}\\pi"
+        if abs(int(gold)) > 1:
+            yield "word behind", f"{gold} squared"
+            yield "word behind", f"{gold} minus one"
+            yield "word behind", f"{gold} thirds"
+            yield "multiplier", f"{gold} thousand dollars"
+        if abs(int(gold)) > 2:
+            yield "word behind", f"{gold} factorial"
+        if int(gold) > 8:
+            yield "word behind", f"{gold} in base nine"
+    if (gold[-1].isdigit() or gold[-1] == "}") and gold not in ("0", "-0"):
+        yield "factors behind", f"{gold} pi"
+        yield "factors behind", f"{gold}pi"
+        yield "factors behind", f"{gold}xy"
+        yield "multiplier", f"{gold} million"
+        yield "multiplier", f"{gold} \\text{{million}}"
+        yield "multiplier", f"{gold} dozen"
     fraction = _FRACTION.fullmatch(gold)
     if fraction:
         top, bottom = int(fraction[1]), int(fraction[2])

@@ -140,6 +140,37 @@ def test_no_known_false_positive_of_the_library_is_called_equal(quick: Math) -> 
     assert "math-verify: equal, own reading: different" in {v.reason for v in verdicts if v.status == "unsure"}
 
 
+# Words and letters that change the number before them, which one reading stripped for both checks.
+CHANGED = [
+    ("5", "5 pi"), ("5", "5pi"), ("3", "3xy"), ("6", "6ab"), ("\\frac{3}{4}", "\\frac{3}{4}xy"),
+    ("3\\sqrt{2}", "3\\sqrt{2} pi"), ("x+1", "x+1 \\text{million}"), ("5", "5 million"), ("12", "12 thousand dollars"),
+    ("5", "5 squared"), ("2", "2 thirds"), ("10", "10 factorial"), ("5", "5 minus one"), ("12", "12 in base nine"),
+    ("5", "5 dozen"), ("5", "5\\text{ cubed}"), ("3", "3 sin x"), ("3", "3xyz"), ("1", "1 out of five"),
+    ("5", "5 theta"), ("8", "8 theta"), ("5", "5 xyzw"), ("4", "4 root two"),
+]  # fmt: skip
+
+
+def test_letters_and_words_that_change_a_number_never_leave_it_equal_to_the_bare_number(quick: Math) -> None:
+    pairs = [*CHANGED, *((answer, gold) for gold, answer in CHANGED)]
+
+    verdicts = quick.compare(pairs)
+
+    assert [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.score == 1.0] == []
+
+
+@pytest.mark.parametrize(
+    "words", ["apples", "clips", "dollars per day", "of them", "square feet", "ms", "\\text{pens}"]
+)
+def test_words_that_say_what_is_counted_leave_a_number_as_it_is(quick: Math, words: str) -> None:
+    assert [v.score for v in quick.compare([("18", f"18 {words}"), (f"18 {words}", "18")])] == [1.0, 1.0]
+
+
+def test_a_number_with_a_word_that_changes_it_is_unknown_not_wrong(quick: Math) -> None:
+    verdicts = quick.compare([("5000000", "5 million"), ("25", "5 squared"), ("60", "5 dozen")])
+
+    assert {(verdict.score, verdict.status) for verdict in verdicts} == {(None, "unsupported")}
+
+
 def test_many_answers_get_the_verdicts_of_single_ones_and_equal_pairs_are_asked_once(quick: Math) -> None:
     problems = [a_problem(answer=gold) for gold in GOLDS for _ in range(4)]
     answers = [answer for gold in GOLDS for answer in (gold, "17", gold, None)]

@@ -128,6 +128,13 @@ def test_every_gsm8k_solution_is_right_in_the_usual_forms() -> None:
         ("$5 million", "5000000", (1.0, "ok")),
         ("$5$", "5 cents", (1.0, "ok")),
         ("1 year", "12 months", (1.0, "ok")),
+        ("5 ms", "5 m", (None, "unsure")),
+        ("5 ms", "0.005 s", (1.0, "ok")),
+        ("5 dozen", "60", (1.0, "ok")),
+        ("60 eggs", "5 dozen eggs", (1.0, "ok")),
+        ("5 dozen", "5", (None, "unsure")),
+        ("5 dozen", "5 dozen", (1.0, "ok")),
+        ("5 dozen", "61", (0.0, "ok")),
     ],
 )
 def test_units_on_both_sides_are_converted(answer: str, reference: str, expected: tuple[float | None, str]) -> None:
