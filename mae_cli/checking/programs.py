@@ -1,22 +1,17 @@
-"""Programs in problems and completions: which problems ask for one, where it stands in a text, what tests it.
+"""Programs in problems and completions: which problems ask for one, where it stands in a text.
 
 Place in the flow: `solve` and `eval` read the program out of a completion with `extract_code`; the verifiers
-`python_tests` and `python_call` put it together with what the problem brings. Contract: pure functions over text,
-never raising on any; nothing is run here. Understood are the fields of HumanEval (`test`, `entry_point`, the question
-is the head of the program), of MBPP (`test_list`, `test_setup_code`) and our own `tests`.
+`python_tests` and `python_call` put it together with what the problem brings (`unit_tests` reads that). Contract: pure
+functions over text, never raising on any; nothing is run here.
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
 import re
-from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
-from mae_cli.checking.sandbox import is_python, parse
+from mae_cli.checking.sandbox import is_python
+from mae_cli.checking.unit_tests import TEST_KEYS, entry_point_of
 from mae_cli.extraction import NOT_FOUND, Extraction, split_reasoning, tag_spans
 from mae_cli.records import Problem
 
@@ -25,18 +20,6 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _PYTHON: Final = frozenset({"", "python", "python3", "py"})
-TEST_KEYS: Final = ("tests", "test", "test_list")
-
-
-class UnitTests(msgspec.Struct, frozen=True):
-    """What a problem's program is tested with."""
-
-    source: str
-    """Statements that raise where the program is wrong; with `check`, they only define `check(candidate)`."""
-    entry_points: tuple[str, ...]
-    """Functions of the program that the tests call."""
-    takes_candidate: bool
-    """Whether the tests are one function `check(candidate)` (HumanEval) instead of plain asserts (MBPP)."""
 
 
 def is_code_problem(problem: Problem) -> bool:
@@ -45,51 +28,10 @@ def is_code_problem(problem: Problem) -> bool:
     return entry_point_of(problem) is not None or any(meta.get(key) for key in TEST_KEYS)
 
 
-def entry_point_of(problem: Problem) -> str | None:
-    """The function a problem asks for, by name."""
-    name = problem.meta.get("entry_point")
-    return name if isinstance(name, str) and name.isidentifier() else None
-
-
-def unit_tests_of(problem: Problem) -> UnitTests | None:
-    """The unit tests a problem brings; null where it has none that can be read."""
-    meta = problem.meta
-    found = next((meta[key] for key in TEST_KEYS if meta.get(key)), None)
-    if isinstance(found, list) and all(isinstance(item, str) for item in found):
-        found = "\n".join(found)
-    if not isinstance(found, str):
-        return None
-    setup = "\n".join(
-        text for key in ("test_imports", "test_setup_code") for text in _texts(meta.get(key)) if text.strip()
-    )
-    tree = parse(found)
-    if tree is None:
-        return None
-    source = f"{setup}\n{found}" if setup else found
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    entry_point = entry_point_of(problem)
-    if "check" in defined and entry_point:
-        return UnitTests(source, (entry_point,), True)
-    called = [entry_point] if entry_point else _called(tree, defined)
-    return UnitTests(source, tuple(called), False) if called else None
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _called(tree: ast.Module, defined: Iterable[str]) -> list[str]:
-    """Names the tests call that neither they nor Python define, in the order of their first call."""
-    known = {*defined, *dir(builtins)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            known.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            known.add(node.id)
-    names = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    return [name for name in dict.fromkeys(names) if name not in known]
+def head_of(problem: Problem) -> str | None:
+    """The question, where it is itself the head of a program (HumanEval)."""
+    question = problem.question.rstrip()
+    return question if "def " in question and is_python(question) else None
 
 
 def whole_program(problem: Problem, code: str) -> str:
@@ -98,19 +40,11 @@ def whole_program(problem: Problem, code: str) -> str:
     A model may write the body alone or the whole function again; both work behind the head, and a helper or import of
     the head is there for both.
     """
-    question = problem.question
+    head = head_of(problem)
     # Code that does not parse behind the head (it holds a syntax error) is run as it stands: its own fault shows.
-    if "def " in question and is_python(question.rstrip()):
-        joined = f"{question.rstrip()}\n{code}"
-        return joined if is_python(joined) else code
+    if head is not None and is_python(joined := f"{head}\n{code}"):
+        return joined
     return code
-
-
-def builtins_in(source: str) -> set[str]:
-    """The names of builtins that a text uses."""
-    tree = parse(source)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
-    return names & set(dir(builtins))
 
 
 def defines(code: str, name: str) -> bool:

@@ -185,15 +185,30 @@ def _failure(error: Any, parts: Sequence[str], values: tuple[Any, ...], limits: 
     inner = error.exception()
     name, message = type(inner).__name__, str(inner)
     source = "\n".join(parts)
-    if isinstance(inner, TimeoutError) and "time limit exceeded" in message:
+    if _is_own_raise(name, message, source):
+        return Run("raised", values, name, message)
+    if isinstance(inner, TimeoutError) and re.match(r"\w+ time limit exceeded: ", message):
         return Run("timeout", values, "", f"more than {limits.seconds:g} s")
-    if isinstance(inner, MemoryError) and "memory limit" in message:
+    if isinstance(inner, MemoryError) and message.startswith("memory limit exceeded: "):
         if message.endswith(f"> {MAX_PRINTED} bytes"):
             return Run("output", values, "", f"printed more than {MAX_PRINTED} bytes")
         return Run("memory", values, "", f"more than {limits.memory_mib} MiB")
     if isinstance(inner, SyntaxError):
         return Run("unsupported" if is_python(source) else "raised", values, name, message)
     return Run("unsupported" if _is_lack(inner, message, source) else "raised", values, name, message)
+
+
+def _is_own_raise(name: str, message: str, source: str) -> bool:
+    """Whether a program says `raise` with this very exception: then it is not the interpreter's, whatever it says."""
+    tree = parse(source) if f"raise {name}" in source else None
+    for node in ast.walk(tree) if tree else ():
+        raised = node.exc if isinstance(node, ast.Raise) else None
+        named, texts = (raised.func, raised.args[:1]) if isinstance(raised, ast.Call) else (raised, [])
+        if isinstance(named, ast.Name) and named.id == name:
+            said = [text.value for text in texts if isinstance(text, ast.Constant)] if texts else [""]
+            if said == [message]:
+                return True
+    return False
 
 
 def is_python(text: str) -> bool:
@@ -213,7 +228,7 @@ def parse(text: str) -> ast.Module | None:
         return None
 
 
-_NAMED = re.compile(r"name '(\w+)' is not defined")
+NAMED: Final = re.compile(r"name '(\w+)' is not defined")
 _ATTRIBUTE = re.compile(r"(?:type object |module )?'([\w.]+)'(?: object)? has no attribute '(\w+)'")
 _LACKS: Final = ("monty", "not supported", "not yet supported", "not implemented", "unsupported format")
 
@@ -230,7 +245,7 @@ def _is_lack(error: BaseException, message: str, source: str) -> bool:
         found = _ATTRIBUTE.search(message)
         return bool(found) and _cpython_has(found[1], found[2], source)  # type: ignore[index]
     if isinstance(error, NameError):
-        missing = _NAMED.search(message)
+        missing = NAMED.search(message)
         return bool(missing) and hasattr(builtins, missing[1])  # type: ignore[index]
     if isinstance(error, TypeError):
         # Operators of the program's own classes are not all honoured.

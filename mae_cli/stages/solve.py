@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mae_cli import pools
-from mae_cli.checking.programs import entry_point_of, extract_code, is_code_problem
+from mae_cli.checking.programs import extract_code, is_code_problem
+from mae_cli.checking.unit_tests import entry_point_of
 from mae_cli.errors import DataError
 from mae_cli.extraction import extract_answer, extract_choice
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices

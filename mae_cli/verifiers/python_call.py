@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mae_cli.checking import programs, sandbox
+from mae_cli.checking import programs, sandbox, unit_tests
 from mae_cli.checking.harness import key_for, prelude
 from mae_cli.records import Problem, Verdict, VerdictStatus
 from mae_cli.verifiers.python_tests import UNKNOWN
@@ -42,7 +42,7 @@ class PythonCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         """The verdict on a program; unsupported where the problem has no calls."""
-        entry_point = programs.entry_point_of(problem)
+        entry_point = unit_tests.entry_point_of(problem)
         calls = calls_of(problem)
         if entry_point is None or not calls:
             return _unknown("unsupported", "the problem brings no entry_point with calls, or inputs and outputs")
@@ -50,8 +50,8 @@ class PythonCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Verdict("python_call", "verifier", "answer", score=0.0, reason="no program found")
         program = programs.whole_program(problem, answer)
         limits = sandbox.Limits(seconds=self.timeout_seconds, memory_mib=self.memory_mib)
-        key = key_for(program)
-        inputs = {f"{key}_calls": [[call.args, call.kwargs] for call in calls]}
+        key = key_for(program, repr(calls))
+        inputs = {f"{key}_calls": tuple((call.args, call.kwargs) for call in calls)}
         called = f"[{key}_guard({entry_point})(*a, **k) for a, k in {key}_calls]"
         run = sandbox.run(prelude(key), program, called, limits=limits, inputs=inputs)
         if run.status in UNKNOWN:
@@ -60,7 +60,10 @@ class PythonCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return _unknown("unsupported", "the program returns something that is no plain value")
         if run.status == "raised":
             return Verdict("python_call", "verifier", "answer", score=0.0, reason=run.reason)
-        return self._compare(calls, run.values[-1])
+        found = run.values[-1]
+        if not isinstance(found, list) or len(found) != len(calls):
+            return _unknown("error", "the run gave another number of values than there are calls")
+        return self._compare(calls, found)
 
     def _compare(self, calls: list[Call], found: list[Any]) -> Verdict:
         right = [

@@ -46,3 +46,17 @@ def test_calls_may_have_keywords_and_a_changed_argument_does_not_reach_the_next_
 )  # fmt: skip
 def test_a_problem_without_calls_is_unsupported(meta: dict[str, object]) -> None:
     assert check("def f():\n    return 1", **meta) == (None, "unsupported")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "L = locals()\nfor n in list(L):\n    if n.endswith('_calls'): L[n].clear()",
+        "L = eval('loc' + 'als()')\nfor n in list(L):\n    if n.endswith('_calls'): L[n].append(L[n][0])",
+        "L = eval('locals', {})()\nprint(L)",
+    ],
+)
+def test_no_program_reaches_the_calls_it_is_tested_with(line: str) -> None:
+    assert check(f"{line}\ndef f(x):\n    return 0") == (None, "unsupported")
+    caught = "".join(f"    {part}\n" for part in line.splitlines())
+    assert check(f"try:\n{caught}except BaseException: pass\ndef f(x):\n    return 0") == (0.0, "ok")
