@@ -55,13 +55,14 @@ class Accuracy(msgspec.Struct):
     """Items whose every verdict is known."""
     unknown: int
     """Items with a verdict the checker could not give; they are in no share but the next two."""
-    share: float
-    low: float
-    high: float
-    """Interval of the share: Wilson's; samples of one item count for less than as many items."""
-    worst: float
-    best: float
-    """The share if every unknown verdict were wrong, or right."""
+    share: float | None
+    low: float | None
+    high: float | None
+    """Interval of the share: Wilson's; samples of one item count for less than as many items. Null, as the share,
+    where no item is known."""
+    worst: float | None
+    best: float | None
+    """The share if every unknown verdict were wrong, or right; null without items."""
     samples: int = 1
     """Most samples of an item."""
     benchmark: str | None = None
@@ -145,7 +146,7 @@ def _figure(label: str, items: Sequence[Item], reading: str, confidence: float) 
     known = [item for item in items if item.is_known]
     shares = [item.correct / len(item.scores) for item in known]
     samples = max((len(item.scores) for item in items), default=1)
-    low, high = clustered_interval(shares, samples, confidence) if shares else (0.0, 1.0)
+    low, high = clustered_interval(shares, samples, confidence) if shares else (None, None)
     lowest = [item.correct / len(item.scores) for item in items]
     highest = [(item.correct + item.scores.count(None)) / len(item.scores) for item in items]
     return Accuracy(
@@ -154,11 +155,11 @@ def _figure(label: str, items: Sequence[Item], reading: str, confidence: float) 
         correct=sum(item.correct for item in known),
         items=len(known),
         unknown=len(items) - len(known),
-        share=sum(shares) / len(shares) if shares else 0.0,
+        share=sum(shares) / len(shares) if shares else None,
         low=low,
         high=high,
-        worst=sum(lowest) / len(items) if items else 0.0,
-        best=sum(highest) / len(items) if items else 1.0,
+        worst=sum(lowest) / len(items) if items else None,
+        best=sum(highest) / len(items) if items else None,
         samples=samples,
         pass_at=_pass_at(known) if samples > 1 else [],
         # The rows hold the flexible answer; what another reading took for the answer is not known here.

@@ -37,17 +37,17 @@ class Comparison(msgspec.Struct):
     neither: int
     unknown: int
     """Pairs left out because a checker failed."""
-    first_share: float
-    second_share: float
-    """Mean share of correct samples among the paired items alone."""
-    difference: float
-    low: float
-    high: float
+    first_share: float | None
+    second_share: float | None
+    """Mean share of correct samples among the paired items alone; null, as all that follows from it, without any."""
+    difference: float | None
+    low: float | None
+    high: float | None
     """Paired bootstrap interval of the difference; Wilson's bound on the changed items where none changed."""
-    worst: float
-    best: float
-    """The difference if every unknown verdict spoke against the second policy, or for it."""
-    p_value: float
+    worst: float | None
+    best: float | None
+    """The difference if every unknown verdict spoke against the second policy, or for it; null without items."""
+    p_value: float | None
     """Exact and two-sided: McNemar's test for one sample per item, the randomisation test for several."""
     test: str
     p_holm: float | None = None
@@ -100,22 +100,24 @@ def compare(
         both=sum(d == 0 and pair.first.correct > 0 for d, pair in zip(differences, pairs, strict=True)),
         neither=sum(d == 0 and pair.first.correct == 0 for d, pair in zip(differences, pairs, strict=True)),
         unknown=len(everything) - len(pairs),
-        first_share=math.fsum(before) / len(pairs) if pairs else 0.0,
-        second_share=math.fsum(after) / len(pairs) if pairs else 0.0,
-        difference=effect.difference,
-        low=effect.low,
-        high=effect.high,
+        first_share=math.fsum(before) / len(pairs) if pairs else None,
+        second_share=math.fsum(after) / len(pairs) if pairs else None,
+        difference=effect.difference if effect else None,
+        low=effect.low if effect else None,
+        high=effect.high if effect else None,
         worst=worst,
         best=best,
-        p_value=sign_flip_test(differences),
+        p_value=sign_flip_test(differences) if pairs else None,
         test="exact McNemar" if one_sample else "exact paired randomisation",
         benchmark=benchmark,
     )
 
 
-def _effect(before: Sequence[float], after: Sequence[float], reading: str, confidence: float) -> DifferenceEstimate:
+def _effect(
+    before: Sequence[float], after: Sequence[float], reading: str, confidence: float
+) -> DifferenceEstimate | None:
     if not before:
-        return DifferenceEstimate(0.0, -1.0, 1.0)
+        return None
     if list(before) == list(after):
         # A bootstrap of no change has no width; the share of items that change is bounded all the same.
         bound = wilson_interval(0, len(before), confidence).high
@@ -144,16 +146,17 @@ def compare_all(first: Side, second: Side, *, confidence: float = 0.95) -> list[
             for name in names
             if (part := compare(first, second, reading, benchmark=name, confidence=confidence)).items or part.unknown
         ]
-        for part, adjusted in zip(parts, holm([part.p_value for part in parts]), strict=True):
+        tested = [part for part in parts if part.p_value is not None]
+        for part, adjusted in zip(tested, holm([part.p_value or 0.0 for part in tested]), strict=True):
             part.p_holm = adjusted
         found += parts
     return found
 
 
-def _extremes(pairs: Sequence[Pair]) -> tuple[float, float]:
+def _extremes(pairs: Sequence[Pair]) -> tuple[float | None, float | None]:
     """Mean difference over all pairs with every unknown verdict against the second side, and for it."""
     if not pairs:
-        return -1.0, 1.0
+        return None, None
 
     def lowest(item: Item) -> float:
         return item.correct / len(item.scores)

@@ -118,9 +118,9 @@ def progress_table(policies: Sequence[Side], confidence: float) -> str:
             figure = accuracy(label, rows, reading, confidence)
             versus = compare(policies[0], (label, rows), reading, confidence=confidence)
             cells += [
-                percent(figure.share) if figure.items else "-",
-                _range(figure.low, figure.high) if figure.items else "-",
-                p_text(versus.p_value) if position and versus.items else "-",
+                percent(figure.share),
+                _range(figure.low, figure.high),
+                p_text(versus.p_value if position else None),
             ]
         against = compare(policies[0], (label, rows), main, confidence=confidence)
         cells += [str(against.wins), str(against.losses)] if position else ["-", "-"]
@@ -157,7 +157,8 @@ def final_line(policies: Sequence[Side]) -> str:
 def unchanged_line(base: Side) -> str:
     """The final line of a run that accepted no round."""
     figure = accuracy(base[0], base[1], main_reading(readings_in(base[1])), 0.95)
-    return f"final: {base[0]} {percent(figure.share)}, n = {figure.items}; no round was accepted"
+    share = percent(figure.share) if figure.items else "unknown"
+    return f"final: {base[0]} {share}, n = {figure.items}; no round was accepted"
 
 
 def details_text(figures: EvalFigures) -> str:
@@ -184,17 +185,15 @@ def details_text(figures: EvalFigures) -> str:
 
 
 def _cells(figure: Accuracy) -> list[str]:
-    known = figure.items > 0
-    return [
-        str(figure.items),
-        percent(figure.share) if known else "-",
-        _range(figure.low, figure.high) if known else "-",
-        str(figure.unknown),
-    ]
+    return [str(figure.items), percent(figure.share), _range(figure.low, figure.high), str(figure.unknown)]
 
 
-def _range(low: float, high: float) -> str:
-    return f"{100 * low:.1f} - {100 * high:.1f}"
+def _range(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def _points(difference: float | None) -> str:
+    return "unknown" if difference is None else f"{100 * difference:+.1f}"
 
 
 def _at_k_line(figure: Accuracy) -> str:
@@ -209,16 +208,19 @@ def comparison_line(comparison: Comparison) -> str:
     """One comparison in one line, its bounds in a second where a checker failed."""
     where = f", {comparison.benchmark}" if comparison.benchmark else ""
     holm = f", Holm {p_text(comparison.p_holm)}" if comparison.p_holm is not None else ""
-    text = (
-        f"{comparison.first} -> {comparison.second} ({comparison.reading}{where}): "
-        f"{100 * comparison.difference:+.1f} points ({100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}), "
-        f"won {comparison.wins}, lost {comparison.losses}, n = {comparison.items}, "
-        f"p = {p_text(comparison.p_value)}{holm} ({comparison.test})"
-    )
+    text = f"{comparison.first} -> {comparison.second} ({comparison.reading}{where}): "
+    if comparison.items:
+        text += (
+            f"{_points(comparison.difference)} points ({_points(comparison.low)} to {_points(comparison.high)}), "
+            f"won {comparison.wins}, lost {comparison.losses}, n = {comparison.items}, "
+            f"p = {p_text(comparison.p_value)}{holm} ({comparison.test})"
+        )
+    else:
+        text += "unknown, no item has a known verdict on both sides"
     if comparison.unknown:
         text += (
-            f"\n  {comparison.unknown} items left out, the checker failed: between {100 * comparison.worst:+.1f} and "
-            f"{100 * comparison.best:+.1f} points with them"
+            f"\n  {comparison.unknown} items left out, the checker failed: between {_points(comparison.worst)} and "
+            f"{_points(comparison.best)} points with them"
         )
     return text
 

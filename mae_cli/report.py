@@ -110,13 +110,15 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # no "-0.000"
 
 
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{100 * share:.1f} %"
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal; a dash where it is unknown."""
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def p_text(p_value: float) -> str:
-    """A p-value for people."""
+def p_text(p_value: float | None) -> str:
+    """A p-value for people; a dash where nothing was tested."""
+    if p_value is None:
+        return "-"
     return f"{p_value:.2g}" if p_value >= 0.001 else f"{p_value:.1e}"
 
 

@@ -14,6 +14,13 @@ def test_an_unknown_verdict_leaves_the_share_and_bounds_it() -> None:
     assert (figure.worst, figure.best) == (0.5, 0.75)
 
 
+def test_where_every_verdict_is_unknown_the_share_and_its_interval_are_null() -> None:
+    figure = accuracy("a", eval_rows([None, None]), "flexible", 0.95)
+
+    assert (figure.items, figure.unknown, figure.share, figure.low, figure.high) == (0, 2, None, None, None)
+    assert (figure.worst, figure.best) == (0.0, 1.0)
+
+
 def test_samples_of_one_item_are_averaged_before_anything_else() -> None:
     figure = accuracy(
         "a", eval_rows([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]), "flexible", 0.95

@@ -22,6 +22,30 @@ def test_a_failing_checker_leaves_both_sides_of_the_pair_and_bounds_the_differen
     assert (versus.unknown, versus.worst, versus.best) == (2, 0.25, 0.75)
 
 
+def test_without_a_known_pair_every_figure_of_the_comparison_is_null() -> None:
+    versus = compare(("a", eval_rows([None, 1.0])), ("b", eval_rows([1.0, None])), "flexible")
+
+    told = (versus.first_share, versus.second_share, versus.difference, versus.low, versus.high, versus.p_value)
+    assert told == (None,) * 6
+    assert (versus.items, versus.unknown, versus.worst, versus.best) == (0, 2, -0.5, 0.5)
+
+
+def test_a_benchmark_without_a_known_pair_takes_no_part_in_holms_correction() -> None:
+    # a: 8 wins of 8, p = 2/256, the only test there is.
+    sides = []
+    for one in (0.0, 1.0):
+        rows = eval_rows([one] * 8, benchmark="a")
+        others = eval_rows([None], benchmark="b")
+        for row in others:
+            assert row.problem is not None
+            row.problem.id += "b"
+        sides.append((str(one), [*rows, *others]))
+
+    found = compare_all(*sides)
+
+    assert [(c.benchmark, c.p_value, c.p_holm) for c in found[1:3]] == [("a", 2 / 256, 2 / 256), ("b", None, None)]
+
+
 def test_every_item_is_won_lost_both_or_neither() -> None:
     versus = compare(("a", eval_rows([0.0, 1.0, 1.0, 0.0, 0.0])), ("b", eval_rows([1.0, 0.0, 1.0, 0.0, 0.0])), "strict")
 

@@ -7,6 +7,7 @@ from mae_cli.eval_report import (
     details_text,
     figures_of,
     final_line,
+    plain,
     power_line,
     progress_table,
     unchanged_line,
@@ -39,6 +40,23 @@ def test_bounds_are_printed_where_a_checker_failed_for_the_share_and_for_the_dif
 
     assert "a (flexible): 1 of 2 unknown, the checker failed; between 50.0 % and 100.0 % with them" in text
     assert "1 items left out, the checker failed: between +0.0 and +50.0 points with them" in text
+
+
+def test_what_is_unknown_altogether_is_said_and_is_no_number() -> None:
+    sides = [("a", eval_rows([None, None])), ("b", eval_rows([1.0, 0.0]))]
+    figures = figures_of(sides, 0.95)
+    text = details_text(figures)
+
+    assert "a -> b (flexible): unknown, no item has a known verdict on both sides" in text
+    assert "  2 items left out, the checker failed: between -50.0 and +50.0 points with them" in text
+    assert next(line for line in text.splitlines() if line.startswith("a (flexible)")).split()[2:] == [
+        "0",
+        "-",
+        "-",
+        "2",
+    ]
+    assert plain(figures)["accuracy"][0]["share"] is None
+    assert unchanged_line(sides[0]) == "final: a unknown, n = 0; no round was accepted"
 
 
 def test_several_samples_print_pass_and_majority_figures() -> None:
