@@ -216,8 +216,8 @@ def majority_is_correct(votes: Sequence[tuple[str | None, float | None]], k: int
     """Return whether the commonest answer of the first k samples is correct, in [0, 1].
 
     Samples without an answer do not vote; nobody voting is wrong (0). Tied answers share: with one of two tied
-    answers correct the result is 1/2, the expectation of breaking the tie at random. Null when the checker failed on
-    an answer that leads.
+    answers correct the result is 1/2, the expectation of breaking the tie at random. An answer that was scored
+    several times counts the mean of its known scores. Null when the checker failed on all of an answer that leads.
 
     Args:
         votes: per sample its answer in a normal form (null: none) and its score (null: the checker failed).
@@ -225,18 +225,15 @@ def majority_is_correct(votes: Sequence[tuple[str | None, float | None]], k: int
 
     Source: self-consistency, X. Wang et al., arXiv:2203.11171.
     """
-    counts: dict[str, int] = {}
-    scores: dict[str, float | None] = {}
+    scores: dict[str, list[float | None]] = {}
     for answer, score in votes[:k]:
         if answer is not None:
-            counts[answer] = counts.get(answer, 0) + 1
-            scores.setdefault(answer, score)
-    if not counts:
+            scores.setdefault(answer, []).append(score)
+    if not scores:
         return 0.0
-    top = max(counts.values())
-    leading = [scores[answer] for answer, count in counts.items() if count == top]
-    known = [float(score == 1.0) for score in leading if score is not None]
-    return sum(known) / len(known) if len(known) == len(leading) else None
+    top = max(map(len, scores.values()))
+    known = [[score == 1.0 for score in found if score is not None] for found in scores.values() if len(found) == top]
+    return math.fsum(sum(found) / len(found) for found in known) / len(known) if all(known) else None
 
 
 def mean_and_spread(values: Iterable[float | None]) -> MeanAndSpread:

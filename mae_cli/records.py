@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -286,6 +287,13 @@ def verdicts_on(row: Row, target: str) -> list[Verdict]:
 def mean_score(verdicts: Sequence[Verdict]) -> float | None:
     """Mean of the known scores, in [0, 1], whatever their order; null when every score is unknown."""
     return mean_of_known(verdict.score for verdict in verdicts)
+
+
+def why_unknown(found: Iterable[tuple[VerdictStatus, str | None]]) -> tuple[VerdictStatus, str | None]:
+    """The commonest status and reason of unknown verdicts, at least one; the first by name among equals."""
+    counts = Counter((status, reason or "") for status, reason in found)
+    status, reason = min(counts, key=lambda one: (-counts[one], one))
+    return status, reason or None
 
 
 def mean_of_known(scores: Iterable[float | None]) -> float | None:

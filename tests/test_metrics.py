@@ -1,4 +1,5 @@
 import math
+import random
 from itertools import combinations
 from types import ModuleType
 
@@ -220,6 +221,24 @@ def test_the_majority_is_the_commonest_answer_of_the_first_k() -> None:
     assert [majority_is_correct(votes, k) for k in (1, 2, 3, 4, 5, 6)] == [1.0, 0.5, 0.0, 0.0, 0.5, 1.0]
     assert majority_is_correct([(None, 0.0)], 1) == 0.0
     assert majority_is_correct([("7", None), ("7", None), ("8", 0.0)], 3) is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["7", "8", None]), st.sampled_from([1.0, 0.0, None])), max_size=7),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_all_votes_never_changes_the_majority(
+    votes: list[tuple[str | None, float | None]], rng: random.Random
+) -> None:
+    mixed = rng.sample(votes, len(votes))
+
+    assert majority_is_correct(mixed, len(votes)) == majority_is_correct(votes, len(votes))
+
+
+def test_one_answer_with_several_scores_counts_their_known_mean() -> None:
+    # "7" leads with two votes, one of which the checker failed on; then one right, one wrong.
+    assert majority_is_correct([("7", None), ("7", 1.0), ("8", 0.0)], 3) == 1.0
+    assert majority_is_correct([("7", 0.0), ("7", 1.0), ("8", 0.0)], 3) == 0.5
 
 
 def test_the_bootstrap_agrees_with_scipys() -> None:

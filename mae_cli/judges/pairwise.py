@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from mae_cli.contracts import Ask, Option, Reading
 from mae_cli.judges.tagged import Tagged, checked_prompts
 from mae_cli.prompting import load_prompt, quoted
-from mae_cli.records import Problem, mean_of_known
+from mae_cli.records import Problem, mean_of_known, why_unknown
 
 _OPTIONS = (Option("A", 1.0), Option("B", 0.0), Option("tie", 0.5))
 
@@ -48,9 +48,9 @@ class Pairwise(Tagged, frozen=True, kw_only=True, forbid_unknown_fields=True):
         first = mean_of_known(reading.score for reading in shown_first)
         second = mean_of_known(None if r.score is None else 1.0 - r.score for r in shown_second)
         if first is None or second is None:
-            missing = [r for r in (*shown_first, *shown_second) if r.score is None]
-            status = missing[0].status if missing else "unparsed"
-            return Reading(None, status, missing[0].reason if missing else "not asked in both orders")
+            missing = [(r.status, r.reason) for r in (*shown_first, *shown_second) if r.score is None]
+            status, reason = why_unknown(missing) if missing else ("unparsed", None)
+            return Reading(None, status, reason or "not asked in both orders")
         if _side(first) == _side(second):
             return Reading((first + second) / 2, "ok", f"{first:.3g} shown first, {second:.3g} shown second")
         reason = f"the orders disagree: {first:.3g} shown first, {second:.3g} shown second"

@@ -29,6 +29,7 @@ from mae_cli.records import (
     mean_of_known,
     new_row,
     request_of,
+    why_unknown,
 )
 from mae_cli.roles import recipe_for
 from mae_cli.stages import Session
@@ -208,7 +209,7 @@ def aggregated(votes: Sequence[Verdict], how: Aggregate, target: Literal["proble
     mean: the votes themselves, which every reader averages over the known ones. majority: 1 where more known votes
     lie above 0.5 than below, 0 where fewer do, unsure where as many; a vote of 0.5 abstains. min: the lowest known
     vote. majority and min give one verdict named `judges/HOW`; the votes stand in the judges' own rows. Without a
-    known vote it is unknown, with the first vote's reason.
+    known vote it is unknown, with the commonest reason.
     """
     if how == "mean" or not votes:
         return list(votes)
@@ -216,7 +217,7 @@ def aggregated(votes: Sequence[Verdict], how: Aggregate, target: Literal["proble
     verdict = Verdict(f"judges/{how}", "judge", target)
     told = f"{how} of {len(known)} known of {len(votes)} votes"
     if not known:
-        verdict.status, verdict.reason = votes[0].status, votes[0].reason
+        verdict.status, verdict.reason = why_unknown((vote.status, vote.reason) for vote in votes)
         return [verdict]
     if how == "min":
         verdict.score, verdict.reason = min(known), told

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +89,15 @@ def test_order_of_votes_and_null_votes_never_change_a_pair(
     padded = Pairwise().combine(readings(*mixed), readings(*second[::-1], None))
 
     assert plain.score == padded.score
+
+
+def test_order_of_unknown_votes_changes_no_status_and_no_reason() -> None:
+    cut, odd, dead = Reading(None, "unparsed", "cut"), Reading(None, "unparsed", "odd"), Reading(None, "error", "dead")
+
+    # All three once: the first by name.
+    told = {Pairwise().combine(list(order), readings(1.0)) for order in permutations([cut, odd, dead])}
+    assert told == {Reading(None, "error", "dead")}
+    assert Pairwise().combine([dead, cut], [cut]) == cut
 
 
 @given(VOTES, VOTES)

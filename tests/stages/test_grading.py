@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_a_majority_without_one_is_unsure_and_all_unknown_keeps_its_reason() -> 
 
     assert (tied.name, tied.status, tied.score) == ("judges/majority", "unsure", None)
     assert (unknown.name, unknown.status, unknown.score) == ("judges/min", "unparsed", None)
+
+
+def test_the_reason_of_an_all_unknown_vote_is_the_commonest_in_any_order() -> None:
+    told = [("unparsed", "no tag"), ("error", "boom"), ("unparsed", "no tag")]
+    found = {
+        (verdict.status, verdict.reason)
+        for order in permutations(Verdict("rubric", "judge", "answer", None, *why) for why in told)
+        for verdict in aggregated(order, "majority", "answer")
+    }
+
+    assert found == {("unparsed", "no tag")}
 
 
 @given(SCORES, st.integers(0, 3), st.randoms(use_true_random=False))
