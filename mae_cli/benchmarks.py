@@ -15,13 +15,17 @@ from typing import Any
 import msgspec
 
 from mae_cli import registry
+from mae_cli.checking.programs import is_code_problem, unit_tests_of
 from mae_cli.config import EvalSection, Spec
 from mae_cli.errors import ConfigError, DataError, did_you_mean
 from mae_cli.pools import write_questions
 from mae_cli.problem_sets import HUB, hub_rows
 from mae_cli.reading import beside, decode_object, problem_from, read_lines, read_problems
 from mae_cli.recipe_files import find_file
-from mae_cli.records import Problem
+from mae_cli.records import Problem, choices_of
+
+LOOKED_AT = 20
+"""Reference answers that are tried on the verifier before anything is generated."""
 
 
 class Suite(msgspec.Struct, frozen=True):
@@ -39,12 +43,12 @@ class Suite(msgspec.Struct, frozen=True):
 SUITES = {
     "gsm8k": Suite("openai/gsm8k/main:test", "numeric"),  # arXiv:2110.14168
     "math500": Suite("HuggingFaceH4/MATH-500:test", "math", group_by=("subject", "level")),  # arXiv:2305.20050
-    "mmlu": Suite("cais/mmlu/all:test", "choice", group_by=("subject",)),  # arXiv:2009.03300
-    "arc": Suite("allenai/ai2_arc/ARC-Challenge:test", "choice"),  # arXiv:1803.05457
-    "arc_easy": Suite("allenai/ai2_arc/ARC-Easy:test", "choice"),
+    "mmlu": Suite("cais/mmlu/all:test", "choice", "solve_choice", group_by=("subject",)),  # arXiv:2009.03300
+    "arc": Suite("allenai/ai2_arc/ARC-Challenge:test", "choice", "solve_choice"),  # arXiv:1803.05457
+    "arc_easy": Suite("allenai/ai2_arc/ARC-Easy:test", "choice", "solve_choice"),
     "mawps": Suite("MU-NLPC/Calc-mawps:test", "numeric", fields={"answer": "result"}),  # NAACL 2016, Koncel-Kedziorski
     "humaneval": Suite(  # arXiv:2107.03374
-        "openai/openai_humaneval:test", "python_tests", fields={"question": "prompt", "tests": "test"}
+        "openai/openai_humaneval:test", "python_tests", "solve_code", fields={"question": "prompt", "tests": "test"}
     ),
 }
 
@@ -189,7 +193,9 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
         problems = [problem_from(_renamed(tree, fields), where) for tree, where in hub_rows(source.removeprefix(HUB))]
     defaults = EvalSection()
     own_prompt = suite.prompt if suite and section.prompt == defaults.prompt else section.prompt
-    own_verifier = suite.verifier if suite and section.verifier == defaults.verifier else section.verifier
+    own_verifier = section.verifier
+    if own_verifier == defaults.verifier:
+        own_verifier = suite.verifier if suite else _fitting_verifier(problems, own_verifier)
     benchmark = Benchmark(
         name=spec.name or spec.suite or (path.name.split(".")[0] if path else source.partition(":")[2].split("/")[1]),
         source=source,
@@ -207,6 +213,30 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
         if problem.reference_answer is None and getattr(verifier, "needs_reference", True):
             raise DataError(f'{source}: item "{problem.question[:50]}" has no reference answer to check against')
     return benchmark
+
+
+def _fitting_verifier(problems: Sequence[Problem], otherwise: Spec) -> Spec:
+    """What checks the items of a file that nobody named a verifier for: choices and programs are read as such."""
+    if problems and all(choices_of(problem) for problem in problems):
+        return "choice"
+    if problems and all(is_code_problem(problem) for problem in problems):
+        return "python_tests" if all(unit_tests_of(problem) for problem in problems) else "python_call"
+    return otherwise
+
+
+def unreadable(benchmark: Benchmark) -> tuple[int, int, str] | None:
+    """(how many, of how many looked at, why) reference answers the verifier cannot read; null where it reads them.
+
+    Such an item stays unknown whatever is answered. The first `LOOKED_AT` items are looked at; a verifier that needs no
+    reference answer has nothing to look at.
+    """
+    verifier = registry.build("verifiers", benchmark.verifier)
+    if not getattr(verifier, "needs_reference", True):
+        return None
+    shown = benchmark.problems[:LOOKED_AT]
+    found = [verifier.check(problem, problem.reference_answer) for problem in shown]
+    unknown = [verdict for verdict in found if verdict.score is None]
+    return (len(unknown), len(shown), unknown[0].reason or unknown[0].status) if unknown else None
 
 
 def _file(name: str) -> Path:

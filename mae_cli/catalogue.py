@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from mae_cli import registry
+from mae_cli.benchmarks import SUITES
 from mae_cli.config import Recipe, RoleSection, section_fields
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.options import section_structs
@@ -23,8 +24,11 @@ def listing(kind: str) -> str:
     Raises:
         ConfigError: no such kind.
     """
+    others = ("recipes", "prompts", "suites", "keys", "adapters")
     if kind == "kinds":
-        return "\n".join([*registry.TABLES, "recipes", "prompts", "keys", "adapters"])
+        return "\n".join([*registry.TABLES, *others])
+    if kind == "suites":
+        return suites_table()
     if kind == "recipes":
         lines = [(path.stem, _first_comment(path), path.name) for path in sorted(shipped_dir("recipes").glob("*.yaml"))]
         return table(("recipe", "what it shows", "file"), lines)
@@ -33,14 +37,25 @@ def listing(kind: str) -> str:
     if kind == "prompts":
         return "\n".join(sorted(path.stem for path in (Path(__file__).parent / "prompts").glob("*.txt")))
     if kind not in registry.TABLES:
-        raise ConfigError(
-            f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, "recipes", "prompts", "keys", "adapters"])}'
-        )
+        raise ConfigError(f'unknown kind "{kind}"; {did_you_mean(kind, [*registry.TABLES, *others])}')
     entries = []
     for name, target in registry.TABLES[kind].items():
         document = (registry.load(kind, name).__doc__ or "").strip().splitlines()
         entries.append((name, document[0] if document else "", target.partition(":")[0]))
     return table((kind, "what it is", "module"), entries) if entries else f"{kind}: none yet"
+
+
+def suites_table() -> str:
+    """The suites of `mae eval`, and below it the prompts that ask their items, word for word."""
+    lines = [
+        (name, suite.hub, suite.verifier, suite.prompt, ", ".join(suite.group_by) or "-")
+        for name, suite in SUITES.items()
+    ]
+    parts = [table(("suite", "items", "verifier", "prompt", "groups"), lines)]
+    for name in dict.fromkeys(suite.prompt for suite in SUITES.values()):
+        text = (Path(__file__).parent / "prompts" / f"{name}.txt").read_text("utf-8")
+        parts.append(f"prompt {name}:\n{text.strip()}")
+    return "\n\n".join(parts)
 
 
 def _first_comment(path: Path) -> str:

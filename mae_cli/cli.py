@@ -284,7 +284,9 @@ app.command("trace")(trace)
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(help="verifiers, filters, ... or recipes, prompts, adapters")] = "kinds",
+    kind: Annotated[
+        str, typer.Argument(help="verifiers, filters, ... or recipes, prompts, suites, adapters")
+    ] = "kinds",
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="run whose adapters are listed")] = None,
 ) -> None:
     """What can be named in a recipe, or the adapters of a run.

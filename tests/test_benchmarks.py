@@ -77,6 +77,69 @@ def test_a_local_file_stands_in_for_a_suite_with_its_fields_and_verifier(tmp_pat
     assert asked.problems[0].meta["benchmark"] == "mmlu"
 
 
+def test_a_file_of_choices_or_of_tested_functions_is_checked_as_such_unless_told_otherwise(tmp_path: Path) -> None:
+    exam = write_json_lines(tmp_path / "m.jsonl", [{"question": "Pick", "choices": ["red", "blue"], "answer": 1}])
+    code = write_json_lines(
+        tmp_path / "c.jsonl", [{"question": "Add", "tests": ["assert add(1, 2) == 3"], "entry_point": "add"}]
+    )
+    calls = write_json_lines(
+        tmp_path / "d.jsonl", [{"question": "Add", "entry_point": "add", "inputs": [[1, 2]], "outputs": [3]}]
+    )
+    mixed = write_json_lines(
+        tmp_path / "x.jsonl", [*read_json_lines(exam), {"question": "What is 3 + 4?", "answer": "7"}]
+    )
+
+    found = load_benchmarks([str(path) for path in (exam, code, calls, mixed)], EvalSection())
+    (told,) = load_benchmarks([str(exam)], EvalSection(verifier="exact_match"))
+
+    assert [benchmark.verifier for benchmark in found] == ["choice", "python_tests", "python_call", "numeric"]
+    assert told.verifier == "exact_match"
+
+
+def test_references_the_verifier_cannot_read_are_told_before_anything_is_generated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = write_json_lines(
+        tmp_path / "i.jsonl", [{"question": f"What is {n} + 4?", "answer": ("p - q", "7")[n]} for n in range(2)]
+    )
+
+    assert here("eval", items, "-o", tmp_path / "e.jsonl", "--engine", "scripted") == 0
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[1].startswith(
+        "WARNING: i: verifier numeric cannot read 1 of the first 2 reference answers (the reference answer is not one"
+    )
+    assert here("eval", items, "-o", tmp_path / "f.jsonl", "--engine", "scripted", "--verifier", "math") == 0
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_samples_without_a_temperature_are_told_to_be_one_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = write_sums(tmp_path / "i.jsonl", 2)
+
+    assert here("eval", items, "-o", tmp_path / "e.jsonl", "--engine", "scripted", "--samples", 3) == 0
+    assert "the 3 samples of an item will be the same text" in capsys.readouterr().err
+    assert here("eval", items, "-o", tmp_path / "f.jsonl", "--engine", "scripted", "--samples", 3, "-T", 1) == 0
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_suites_are_listed_with_their_prompts_word_for_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("list", "suites") == 0
+
+    told = capsys.readouterr().out
+    for name, suite in SUITES.items():
+        assert f"{name} " in told
+        assert suite.hub in told
+        for message in load_prompt(suite.prompt).render(question="{{ question }}"):
+            assert message.content in told
+    assert {SUITES[name].prompt for name in ("mmlu", "arc", "humaneval", "gsm8k")} == {
+        "solve_choice",
+        "solve_code",
+        "solve",
+    }
+
+
 def test_labels_of_choices_become_letters_by_place(tmp_path: Path) -> None:
     rows = [{"question": "Pick", "choices": {"text": ["red", "blue"], "label": ["1", "2"]}, "answerKey": "2"}]
 

@@ -7,14 +7,14 @@ unknown, and then the item leaves both sides of a pair. Policies are compared on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from mae_cli import contracts, registry
 from mae_cli.accuracy import benchmark_of
-from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text
+from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text, unreadable
 from mae_cli.config import Spec
 from mae_cli.errors import ConfigError
 from mae_cli.eval_report import by_policy, figures_of, plain, power_line
@@ -138,14 +138,31 @@ def _asked(benchmark: Benchmark) -> dict[str, object]:
 
 
 def say_power(session: Session, benchmarks: Sequence[Benchmark], *, paired: bool) -> None:
-    """Say what each set can show before anything is spent on it."""
-    alpha = (1 - session.recipe.eval.confidence) / max(1, len(benchmarks))
+    """Say what each set can show before anything is spent on it, and what would be spent in vain."""
+    section = session.recipe.eval
+    say_power_of(session, {b.name: len(b.problems[: session.limit]) for b in benchmarks}, paired=paired)
     for benchmark in benchmarks:
-        items = len(benchmark.problems[: session.limit])
-        if items:
+        lost = unreadable(benchmark)
+        if lost is not None:
             session.progress.say(
-                power_line(benchmark.name, items, alpha=alpha, confidence=session.recipe.eval.confidence, paired=paired)
+                f"WARNING: {benchmark.name}: verifier {registry.spec_name(benchmark.verifier)} cannot read {lost[0]} "
+                f"of the first {lost[1]} reference answers ({lost[2]}); such items stay unknown, whatever is answered: "
+                f"name another with --verifier"
             )
+    if section.samples > 1 and section.temperature == 0:
+        session.progress.say(
+            f"WARNING: temperature 0 is greedy: the {section.samples} samples of an item will be the same text; "
+            f"set --temperature"
+        )
+
+
+def say_power_of(session: Session, sizes: Mapping[str, int], *, paired: bool) -> None:
+    """The power line of every set that has items, by name; the level of each test is divided among the sets."""
+    section = session.recipe.eval
+    alpha = (1 - section.confidence) / max(1, len(sizes))
+    for name, items in sizes.items():
+        if items:
+            session.progress.say(power_line(name, items, alpha=alpha, confidence=section.confidence, paired=paired))
 
 
 def adapter_label(folder: Path) -> str:
