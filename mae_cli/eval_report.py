@@ -29,6 +29,8 @@ class EvalFigures(msgspec.Struct):
     comparisons: list[Comparison]
     unparsed: dict[str, int]
     truncated: dict[str, int]
+    failed: dict[str, int] = {}
+    """Rows without any text, since the engine could not answer or the prompt was too long."""
     groups: list[Accuracy] = []
 
 
@@ -51,14 +53,19 @@ def figures_of(policies: Sequence[Side], confidence: float, group_by: Sequence[s
             for other in policies[1:]
             for comparison in compare_all(policies[0], other, confidence=confidence)
         ],
-        unparsed={label: sum(row.status == "unparsed" for row in side) for label, side in policies},
-        truncated={label: sum(row.status == "truncated" for row in side) for label, side in policies},
+        unparsed={label: _ended(side, "unparsed") for label, side in policies},
+        truncated={label: _ended(side, "truncated") for label, side in policies},
+        failed={label: _ended(side, "error", "too_long") for label, side in policies},
         groups=[
             figure
             for label, side in policies
             for figure in group_accuracies(label, side, main_reading(readings), confidence, group_by)
         ],
     )
+
+
+def _ended(rows: Sequence[Row], *statuses: str) -> int:
+    return sum(row.status in statuses for row in rows)
 
 
 def main_reading(readings: Sequence[str]) -> str:
@@ -124,9 +131,17 @@ def progress_table(policies: Sequence[Side], confidence: float) -> str:
             ]
         against = compare(policies[0], (label, rows), main, confidence=confidence)
         cells += [str(against.wins), str(against.losses)] if position else ["-", "-"]
-        cells += [str(sum(row.status == status for row in rows)) for status in ("truncated", "unparsed")]
+        cells += [str(_ended(rows, status)) for status in ("truncated", "unparsed")]
         lines.append(cells)
-    return "\n".join([table(headings, lines), *bounds(policies, confidence)])
+    failed = [_missing_line(label, 0, 0, _ended(rows, "error", "too_long")) for label, rows in policies]
+    return "\n".join([table(headings, lines), *filter(None, failed), *bounds(policies, confidence)])
+
+
+def _missing_line(label: str, truncated: int, unparsed: int, failed: int) -> str:
+    """How many answers of a policy are missing, and why; empty where none is."""
+    counts = ((truncated, "cut off"), (unparsed, "without an answer"), (failed, "never generated: the engine failed"))
+    told = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"{label}: counted as wrong: {told}" if told else ""
 
 
 def bounds(policies: Sequence[Side], confidence: float) -> list[str]:
@@ -174,6 +189,11 @@ def details_text(figures: EvalFigures) -> str:
         for figure in figures.accuracy
     ]
     parts = [table(headings, lines)]
+    missing = (
+        _missing_line(label, count, figures.unparsed[label], figures.failed.get(label, 0))
+        for label, count in figures.truncated.items()
+    )
+    parts += filter(None, missing)
     parts += [_at_k_line(figure) for figure in figures.accuracy if figure.pass_at]
     parts += [comparison_line(comparison) for comparison in figures.comparisons]
     parts += [_bounds_line(figure) for figure in figures.accuracy if figure.unknown and figure.benchmark is None]

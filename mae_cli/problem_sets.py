@@ -167,9 +167,9 @@ def _hub_problem(name: str, repository: str) -> MaeError | None:
         ConfigError: the hub answers, and has no such data set.
     """
     import huggingface_hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
-    if constants.is_offline_mode() or os.environ.get("HF_DATASETS_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+    if hub_is_switched_off():
         return ConfigError(f"{HUB}{name}: not in the cache, and the hub is switched off (HF_HUB_OFFLINE); give a file")
     try:
         huggingface_hub.HfApi().dataset_info(repository, timeout=PROBE_TIMEOUT_SECONDS)
@@ -184,11 +184,19 @@ def _hub_problem(name: str, repository: str) -> MaeError | None:
     return None
 
 
+def hub_is_switched_off() -> bool:
+    """Whether the user wants nothing from the hub; trying again later cannot help then."""
+    from huggingface_hub import constants
+
+    wanted = os.environ.get("HF_DATASETS_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
+    return wanted or bool(constants.is_offline_mode())
+
+
 def hub_is_reachable() -> bool:
     """Whether the hub answers within `PROBE_TIMEOUT_SECONDS`; its loaders try for half a minute to find out."""
     from huggingface_hub import constants, get_session
 
-    if constants.is_offline_mode():
+    if hub_is_switched_off():
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_SECONDS)

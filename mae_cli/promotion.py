@@ -34,8 +34,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
     against: str
     items: int
+    """Pairs whose every verdict is known."""
     wins: int
     losses: int
+    unknown: int = 0
+    """Pairs left out because a checker failed; a round about which nothing is known shows no harm either."""
 
 
 class Promotion(msgspec.Struct):
@@ -141,8 +144,12 @@ def decide(
     """
     earlier = [accepted] if accepted[0] == best[0] else [accepted, best]
     reading = main_reading(readings_in(candidate[1]))
-    pairs = [known_pairs(paired_items(side[1], candidate[1], reading)) for side in earlier]
-    outcomes = [_outcome(side[0], found) for side, found in zip(earlier, pairs, strict=True)]
+    everything = [paired_items(side[1], candidate[1], reading) for side in earlier]
+    pairs = [known_pairs(found) for found in everything]
+    outcomes = [
+        _outcome(side[0], known, len(found) - len(known))
+        for side, known, found in zip(earlier, pairs, everything, strict=True)
+    ]
     level = spent_level(best_alpha, round_number)
     promotion = Promotion(candidate[0], True, False, "", outcomes, level)
     for outcome, found in zip(outcomes, pairs, strict=True):
@@ -166,12 +173,13 @@ def shows_gain(differences: Sequence[int], alpha: float) -> bool:
     return sign_flip_test(differences, "greater") <= alpha
 
 
-def _outcome(against: str, pairs: Sequence[Pair]) -> Outcome:
+def _outcome(against: str, pairs: Sequence[Pair], unknown: int) -> Outcome:
     return Outcome(
         against,
         len(pairs),
         sum(pair.difference > 0 for pair in pairs),
         sum(pair.difference < 0 for pair in pairs),
+        unknown,
     )
 
 
@@ -180,6 +188,7 @@ def promotion_line(promotion: Promotion) -> str:
     state = "accepted" if promotion.accepted else "not accepted"
     counts = "; ".join(
         f"against {outcome.against} won {outcome.wins}, lost {outcome.losses} of {outcome.items}"
+        + (f", {outcome.unknown} unknown" if outcome.unknown else "")
         for outcome in promotion.outcomes
     )
     return (

@@ -67,6 +67,19 @@ def test_several_samples_print_pass_and_majority_figures() -> None:
     assert "a (flexible): mean of 2 25.0 %, pass@1 25.0 %, pass@2 50.0 %, maj@2 25.0 %" in text
 
 
+def test_missing_answers_are_told_apart_from_wrong_ones() -> None:
+    rows = eval_rows([0.0] * 6)
+    for row, status in zip(rows, ("truncated", "unparsed", "unparsed", "error", "too_long"), strict=False):
+        row.status = status  # type: ignore[assignment]
+    sides = [("a", rows), ("b", eval_rows([1.0] * 6))]
+
+    text = details_text(figures_of(sides, 0.95))
+
+    assert "a: counted as wrong: 1 cut off, 2 without an answer, 2 never generated: the engine failed" in text
+    assert "b: counted as wrong" not in text
+    assert "a: counted as wrong: 2 never generated: the engine failed" in progress_table(sides, 0.95)
+
+
 def test_groups_are_a_table_of_their_own() -> None:
     text = details_text(figures_of([("a", eval_rows([1.0], level=3))], 0.95, ["level"]))
 

@@ -15,7 +15,10 @@ from tests.support import eval_rows, write_json_lines, write_sums
 
 
 def verdict(
-    candidate: list[float], accepted: list[float], best: list[float] | None = None, number: int = 1
+    candidate: list[float | None],
+    accepted: list[float | None],
+    best: list[float | None] | None = None,
+    number: int = 1,
 ) -> Promotion:
     parent = ("round-001", eval_rows(accepted))
     leader = parent if best is None else ("base", eval_rows(best))
@@ -120,6 +123,14 @@ def test_an_item_the_checker_failed_on_decides_nothing() -> None:
     )
 
     assert (found.accepted, found.best, found.outcomes[0].items) == (True, False, 0)
+
+
+def test_pairs_the_checker_failed_on_are_counted_in_the_line_of_the_decision() -> None:
+    # Four pairs known, one won; the checker failed on two, once on either side.
+    found = verdict([1.0, 0.0, 0.0, 1.0, None, 1.0], [0.0, 0.0, 0.0, 1.0, 1.0, None])
+
+    assert (found.outcomes[0].items, found.outcomes[0].unknown) == (4, 2)
+    assert promotion_line(found).endswith("(against round-001 won 1, lost 0 of 4, 2 unknown)")
 
 
 def test_a_decision_is_told_in_counts_and_without_a_p_value() -> None:

@@ -21,11 +21,11 @@ import msgspec
 from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError, did_you_mean
 from mae_cli.eval_report import by_policy, figures_of, plain
 from mae_cli.models import adapter_digest, local_model, model_digest
-from mae_cli.problem_sets import cache_only, hub_is_reachable
+from mae_cli.problem_sets import cache_only, hub_is_reachable, hub_is_switched_off
 from mae_cli.reading import STDIO, beside
 from mae_cli.records import Message, Policy, Problem, Row, Sampling, Verdict, digest, new_row
 from mae_cli.stages import Session, StageSummary
-from mae_cli.stages.eval import adapter_label, summary_path
+from mae_cli.stages.eval import adapter_label, say_power_of, summary_path
 from mae_cli.store import write_json
 
 
@@ -78,6 +78,9 @@ def run_lm_eval(
                 beside(output_path, f".lm-eval-{digest(options, adapter_digest(where) if where else None)}")
                 for _, where in policies
             ]
+            with _muted(), _loading():
+                sizes = _sizes(manager, names, section.limit or session.limit)
+            say_power_of(session, sizes, paired=len(policies) > 1)
             output.begin([])
             for (label, where), cache in zip(policies, caches, strict=True):
                 session.progress.say(f"lm-eval: {label}, tasks {', '.join(names)}")
@@ -174,6 +177,35 @@ def _name_in(path: Path) -> str:
     return str(tree["task"])
 
 
+def _sizes(manager: Any, names: Sequence[str], limit: int | None) -> dict[str, int]:
+    """Items of each task that will be asked; groups and tags are taken apart."""
+    found = {name: len(task.eval_docs) for name, task in manager.load(list(names))["tasks"].items()}
+    return {name: min(size, limit or size) for name, size in found.items()}
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """The harness at work on a hub that may be away, its errors as ours.
+
+    Raises:
+        ConfigError: a file is missing, or a data set is not in the cache and the hub is switched off.
+        TemporaryError: a data set cannot be loaded now.
+    """
+    is_off = hub_is_switched_off()
+    try:
+        with contextlib.nullcontext() if hub_is_reachable() else cache_only():
+            yield
+    except ConnectionError as error:
+        told = str(error).splitlines()[0]
+        if is_off:
+            raise ConfigError(
+                f"lm-eval: a data set is not in the cache, and the hub is switched off (HF_HUB_OFFLINE): {told}"
+            ) from error
+        raise TemporaryError(f"lm-eval: a data set cannot be loaded: {told}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"lm-eval: {str(error).splitlines()[0]}") from error
+
+
 def _evaluate(
     session: Session, manager: Any, names: Sequence[str], folder: Path, adapter: Path | None, cache: Path
 ) -> dict[str, Any]:
@@ -183,34 +215,29 @@ def _evaluate(
 
     recipe, section = session.recipe, session.recipe.eval
     device = resolve_device(recipe.device)
-    try:
-        with contextlib.nullcontext() if hub_is_reachable() else cache_only():
-            results: dict[str, Any] | None = simple_evaluate(
-                model="hf",
-                model_args={
-                    "pretrained": str(folder),
-                    "dtype": resolve_dtype(recipe.dtype, device),
-                    "trust_remote_code": False,
-                    **({"peft": str(adapter)} if adapter else {}),
-                },
-                tasks=list(names),
-                num_fewshot=section.num_fewshot,
-                batch_size=1 if recipe.batch_size == "auto" else recipe.batch_size,
-                device=str(device),
-                use_cache=str(cache),
-                limit=section.limit or session.limit,
-                apply_chat_template=section.chat,
-                bootstrap_iters=0,
-                task_manager=manager,
-                random_seed=recipe.seed,
-                numpy_random_seed=recipe.seed,
-                torch_random_seed=recipe.seed,
-                fewshot_random_seed=recipe.seed,
-            )
-    except ConnectionError as error:
-        raise TemporaryError(f"lm-eval: a data set cannot be loaded: {str(error).splitlines()[0]}") from error
-    except FileNotFoundError as error:
-        raise ConfigError(f"lm-eval: {str(error).splitlines()[0]}") from error
+    with _loading():
+        results: dict[str, Any] | None = simple_evaluate(
+            model="hf",
+            model_args={
+                "pretrained": str(folder),
+                "dtype": resolve_dtype(recipe.dtype, device),
+                "trust_remote_code": False,
+                **({"peft": str(adapter)} if adapter else {}),
+            },
+            tasks=list(names),
+            num_fewshot=section.num_fewshot,
+            batch_size=1 if recipe.batch_size == "auto" else recipe.batch_size,
+            device=str(device),
+            use_cache=str(cache),
+            limit=section.limit or session.limit,
+            apply_chat_template=section.chat,
+            bootstrap_iters=0,
+            task_manager=manager,
+            random_seed=recipe.seed,
+            numpy_random_seed=recipe.seed,
+            torch_random_seed=recipe.seed,
+            fewshot_random_seed=recipe.seed,
+        )
     if results is None:
         raise ConfigError("lm-eval gave no result; only one process is supported")
     return results

@@ -109,6 +109,19 @@ def test_what_the_harness_cannot_do_is_one_line_and_exit_2(
     assert len(error.splitlines()) == 1
 
 
+def test_with_the_hub_switched_off_a_task_that_is_not_cached_exits_2(tmp_path: Path, tiny_model_dir: Path) -> None:
+    pytest.importorskip("lm_eval")
+    task = tmp_path / "far.yaml"
+    task.write_text("task: far\ndataset_path: org/not_here\ntest_split: test\noutput_type: generate_until\n")
+
+    done = mae("eval", task, "--via", "lm-eval", "-o", tmp_path / "e.jsonl", "-m", tiny_model_dir, "--device", "cpu",
+               HF_HOME=str(tmp_path / "hf"))  # fmt: skip
+
+    assert done.returncode == 2, done.stderr
+    assert b"is not in the cache, and the hub is switched off" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_run_does_not_ask_the_harness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"seeds: {write_sums(tmp_path / 's.jsonl', 2)}\neval: {{benchmarks: [arc], via: lm-eval}}\n")
@@ -187,6 +200,9 @@ def test_our_totals_are_those_of_the_harness_run_by_itself_on_base_and_adapter(
 
     assert done.returncode == 0, done.stderr
     assert b"\r" not in done.stderr
+    told = done.stderr.decode()
+    assert "colours: 40 items: one accuracy near 50 % is known to" in told.partition("lm-eval: base")[0]
+    assert "smallest difference found with 80 % power" in told.partition("lm-eval: base")[0]
     summary = msgspec.json.decode((tmp_path / "e.summary.json").read_bytes())
     shares = {figure["policy"]: figure["share"] for figure in summary["accuracy"]}
     totals = the_harness_by_itself(tmp_path, task, tiny_model_dir, {"base": None, "adapter": adapter})
