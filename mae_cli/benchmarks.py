@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from mae_cli import registry
-from mae_cli.checking.programs import is_code_problem, unit_tests_of
+from mae_cli.checking.programs import is_code_problem
+from mae_cli.checking.unit_tests import unit_tests_of
 from mae_cli.config import EvalSection, Spec
 from mae_cli.errors import ConfigError, DataError, did_you_mean
 from mae_cli.pools import write_questions
