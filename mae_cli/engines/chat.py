@@ -7,6 +7,7 @@ text folded, no template at all) is in `Chat.notices`, for the manifest and one 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -46,7 +47,7 @@ class Reasoning(NamedTuple):
     closed: bool
 
 
-class Chat(msgspec.Struct, frozen=True):
+class Chat(msgspec.Struct, frozen=True, dict=True):
     """A tokenizer with the template it is used with."""
 
     tokenizer: Any
@@ -65,10 +66,16 @@ class Chat(msgspec.Struct, frozen=True):
 
     def _harmless(self, content: str) -> str:
         """Text with the tokenizer's special tokens broken up: only the template may open or close a turn."""
-        for token in self.tokenizer.all_special_tokens:
-            if len(token) > 1 and token in content:
+        for token in self._specials:
+            if token in content:
                 content = content.replace(token, f"{token[0]} {token[1:]}")
         return content
+
+    @functools.cached_property
+    def _specials(self) -> tuple[str, ...]:
+        # Llama 3 names two of its special tokens; those that open and close its turns stand among the added ones alone.
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return tuple(token for token in dict.fromkeys([*self.tokenizer.all_special_tokens, *added]) if len(token) > 1)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Prompt token ids with the generation prompt.
