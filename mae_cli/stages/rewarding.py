@@ -10,6 +10,7 @@ from mae_cli import contracts, pools, registry
 from mae_cli.records import Row, Term, Verdict, seed_from, verdicts_on
 from mae_cli.stages import Session
 from mae_cli.stages.grading import Panel
+from mae_cli.stages.solve import stated_answer
 
 
 class Rewarder:
@@ -91,10 +92,7 @@ class Rewarder:
         pair = pairs.get(row.parents[0])
         if pair is None or self.verifier is None:
             return []
-        from mae_cli.extraction import extract_answer
-
-        answer = extract_answer(pair.candidate).answer or pair.candidate
-        return [self.verifier.check(pair.problem, answer)]
+        return [_check_pair(self.verifier, pair)]
 
     def _shuffle(self, rows: Sequence[Row]) -> None:
         """Control run: permute the rewards among the train rows of each role; terms no longer explain them."""
@@ -105,6 +103,26 @@ class Rewarder:
             random.Random(seed_from(session.recipe.seed, "shuffle", role, session.round_number)).shuffle(rewards)
             for row, reward in zip(group, rewards, strict=True):
                 row.reward, row.reward_terms = reward, [Term("shuffled", reward)]
+
+
+def _check_pair(verifier: contracts.Verifier, pair: pools.Pair) -> Verdict:
+    """The verdict on a candidate: a marked answer, or the whole completion where none was marked.
+
+    The text does not tell which of the two it is. So it is checked as it stands first, for a marked answer must not be
+    taken apart ("(8,-2)" is not -2), then as the answer it states. Where only its last number would be right, it is a
+    right completion or a wrong answer, and nobody knows which.
+    """
+    whole = verifier.check(pair.problem, pair.candidate)
+    stated = stated_answer(pair.problem, pair.candidate)
+    if whole.score or stated.answer is None or stated.answer == pair.candidate:
+        return whole
+    verdict = verifier.check(pair.problem, stated.answer)
+    if stated.source != "last_number":
+        return verdict
+    if whole.score is None or verdict.score == whole.score:
+        return whole
+    reason = "wrong as it stands, but not by its last number"
+    return Verdict(whole.name, "verifier", "answer", status="unsure", reason=reason)
 
 
 def _solve_verdicts(rows: Iterable[Row]) -> dict[str, list[list[Verdict]]]:

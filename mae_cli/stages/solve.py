@@ -15,7 +15,7 @@ from mae_cli import pools
 from mae_cli.checking.programs import extract_code, is_code_problem
 from mae_cli.checking.unit_tests import entry_point_of
 from mae_cli.errors import DataError
-from mae_cli.extraction import extract_answer, extract_choice
+from mae_cli.extraction import Extraction, extract_answer, extract_choice
 from mae_cli.prompting import Prompt, load_prompt, question_with_choices
 from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, new_row, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
@@ -131,17 +131,21 @@ def read_solution(row: Row) -> Row:
     """Read the answer out of a rollout; without one an otherwise sound row is `unparsed`."""
     if row.completion is None:
         return row
-    choices = choices_of(row.problem) if row.problem else []
-    if choices:
-        found = extract_choice(row.completion, [chr(ord("A") + index) for index in range(len(choices))])
-    elif row.problem and is_code_problem(row.problem):
-        found = extract_code(row.completion, entry_point_of(row.problem))
-    else:
-        found = extract_answer(row.completion)
+    found = stated_answer(row.problem, row.completion)
     row.answer, row.answer_source = found.answer, found.source
     if row.status == "ok" and row.answer is None:
         row.status = "unparsed"
     return row
+
+
+def stated_answer(problem: Problem | None, text: str) -> Extraction:
+    """The answer a text gives, read as its problem wants it: a choice's letter, a program, or any other answer."""
+    choices = choices_of(problem) if problem else []
+    if choices:
+        return extract_choice(text, [chr(ord("A") + index) for index in range(len(choices))])
+    if problem and is_code_problem(problem):
+        return extract_code(text, entry_point_of(problem))
+    return extract_answer(text)
 
 
 def rollout_details(rows: Sequence[Row]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from mae_cli.records import Term
 from mae_cli.rewards.mae import recompute
-from tests.support import a_problem, a_row, here, read_json_lines, write_rows, write_sums
+from tests.support import a_problem, a_row, here, read_json_lines, write_json_lines, write_rows, write_sums
 
 ENGINE = ("--engine", "scripted")
 
@@ -150,6 +150,61 @@ def test_training_rows_of_the_judge_are_drawn_from_the_pair_pool(rollouts: Path,
     # Nothing graded by a training row counts for anybody's reward.
     graded = {row["id"] for row in drawn}
     assert not any(v["rollout_id"] in graded for row in rows for v in row["verdicts"])
+
+
+RIGHT_PAIRS = [
+    ("math", {"reference_answer": "(8,-2)", "candidate": "(8,-2)"}),
+    ("math", {"reference_answer": r"2\sqrt{5}", "candidate": r"\sqrt{20}"}),
+    ("exact_match", {"reference_answer": "[1, 2, 3]", "candidate": "[1, 2, 3]"}),
+    ("exact_match", {"reference_answer": "def f(x): return x + 1", "candidate": "def f(x): return x + 1"}),
+    ("choice", {"reference_answer": "Rome", "candidate": "Rome", "choices": ["Paris", "Rome"]}),
+    # Whole completions, as the pool holds them where no answer was marked.
+    ("numeric", {"reference_answer": "7", "candidate": "We add 3 and 4. The answer is 7."}),
+    ("numeric", {"reference_answer": "7", "candidate": r"So \boxed{7}, since 3 + 4 = 7, not 8"}),
+    ("choice", {"reference_answer": "B", "candidate": "It must be (B), not\nmore", "choices": ["Paris", "Rome"]}),
+    (
+        "python_tests",
+        {
+            "candidate": "Like so:\n```python\ndef f(x):\n    return x + 1\n```\nThen f(1) is 2.",
+            "entry_point": "f",
+            "tests": ["assert f(1) == 2"],
+        },
+    ),
+]
+WRONG_PAIRS = [
+    ("math", {"reference_answer": "(8,-2)", "candidate": "(8,-3)"}),
+    ("exact_match", {"reference_answer": "Rome", "candidate": "Paris"}),
+    ("numeric", {"reference_answer": "7", "candidate": "8"}),
+    ("numeric", {"reference_answer": "7", "candidate": "3 + 4 makes 8"}),
+    ("numeric", {"reference_answer": "7", "candidate": "The answer is 8, not 7"}),
+    ("choice", {"reference_answer": "B", "candidate": "It must be (A)", "choices": ["Paris", "Rome"]}),
+]
+UNKNOWN_PAIRS = [
+    # A marked answer that is wrong, or a completion that ends in the right number: the text does not tell.
+    ("numeric", {"reference_answer": "-2", "candidate": "(8,-2)"}),
+    ("numeric", {"reference_answer": "7", "candidate": "3 + 4 makes 7"}),
+    ("numeric", {"reference_answer": "(8,-2)", "candidate": "-2"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("verifier", "entry", "score"),
+    [
+        *((*pair, 1.0) for pair in RIGHT_PAIRS),
+        *((*pair, 0.0) for pair in WRONG_PAIRS),
+        *((*pair, None) for pair in UNKNOWN_PAIRS),
+    ],
+)
+def test_a_pair_of_the_pool_is_checked_by_the_answer_it_states_and_never_by_a_number_inside_it(
+    tmp_path: Path, verifier: str, entry: dict[str, Any], score: float | None
+) -> None:
+    pool = write_json_lines(tmp_path / "pairs.jsonl", [{"question": "Which?", **entry}])
+    given = write_rows(tmp_path / "2.jsonl", [a_row(problem=a_problem(), answer="7", completion="7")])
+    paid = ("--num-pairs", 1, "--set", "judge.judge_reward=checked_judge")
+
+    (row,) = by_role(judge(given, "--pool", pool, "--verifier", verifier, *paid), "judge")
+
+    assert {term["name"]: term["value"] for term in row["reward_terms"]}["checked_score"] == score
 
 
 def test_shuffled_rewards_are_the_same_rewards_in_each_role(rollouts: Path) -> None:
