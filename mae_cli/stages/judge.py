@@ -203,9 +203,7 @@ def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, sessi
     for row in passed:
         if row.role == "proposer" and row.problem is not None:
             proposals.setdefault(row.problem.id, []).append(row)
-        # Judged again by the same judges: the new verdicts take the place of the old ones.
-        own = {*panel.names, f"judges/{session.recipe.judge.aggregate}"}
-        row.verdicts = [v for v in row.verdicts if v.kind != "judge" or v.name not in own]
+        row.verdicts = [v for v in row.verdicts if v.kind != "judge" or not _is_replaced(v.name, panel)]
     votes: dict[str, list[Verdict]] = {}
     comparisons: dict[tuple[int | None, frozenset[str]], list[Row]] = {}
     for row in made:
@@ -236,6 +234,11 @@ def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, sessi
                 else:
                     continue  # beyond --limit
                 mine.verdicts = [*mine.verdicts, verdict]
+
+
+def _is_replaced(name: str, panel: Panel) -> bool:
+    """Judged again: new verdicts take the place of these judges' old ones and of any aggregate, old votes in one."""
+    return name in panel.names or (bool(panel.judges) and name.startswith("judges/"))
 
 
 def _about(target: Row) -> Literal["problem", "answer"]:

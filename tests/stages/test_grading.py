@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mae_cli.records import Verdict, mean_of_known, mean_score
 from mae_cli.stages.grading import aggregated, combined_score
-from tests.support import a_problem, a_row, here, read_json_lines, write_rows
+from tests.support import a_problem, a_row, here, read_json_lines, write_json_lines, write_rows
 
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8)
 
@@ -196,6 +196,30 @@ def test_an_aggregate_is_one_verdict_that_every_reader_sees(rollouts: Path, how:
         assert verdict["score"] == (min(grades) if how == "min" else float(sum(g > 0.5 for g in grades) >= 2))
     aggregates = {scores(row)[0] for row in solvers(rows)}
     assert len(aggregates) > 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("majority", "mean"), ("min", "majority"), ("mean", "min")])
+def test_judged_again_with_another_aggregate_no_old_verdict_of_these_judges_counts(
+    rollouts: Path, before: str, after: str
+) -> None:
+    perfect = "scripted:malformed=0,judge=perfect"
+    old = judge(rollouts, "--set", PANEL, "--aggregate", before, engine=perfect)
+    again = write_json_lines(rollouts.with_name("again.jsonl"), solvers(old))
+
+    rows = judge(again, "--set", PANEL, "--aggregate", after, name="4.jsonl", engine=perfect)
+
+    fresh = judge(rollouts, "--set", PANEL, "--aggregate", after, name="fresh.jsonl", engine=perfect)
+    assert [(row["verdicts"], row["reward"]) for row in rows] == [(row["verdicts"], row["reward"]) for row in fresh]
+
+
+def test_a_program_that_checks_a_judged_file_leaves_the_judges_aggregate_on_it(rollouts: Path) -> None:
+    old = judge(rollouts, "--set", PANEL, "--aggregate", "majority", engine="scripted:malformed=0,judge=perfect")
+    again = write_json_lines(rollouts.with_name("again.jsonl"), solvers(old))
+
+    rows = judge(again, "--judge", "none", "--verifier", "numeric", name="4.jsonl")
+
+    for before, after in zip(solvers(old), solvers(rows), strict=True):
+        assert [v["name"] for v in after["verdicts"]] == [*(v["name"] for v in before["verdicts"]), "numeric"]
 
 
 def test_the_order_of_the_input_rows_never_changes_a_verdict_or_a_reward(rollouts: Path) -> None:
