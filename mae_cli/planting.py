@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import msgspec
 
+from mae_cli import registry
 from mae_cli.contracts import Verifier
 from mae_cli.numbers import read_number
 from mae_cli.records import Problem, choices_of, normalise_question, seed_from
@@ -77,14 +78,15 @@ def wrong_answer(problem: Problem, others: Sequence[Problem], seed: int, verifie
     """An answer near the reference answer that is not right; null where none can be made.
 
     A number is moved by a little, a choice becomes another choice, any other text another problem's answer. What the
-    verifier takes for right is passed over.
+    verifier does not know to be wrong is passed over; choices are checked as choices, whatever the verifier.
     """
     rng = random.Random(seed_from(seed, "wrong answer", problem.id))
     right = problem.reference_answer or ""
+    checker = registry.build("verifiers", "choice") if choices_of(problem) else verifier
     for candidate in _near(problem, others, rng):
         if normalise_question(candidate).casefold() == normalise_question(right).casefold():
             continue
-        if verifier is None or not verifier.check(problem, candidate).score:
+        if checker is None or checker.check(problem, candidate).score == 0.0:
             return candidate
     return None
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mae_cli.contracts import Verifier
 from mae_cli.extraction import extract_answer
 from mae_cli.planting import INJECTED, KINDS, PADDED_RIGHT, REMARKED, RIGHT, TRUNCATED, plant, wrong_answer
 from mae_cli.prompting import quoted
@@ -64,6 +65,28 @@ def test_a_wrong_text_is_another_problems_answer() -> None:
     assert wrong_answer(OTHERS[0], OTHERS, 0, None) == "Rome"
     assert wrong_answer(OTHERS[0], OTHERS[:1], 0, None) is None
     assert wrong_answer(OTHERS[0], [OTHERS[0], a_problem("x", " paris ")], 0, ExactMatch()) is None
+
+
+@pytest.mark.parametrize("verifier", [None, Numeric(), ExactMatch()])
+@pytest.mark.parametrize("right", ["B", "(B)", "b", "B. Rome", "Rome", "rome"])
+def test_a_wrong_choice_is_wrong_however_the_right_one_is_written(right: str, verifier: Verifier | None) -> None:
+    problem = a_problem("Capital of Italy?", right, choices=["Paris", "Rome"])
+
+    found = {wrong_answer(problem, OTHERS, seed, verifier) for seed in range(20)}
+
+    assert found == {"A" if right == "B" else "Paris"}
+
+
+def test_an_answer_that_the_verifier_cannot_tell_is_not_planted_as_wrong() -> None:
+    # Both roots in another order are right, which the verifier cannot read.
+    problem, other = a_problem("x^2 - 5x + 6 = 0?", "x = 2 or x = 3"), a_problem("Roots of (y - 3)(y - 2)?", "3 or 2")
+
+    assert Numeric().check(problem, "3 or 2").score is None
+    assert wrong_answer(problem, [problem, other], 0, Numeric()) is None
+
+
+def test_a_choice_problem_whose_reference_names_no_choice_gets_no_wrong_answer() -> None:
+    assert wrong_answer(a_problem("Capital of Spain?", "Madrid", choices=["Paris", "Rome"]), OTHERS, 0, None) is None
 
 
 def test_a_planted_answer_depends_on_seed_and_problem_alone() -> None:
