@@ -83,11 +83,15 @@ def against_bars(
     """Every bar against every figure of its name.
 
     With `interval` all of the interval must pass, so that a judge is not trusted for a lucky handful of answers. What
-    is unknown passes no bar.
+    is unknown passes no bar, nor does a figure that nothing was measured for.
     """
     results = []
     for name, bar in bars.items():
-        for figure in (figure for figure in figures if figure.name == name):
+        named = [figure for figure in figures if figure.name == name]
+        if not named:
+            target = "pair" if name in PAIR_ONLY else "answer"
+            results.append(BarResult(name, target, bar, None, None, None, compare, passed=False))
+        for figure in named:
             ends = (figure.low, figure.high) if compare == "interval" else (figure.value, figure.value)
             passed = all(end is not None and _passes(name, end, bar) for end in ends)
             results.append(BarResult(name, figure.target, bar, figure.value, figure.low, figure.high, compare, passed))

@@ -195,6 +195,16 @@ def test_a_value_that_is_good_by_luck_does_not_pass(
     assert not against_bars(found, {name: bar}, "interval")[0].passed
 
 
+def test_a_bar_whose_figure_was_not_measured_is_missed() -> None:
+    missed = against_bars([], {"auc": 0.7, "flip": 0.1}, "interval")
+
+    assert [(result.name, result.target, result.value, result.passed) for result in missed] == [
+        ("auc", "answer", None, False),
+        ("flip", "pair", None, False),
+    ]
+    assert failure(missed[0]).startswith("auc of answers unknown, the bar is at least 0.7")
+
+
 def test_a_missed_bar_says_value_interval_and_bar() -> None:
     missed = BarResult("auc", "answer", 0.7, 0.512, 0.4, 0.624, "interval", False)
     unknown = BarResult("first_place", "pair", 0.1, None, None, None, "value", False)
