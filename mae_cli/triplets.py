@@ -177,7 +177,7 @@ def validate(
         if run.status == "raised" and not allow_error:
             return Validation(None, run.reason)
         if run.status not in ("ok", "raised"):
-            return Validation(None, run.reason, is_unknown=run.status in ("unsupported", "crashed"))
+            return Validation(None, run.reason, is_unknown=True)
     first, second = runs
     if first.status == "raised":
         if (first.status, first.error) != (second.status, second.error):

@@ -57,6 +57,13 @@ def test_a_program_that_needs_what_the_sandbox_lacks_is_unknown_not_invalid() ->
     assert not validate("def f(x):\n    return 1 / 0", "1").is_unknown
 
 
+@pytest.mark.parametrize("body", ["while True: pass", "return ['a'] * 10**9"])
+def test_a_program_that_runs_into_a_limit_is_unknown(body: str) -> None:
+    found = validate(f"def f(x):\n    {body}\n    return x", "1", limits=QUICK)
+
+    assert (found.triplet, found.is_unknown) == (None, True), found.reason
+
+
 @pytest.mark.parametrize("text", ["1) or (2", "__import__('os')", "x", "[1, 2", "1; 2", "lambda: 0", "'a' * 999"])
 def test_an_input_that_is_no_literal_never_becomes_a_value(text: str) -> None:
     assert validate(DOUBLE, text).triplet is None

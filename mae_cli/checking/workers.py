@@ -229,4 +229,6 @@ _SHARED_LOCK = threading.Lock()
 def shared(target: str, *, memory_mib: int = 1024) -> Workers:
     """The workers of this process for a function, started at the first call."""
     with _SHARED_LOCK:
-        return _SHARED.setdefault((target, memory_mib), Workers(target, memory_mib=memory_mib))
+        if (target, memory_mib) not in _SHARED:
+            _SHARED[target, memory_mib] = Workers(target, memory_mib=memory_mib)
+        return _SHARED[target, memory_mib]

@@ -41,14 +41,18 @@ def normalise_answer(text: str) -> str:
     """Return the text in NFKC, case-folded, blanks folded, without punctuation at its end.
 
     Raised digits are spelled "^2" and one-character fractions "1/2" first, because NFKC alone
-    would make 10 out of a 1 with a raised 0. A text of punctuation alone keeps it.
+    would make 10 out of a 1 with a raised 0. A text of punctuation alone keeps it, and so does a factorial ("5!").
     """
     spelled = "".join(
         "^" + character if unicodedata.decomposition(character).startswith("<super>") else character
         for character in expand_fraction_signs(text)
     )
     folded = " ".join(unicodedata.normalize("NFKC", spelled).casefold().split())
-    return folded.rstrip(".,;:!?\u3002 ") or folded
+    bare = folded.rstrip(".,;:!?\u3002 ")
+    end = folded[len(bare) :]
+    if bare and (bare[-1].isdigit() or bare[-1] in ")]}"):
+        return bare + "!" * (len(end) - len(end.lstrip("!")))
+    return bare or folded
 
 
 class ExactMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ the share of its largest cluster. The reference answer is not looked at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar
@@ -96,16 +97,15 @@ def vote(
     distinct = sorted({text for text in texts if text is not None})
     sure = _clusters(distinct, {pair for pair, same in links.items() if same})
     possible = _clusters(distinct, {pair for pair, same in links.items() if same is not False})
-    counts: dict[int, int] = {}
-    most: dict[int, int] = {}
-    for text in texts:
-        if text is not None:
-            counts[sure[text]] = counts.get(sure[text], 0) + 1
-            most[possible[text]] = most.get(possible[text], 0) + 1
+    counts = Counter(sure[text] for text in texts if text is not None)
     size = max(counts.values(), default=0)
     leaders = [cluster for cluster, count in counts.items() if count == size]
     told = f"{size} of {len(texts)} answers agree (share {size / max(1, len(texts)):.2f}, {len(counts)} clusters)"
-    problem = _doubt(distinct, sure, possible, leaders, most, size, len(texts), min_share)
+    # What the others come to if every unclear comparison among them is an agreement.
+    others = [text for text in texts if text is not None and sure[text] not in leaders]
+    joined = _clusters(sorted(set(others)), {pair for pair, same in links.items() if same is not False})
+    rival = max(Counter(joined[text] for text in others).values(), default=0)
+    problem = _doubt(leaders, size, rival, len(texts), min_share)
     verdicts = []
     for text in texts:
         if text is None:
@@ -121,16 +121,7 @@ def vote(
     return verdicts
 
 
-def _doubt(
-    distinct: Sequence[str],
-    sure: dict[str, int],
-    possible: dict[str, int],
-    leaders: Sequence[int],
-    most: dict[int, int],
-    size: int,
-    total: int,
-    min_share: float,
-) -> str | None:
+def _doubt(leaders: Sequence[int], size: int, rival: int, total: int, min_share: float) -> str | None:
     """Why the group has no majority; null where it has one."""
     if not leaders:
         return "no answer in the group"
@@ -140,8 +131,7 @@ def _doubt(
         return f"{len(leaders)} clusters are equally large"
     if size == 1:
         return "no two answers agree"
-    own = possible[_first(distinct, sure, leaders[0])]
-    if any(count >= size for cluster, count in most.items() if cluster != own):
+    if rival >= size:
         return "unclear comparisons could overturn the majority"
     return f"the share is below {min_share:g}" if size / total < min_share else None
 

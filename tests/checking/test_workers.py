@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mae_cli.checking.workers import Workers
+from mae_cli.checking.workers import Workers, shared
 from mae_cli.errors import MissingDependencyError
 
 TARGET = "tests.checking.functions:act"
@@ -36,6 +36,15 @@ def test_one_bad_item_never_loses_the_others_and_order_is_kept(workers: Workers)
     ]  # fmt: skip
     assert [outcome.value for outcome in found if outcome.status == "ok"] == [1, 2, 3, 4]
     assert found[5].message == "ValueError: x"
+
+
+def test_the_workers_of_a_function_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(Workers, "__init__", lambda self, target, memory_mib: made.append(target))
+    monkeypatch.setattr("mae_cli.checking.workers._SHARED", {})
+
+    assert len({id(shared(TARGET, memory_mib=size)) for size in (64, 64, 128, 64)}) == 2
+    assert made == [TARGET] * 2
 
 
 def test_a_worker_is_used_again_and_a_killed_one_is_replaced_at_once(workers: Workers) -> None:

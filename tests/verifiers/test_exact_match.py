@@ -18,6 +18,9 @@ from mae_cli.verifiers.exact_match import exact_match_score, normalise_answer
         ("\u00bd", "1/2"),
         ("5\u00b2", "5^2"),
         ("?", "?"),
+        ("It is Paris!", "it is paris"),
+        ("5!.", "5!"),
+        ("18.", "18"),
     ],
 )
 def test_same_text_is_right_whatever_its_spelling(answer: str, reference: str) -> None:
@@ -34,6 +37,9 @@ def test_same_text_is_right_whatever_its_spelling(answer: str, reference: str) -
         ("1\u00bd", "11/2"),
         ("newyork", "new york"),
         ("-3", "3"),
+        ("5!", "5"),  # a factorial
+        ("5!!", "5!"),
+        ("(n+1)!", "(n+1)"),
     ],
 )
 def test_other_text_is_wrong(answer: str, reference: str) -> None:

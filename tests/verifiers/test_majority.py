@@ -33,6 +33,8 @@ RIGHT, WRONG, UNSURE = (1.0, "ok"), (0.0, "ok"), (None, "unsure")
         (["7", None, "7"], [RIGHT, WRONG, RIGHT]),
         (["7", None, None], [UNSURE, WRONG, WRONG]),
         ([None, None], [WRONG, WRONG]),
+        (["5!", "5", "5"], [WRONG, RIGHT, RIGHT]),
+        (["5!", "120", "5"], [RIGHT, RIGHT, WRONG]),
         (["no real roots", "no integer roots", "no real roots"], [RIGHT, WRONG, RIGHT]),
     ],
 )
@@ -66,6 +68,16 @@ def test_an_unclear_comparison_that_could_overturn_the_lead_makes_all_unsure() -
     assert {verdict.status for verdict in vote(["a", "a", "a", "b", "b", "c"], links)} == {"unsure"}
     # With 4 against 3 the lead stands.
     assert [v.score for v in vote(["a", "a", "a", "a", "b", "b", "c"], links)] == [1.0] * 4 + [0.0] * 3
+
+
+def test_a_rival_beside_the_lead_makes_all_unsure_even_where_one_of_its_parts_may_be_the_leads() -> None:
+    links = {("a", "b"): None, ("a", "c"): False, ("b", "c"): None}
+
+    # b and c, 2 each, may be one cluster of 4 against the 3 of a.
+    assert {verdict.status for verdict in vote(["a", "a", "a", "b", "b", "c", "c"], links)} == {"unsure"}
+    # Against 5 they are not enough; b may still say what a says, and c what b says.
+    found = [verdict.score for verdict in vote(["a"] * 5 + ["b", "b", "c", "c"], links)]
+    assert found == [1.0] * 5 + [None] * 4
 
 
 def test_an_answer_that_may_be_the_majoritys_is_unsure_itself() -> None:
