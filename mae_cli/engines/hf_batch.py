@@ -27,7 +27,7 @@ GAIN = 1.15
 """A doubled batch must give so many times the tokens per second; below that it only costs memory."""
 PROMPT_TOKENS, STEPS = 128, 3
 CPU_SHARE, GPU_SHARE = 0.25, 0.8
-"""Share of the free memory that keys and values may take."""
+"""Share of the machine's memory that keys and values may take."""
 
 
 def bytes_per_token(model: Any) -> int:
@@ -38,20 +38,23 @@ def bytes_per_token(model: Any) -> int:
     return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free for keys and values."""
-    if device.type == "cuda":
-        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+def room_bytes(model: Any) -> int:
+    """Memory for keys and values beside the weights.
+
+    Of what the machine has, not of what is free now: a resumed command must cut the same segments, whatever else runs
+    beside it. Where less is free on a GPU, the batch is halved until it fits.
+    """
+    if model.device.type == "cuda":
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        return max(0, int(GPU_SHARE * torch.cuda.get_device_properties(model.device).total_memory) - weights)
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(CPU_SHARE * int(line.split()[1]) * 1024)
+        return int(CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return 4 * 2**30
 
 
 def fitting(size: int, tokens_per_row: int, model: Any) -> int:
     """The largest of `SIZES` up to `size` whose keys and values fit, at least 1."""
-    most = free_bytes(model.device) // max(1, tokens_per_row * bytes_per_token(model))
+    most = room_bytes(model) // max(1, tokens_per_row * bytes_per_token(model))
     if size <= most:
         return size
     return max((known for known in SIZES if known <= most), default=max(1, most))
@@ -87,6 +90,8 @@ def best_size(prefill: Prefiller, folder: Path, model_digest: str) -> int:
 def measure(seconds: Callable[[int], float]) -> int:
     """The size after which doubling the rows no longer pays; `seconds(rows)` times one step, inf when memory is out."""
     best, speed = SIZES[0], SIZES[0] / seconds(SIZES[0])
+    if speed == 0:
+        return best
     for size in SIZES[1:]:
         faster = size / seconds(size)
         if faster < GAIN * speed:

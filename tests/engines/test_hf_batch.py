@@ -22,6 +22,8 @@ from mae_cli.engines.hf_batch import best_size, bytes_per_token, fitting, measur
         # Memory is out at 32 rows.
         ({8: 1, 16: 1, 32: float("inf")}, 16),
         ({8: 1, 16: 1, 32: 1, 64: 1, 128: 1, 256: 1}, 256),
+        # Not even the smallest fits: it is tried all the same, and halved.
+        ({size: float("inf") for size in (8, 16, 32, 64, 128, 256)}, 8),
     ],
 )
 def test_the_size_doubles_while_it_pays(seconds: dict[int, float], expected: int) -> None:
@@ -52,7 +54,7 @@ def test_keys_and_values_must_fit(tiny_recipe: Recipe, monkeypatch: pytest.Monke
     size = config.hidden_size // config.num_attention_heads
     assert bytes_per_token(model) == 2 * config.num_hidden_layers * config.num_key_value_heads * size * 4
 
-    monkeypatch.setattr(hf_batch, "free_bytes", lambda device: 100 * 40 * bytes_per_token(model))
+    monkeypatch.setattr(hf_batch, "room_bytes", lambda model: 100 * 40 * bytes_per_token(model))
 
     assert fitting(32, 100, model) == 32
     assert fitting(128, 100, model) == 32
