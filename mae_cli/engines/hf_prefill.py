@@ -160,19 +160,16 @@ def take(prompts: Sequence[Sequence[int]], weights: Sequence[int], wanted: int) 
     `weights` are the rows each prompt is needed for. A prompt that would cost the others half of what they share
     waits for the next forward pass.
     """
-    shared: list[int] | None = None
+    shared = len(prompts[0])
     longest = rows = 0
     for count, (prompt, weight) in enumerate(zip(prompts, weights, strict=True)):
+        common = common_length(prompts[0][:shared], prompt)
         longest = max(longest, len(prompt))
-        rest = longest - (len(shared) if shared and count > 1 else 0)
+        rest = longest - (common if common >= MIN_SHARED else 0)
         if count and (rows >= wanted or (count + 1) * rest > PREFILL_TOKENS):
             return count
-        if shared is None:
-            shared = list(prompt)
-        else:
-            length = common_length(shared, prompt)
-            if count > 1 and len(shared) >= MIN_SHARED and length < len(shared) // 2:
-                return count
-            del shared[length:]
+        if count > 1 and shared >= MIN_SHARED and common < shared // 2:
+            return count
+        shared = common
         rows += weight
     return len(prompts)

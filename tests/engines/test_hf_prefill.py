@@ -56,6 +56,8 @@ def test_a_forward_pass_keeps_to_the_token_budget(monkeypatch) -> None:
     # Forty tokens are shared, so ten per prompt are left: ten prompts make a hundred.
     shared = [[1] * 40 + [place] * 10 for place in range(12)]
     assert take(shared, [1] * 12, 12) == 10
+    # What is shared counts from the second prompt on, however long it is.
+    assert take([[1] * 90 + [place] * 10 for place in range(12)], [1] * 12, 12) == 10
 
 
 def test_a_prompt_that_begins_otherwise_waits_for_the_next_forward_pass() -> None:
