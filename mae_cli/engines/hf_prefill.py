@@ -19,8 +19,8 @@ PREFIX_GAIN = 64
 """Prompt tokens a new prefix must save at once: about what a forward pass over a single row costs beyond them."""
 KEPT_PREFIXES = 4
 """Prefixes kept between batches: the stages of a round take turns with a few prompts."""
-PREFILL_TOKENS = 1024
-"""Prompt tokens of one forward pass, padding included: larger passes pad more, miss the caches and were slower."""
+PREFILL_TOKENS = 2048
+"""Prompt tokens of one forward pass, padding included: larger passes pad more and miss the caches."""
 
 LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
 
