@@ -45,7 +45,7 @@ def room_bytes(model: Any) -> int:
     beside it. Where less is free on a GPU, the batch is halved until it fits.
     """
     if model.device.type == "cuda":
-        weights = sum(parameter.nbytes for parameter in model.parameters())
+        weights: int = sum(parameter.nbytes for parameter in model.parameters())
         return max(0, int(GPU_SHARE * torch.cuda.get_device_properties(model.device).total_memory) - weights)
     with contextlib.suppress(OSError, ValueError):
         return int(CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
