@@ -25,7 +25,7 @@ from mae_cli.locks import Lock
 from mae_cli.lora import WEIGHTS
 from mae_cli.promotion import NOT_TRAINED, Promotion, Sets, decide, keep_sets, promotion_line, read_sets
 from mae_cli.reading import read_json, read_lines, read_rows
-from mae_cli.recipe_files import find_file
+from mae_cli.recipe_files import check_keys_are_names, find_file
 from mae_cli.records import Problem
 from mae_cli.roles import ROLES, is_fixed
 from mae_cli.rounds import Round, best_seeds, file_seeds, snapshot
@@ -148,12 +148,15 @@ class Run:
             compare_fingerprints(old, new, str(self.run_dir), "give another --run-dir")
         elif self.run_dir.exists() and any(self.run_dir.glob("round-*")):
             raise ConfigError(f"{self.run_dir}: holds rounds but no manifest.json; give another --run-dir")
+        # Before the first write: what is given for the name of a variable may be the key itself.
+        check_keys_are_names(self.recipe)
+        facts = self._facts()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(
             self.run_dir / "recipe.resolved.yaml",
             yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode(),
         )
-        write_json(manifest, {"recipe": tree, **self._facts()})
+        write_json(manifest, {"recipe": tree, **facts})
 
     def _facts(self) -> dict[str, Any]:
         import importlib.metadata as metadata

@@ -42,6 +42,8 @@ def merge_shards(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -
     ) as output:
         is_new = not output.is_current(rows)
         if is_new:
+            # Marked as begun: killed between the rows and their meta file, the same command goes on.
+            output.begin([])
             output.finish(rows)
     return Merged(first["stage"], len(paths), len(rows), is_new)
 

@@ -88,13 +88,45 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
             _assign(tree, key, value, origins[key])
     _check_keys(tree, Recipe, where, "", origins)
     try:
-        return msgspec.convert(_spelled_out(tree, Recipe), Recipe)
+        recipe = msgspec.convert(_spelled_out(tree, Recipe), Recipe)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         field = place.strip("`$.") or "recipe"
         raise ConfigError(
             f"{origins.get(field, where)}: {field}: {message[:1].lower()}{message[1:].replace('`', '')}"
         ) from error
+    for field, variable in key_variables(recipe).items():
+        if not _VARIABLE.fullmatch(variable):
+            raise _no_variable(field)
+    return recipe
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def key_variables(recipe: Recipe) -> dict[str, str]:
+    """The names of environment variables that hold API keys, by their place in the recipe."""
+    sections = {role: getattr(recipe.roles, role) for role in recipe.roles.__struct_fields__}
+    roles = {f"roles.{role}.api_key_env": section.api_key_env for role, section in sections.items()}
+    return {k: name for k, name in {"api_key_env": recipe.api_key_env, **roles}.items() if isinstance(name, str)}
+
+
+def check_keys_are_names(recipe: Recipe) -> None:
+    """Refuse a recipe with what may be a key itself, before it is written anywhere.
+
+    Raises:
+        ConfigError: no environment variable of a given name is set. What was given is not repeated.
+    """
+    for field, variable in key_variables(recipe).items():
+        if variable not in os.environ:
+            raise _no_variable(field)
+
+
+def _no_variable(field: str) -> ConfigError:
+    return ConfigError(
+        f"{field}: no environment variable of that name is set; expected the name of the variable that holds the key, "
+        "never the key"
+    )
 
 
 def _spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -141,6 +141,8 @@ class Request(msgspec.Struct, frozen=True):
     seed: int
     max_new_tokens: int | None = None
     """This row's own limit, where it is below that of the sampling."""
+    sample_index: int = 0
+    """Which of the samples of one prompt it is."""
 
 
 class Completion(msgspec.Struct):
@@ -261,7 +263,7 @@ def new_row(
 
 def request_of(row: Row) -> Request:
     """What an engine is asked to complete a planned row."""
-    return Request(id=row.id, messages=tuple(row.messages), seed=row.seed)
+    return Request(id=row.id, messages=tuple(row.messages), seed=row.seed, sample_index=row.sample_index)
 
 
 def complete_row(row: Row, completion: Completion) -> Row:

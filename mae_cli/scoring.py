@@ -97,13 +97,18 @@ def check_readings(names: Sequence[str]) -> None:
 def check_rows(rows: Sequence[Row], verifier: contracts.Verifier, readings: Sequence[str] = DEFAULT_READINGS) -> None:
     """Attach the verdict of every reading to solved rows; a missing answer is a wrong one, never an unknown one.
 
+    Only where the engine failed (status "error") nobody knows what the model would have answered: the score is null.
     Rows of an earlier run keep theirs, unless answers have joined their group since.
     """
     grown = {_group(row) for row in rows if not row.verdicts}
     todo = [row for row in rows if _group(row) in grown and row.problem is not None]
     checked = [_check(name, todo, verifier) for name in readings]
     for row, *verdicts in zip(todo, *checked, strict=True):
-        row.verdicts = verdicts
+        row.verdicts = [_unknown(verdict) for verdict in verdicts] if row.status == "error" else verdicts
+
+
+def _unknown(verdict: Verdict) -> Verdict:
+    return msgspec.structs.replace(verdict, score=None, status="error", reason="not answered: the engine failed")
 
 
 def _group(row: Row) -> str:

@@ -52,6 +52,8 @@ class Options:
     """Share of the requests that are never answered."""
     poison: str = ""
     """Requests that hold this text always get a 500."""
+    hang_on: str = ""
+    """Requests that hold this text are never answered."""
     refuse: list[str] = dataclasses.field(default_factory=list)
     """Fields that are answered with 400."""
     ignore: list[str] = dataclasses.field(default_factory=list)
@@ -143,7 +145,7 @@ class Server:
         if fault == "server_error" or (options.poison and options.poison.encode() in body):
             self.count("500")
             return 500, {}, b"<html>oops</html>", None
-        if fault == "hang":
+        if fault == "hang" or (options.hang_on and options.hang_on.encode() in body):
             await asyncio.sleep(3600)
         ask = json.loads(body)
         self.fields_seen.update(ask)

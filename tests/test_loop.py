@@ -169,6 +169,25 @@ def test_a_round_without_training_is_not_gone_through_again_when_weights_before_
     assert start_of(run, "round-004") == adapter_of(run, "round-003")
 
 
+@pytest.mark.parametrize("engine", ["openai", "scripted"])
+@pytest.mark.parametrize("place", ["api_key_env", "roles.judge.api_key_env"])
+@pytest.mark.parametrize("key", ["sk-SECRET123", "hf_SECRET123"])
+def test_a_key_given_in_place_of_its_variable_is_in_no_file_and_no_message(
+    key: str, place: str, engine: str, tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The second key could be a name.
+    run = tmp_path / "run"
+    address = ("--base-url", "http://127.0.0.1:9/v1")
+
+    assert here("run", recipe, "--run-dir", run, "--engine", engine, *address, "--set", f"{place}={key}") == 2
+
+    said = capsys.readouterr()
+    assert "never the key" in said.err
+    assert "SECRET123" not in said.err + said.out
+    assert not [path for path in run.rglob("*") if path.is_file() and b"SECRET123" in path.read_bytes()]
+    assert not (run / "recipe.resolved.yaml").exists()
+
+
 def test_without_a_gate_every_round_is_accepted_and_none_called_best(
     tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,18 @@ def test_without_a_reference_answer_the_harness_readings_are_unknown() -> None:
     assert {verdict.score for verdict in row.verdicts} == {None}
 
 
+def test_a_row_that_the_engine_failed_on_is_unknown_and_not_wrong() -> None:
+    failed, cut, long = a_row(problem=a_problem(answer="7")), scored("It is", "7", "truncated"), a_row()
+    failed.status, failed.error, failed.raw = "error", "HTTP 500: engine dead", None
+    long.status, long.problem = "too_long", a_problem(answer="7")
+
+    for row in (failed, cut, long):
+        check_rows([row], Numeric(), ("strict", "flexible", "lm_eval_flexible"))
+
+    assert [(verdict.score, verdict.status) for verdict in failed.verdicts] == [(None, "error")] * 3
+    assert list(scores(cut).values())[:2] == list(scores(long).values())[:2] == [0.0, 0.0]
+
+
 def test_an_unknown_reading_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match='unknown reading "flexibel"; did you mean "flexible"'):
         check_readings(["strict", "flexibel"])

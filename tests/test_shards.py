@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from mae_cli.errors import ConfigError
 from mae_cli.shards import Shard, parse_shard, part_of, read_ranges, write_ranges
-from tests.support import a_problem, a_row, here, read_json_lines, write_json_lines, write_sums
+from tests.support import a_problem, a_row, child_environment, here, read_json_lines, write_json_lines, write_sums
 
 SCRIPTED = ("--engine", "scripted", "--batch-size", "4")
 
@@ -77,6 +79,39 @@ def test_merged_shards_are_the_bytes_of_the_one_process_and_leave_it_nothing_to_
 
 def passed_rows(command: tuple[Any, ...]) -> list[Any]:
     return [row for row in read_json_lines(command[1]) if "messages" in row]
+
+
+KILLED = """
+import os, sys
+from mae_cli.cli import run_app
+left, replace = int(sys.argv[1]), os.replace
+def replace_or_die(source, target):
+    global left
+    left -= 1
+    if not left:
+        os._exit(9)
+    replace(source, target)
+os.replace = replace_or_die
+sys.exit(run_app(sys.argv[2:]))
+"""
+
+
+# Four files are put into place: the meta file, the partial file, the rows, the meta file again.
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_merge_killed_before_it_puts_a_file_into_place_goes_on(
+    number: int, stages: dict[str, tuple[Any, ...]], tmp_path: Path
+) -> None:
+    command, single, merged = stages["propose"], tmp_path / "single.jsonl", tmp_path / "merged.jsonl"
+    assert here(*command, "-o", single) == 0
+    merge = ("data", "merge", *make_shards(command, tmp_path, 2), "-o", merged)
+
+    arguments = [sys.executable, "-c", KILLED, *map(str, (number, *merge))]
+    assert subprocess.run(arguments, env=child_environment(), check=False).returncode == 9
+
+    assert merged.exists() == (number == 4)
+    assert here(*merge) == 0
+    assert both_files(merged) == both_files(single)
+    assert not (tmp_path / "merged.jsonl.partial").exists()
 
 
 def test_shards_of_a_limited_command_merge_to_the_limited_file(

@@ -13,12 +13,14 @@ import msgspec
 import torch
 
 from mae_cli.config import Recipe
+from mae_cli.engines import vllm
 from mae_cli.engines.hf import HfEngine
 from mae_cli.engines.hf_model import load_tokenizer, resolve_dtype
 from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError
 from mae_cli.models import adapter_digest, local_model
 from mae_cli.records import Completion, Request, Sampling
+from mae_cli.registry import engine_options
 
 
 class _Weights(NamedTuple):
@@ -34,8 +36,11 @@ class PolicyEngine:
         self.deterministic = is_hf = recipe.engine.partition(":")[0] == "hf"
         self.constrains = is_hf and HfEngine.constrains
         self.paged = recipe.engine == "hf:paged"
-        # vllm keeps its model to itself, so its fingerprint names no dtype of weights.
         self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if is_hf else None
+        if not is_hf:
+            # vllm keeps its model to itself.
+            options = engine_options("vllm", recipe.engine.partition(":")[2], vllm.Options)
+            self.numerics = vllm.numerics(recipe, options)
         self.notices: list[str] = list(texts.chat.notices)
         self.policy = texts.policy
         if recipe.adapter:

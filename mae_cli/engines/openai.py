@@ -205,6 +205,7 @@ class OpenAiEngine:
                 self._urls,
                 send=self._sender.send,
                 greet=self._sender.greet,
+                probe=self._sender.probe,
                 open_lane=self._open_lane,
                 max_concurrent=self._max_concurrent,
                 retry_seconds=self.options.retry_seconds,

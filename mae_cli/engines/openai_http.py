@@ -177,7 +177,13 @@ class Dialect:
     def body(
         self, model: str, request: Request, sampling: Sampling, *, max_new_tokens: int, number: int = 1, **more: Any
     ) -> bytes:
-        """The JSON of one request; `number` above 1 asks for that many answers with one seed."""
+        """The JSON of one request; `number` above 1 asks for that many answers with one seed.
+
+        Raises:
+            EngineError: it needs a field that the server has refused before, when nothing hung on it.
+        """
+        if sampling.top_k and "top_k" in self.dropped:
+            raise EngineError("the server refuses top_k, which the recipe sets")
         messages: Sequence[Any] = fold_system(request.messages) if self._folds_system else request.messages
         ask: dict[str, Any] = {
             "model": model,

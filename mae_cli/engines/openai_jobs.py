@@ -64,6 +64,7 @@ class Job:
         self.slow = 0
         self.due = 0.0
         self.failed_at: float | None = None
+        """When its first try broke."""
         self.told = 0.0
         """Seconds it was told to wait; they are no part of its time."""
         self.barred: Server | None = None

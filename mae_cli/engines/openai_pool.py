@@ -33,7 +33,7 @@ BUSY_STREAK = 16
 """Refusals for load in a row after which a server is left alone for the time it told."""
 SLOW_TRIES = 2
 LAST_JOBS = 8
-"""So few left may all be at fault themselves: nobody else is there to show that the server lives."""
+"""So few left may all be at fault themselves: nobody else is there to show that the server lives, so it is probed."""
 
 
 class Pool:
@@ -43,6 +43,7 @@ class Pool:
         urls: addresses.
         send: asks one server for one job over a lane.
         greet: checks a server, and brings it what it must hold.
+        probe: has a server answer something that cannot be at fault, asked like the job at hand.
         open_lane: makes a client for one connection.
         max_concurrent: requests in flight over all servers; found by trying where it is none.
         retry_seconds: how long one job, and the whole pool, may go without an answer before it is given up.
@@ -55,6 +56,7 @@ class Pool:
         *,
         send: Callable[[Any, Server, Any], Awaitable[Outcome]],
         greet: Callable[[Server, Any], Awaitable[Outcome]],
+        probe: Callable[[Any, Server, Any], Awaitable[Outcome]],
         open_lane: Callable[[], Any],
         max_concurrent: int | None,
         retry_seconds: float,
@@ -66,7 +68,7 @@ class Pool:
         share = None if max_concurrent is None else max(1, -(-max_concurrent // len(addresses)))
         self.max_concurrent = max_concurrent
         self.servers = [Server(url, Limiter(share, self._loop.time())) for url in addresses]
-        self._send, self._greet, self._open_lane, self._say = send, greet, open_lane, say
+        self._send, self._greet, self._probe, self._open_lane, self._say = send, greet, probe, open_lane, say
         self._retry_seconds = retry_seconds
         self.counts = Counts()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -259,13 +261,16 @@ class Pool:
         lane = server.lanes.pop() if server.lanes else self._open_lane()
         try:
             outcome = await self._send(job.ask, server, lane)
+            is_its_fault = False
+            if isinstance(outcome, Trouble) and self._is_doubtful(job, outcome):
+                is_its_fault = isinstance(await self._probe(job.ask, server, lane), Done)
         finally:
             server.lanes.append(lane)
             server.in_flight -= 1
-        self._settle(job, server, epoch, outcome)
+        self._settle(job, server, epoch, outcome, is_its_fault=is_its_fault)
         self._pump()
 
-    def _settle(self, job: Job, server: Server, epoch: int, outcome: Outcome) -> None:
+    def _settle(self, job: Job, server: Server, epoch: int, outcome: Outcome, *, is_its_fault: bool) -> None:
         now = self._loop.time()
         match outcome:
             case Done():
@@ -285,7 +290,7 @@ class Pool:
             case Trouble():
                 self.counts.broken += 1
                 self._lower(server, epoch, now)
-                self._on_trouble(job, server, outcome, now)
+                self._on_trouble(job, server, outcome, now, is_its_fault=is_its_fault)
 
     def _is_alive(self, server: Server, now: float) -> None:
         server.streak = server.busy_streak = server.checks = 0
@@ -315,17 +320,24 @@ class Pool:
         else:
             job.told += told
             self._patience = max(self._patience, now + told)
-        self._again(job, pause, now, outcome.reason, may_give_up=False)
+        self._again(job, pause, now, outcome.reason)
 
-    def _on_trouble(self, job: Job, server: Server, outcome: Trouble, now: float) -> None:
-        server.streak += 1
+    def _on_trouble(self, job: Job, server: Server, outcome: Trouble, now: float, *, is_its_fault: bool) -> None:
+        server.streak = 0 if is_its_fault else server.streak + 1
         job.slow += outcome.is_slow
         if (outcome.is_unreachable or server.streak >= STREAK) and server.is_up:
             server.is_up = False
             self._tell(server, f"{outcome.reason}; left alone until it answers")
             self._recheck(server)
         pause = self._rng.uniform(0.0, 0.05) if self._others(server) else self._pause(job)
-        self._again(job, pause, now, outcome.reason, may_give_up=not outcome.is_unreachable)
+        if is_its_fault:
+            self._silent_since = None
+        if is_its_fault and self._is_time_over(job, now):
+            job.error = f"{outcome.reason}, {job.tries + 1} times; the server answers other requests"
+            self.counts.given_up += 1
+            self._finish(job)
+        else:
+            self._again(job, pause, now, outcome.reason)
 
     def _others(self, server: Server) -> bool:
         return any(other.is_up for other in self.servers if other is not server)
@@ -338,30 +350,42 @@ class Pool:
         longest = min(bound, FIRST_PAUSE_SECONDS * 2.0 ** min(job.faults - 1, 20))
         return self._rng.uniform(longest / 2, longest)
 
-    def _again(self, job: Job, pause: float, now: float, reason: str, *, may_give_up: bool) -> None:
-        """Queue a job for another try, unless its time or everybody's is over."""
+    def _again(self, job: Job, pause: float, now: float, reason: str) -> None:
+        """Queue a job for another try, unless everybody's time is over."""
         job.tries += 1
         job.failed_at = now if job.failed_at is None else job.failed_at
-        spent = now - job.failed_at - job.told
-        if may_give_up and (spent > self._retry_seconds or job.slow >= SLOW_TRIES) and self._is_jobs_fault(job):
-            job.error = f"{reason}, {job.tries} times; other rows were answered"
-            self.counts.given_up += 1
-            self._finish(job)
-        elif not self._is_over(now, reason):
+        if not self._is_over(now, reason):
             job.due = now + pause
             heapq.heappush(self._waiting, job)
 
-    def _is_jobs_fault(self, job: Job) -> bool:
-        """Whether others were answered while this one failed; of the last few, whether any was before."""
-        assert job.failed_at is not None
-        others = len(self._waiting) + sum(server.in_flight for server in self.servers)
-        is_last = self._is_dry and others < LAST_JOBS and self._last_answer > float("-inf")
-        return is_last or self._last_answer > job.failed_at
+    def _is_doubtful(self, job: Job, outcome: Trouble) -> bool:
+        """Whether a job that has just failed may be at fault itself, so that the server must show whether it lives.
+
+        Those answered before prove nothing: a server may have died since.
+        """
+        if outcome.is_unreachable:
+            return False
+        now, left = self._loop.time(), len(self._waiting) + len(self._more) + sum(s.in_flight for s in self.servers)
+        is_time_over = self._is_time_over(job, now, outcome)
+        if self._is_dry and left <= LAST_JOBS:
+            return is_time_over or self._is_silent(now)
+        return is_time_over and job.failed_at is not None and self._last_answer > job.failed_at
+
+    def _is_time_over(self, job: Job, now: float, outcome: Trouble | None = None) -> bool:
+        """Whether a job has been tried for long enough; `outcome` is one that is not counted yet."""
+        slow = job.slow + (outcome is not None and outcome.is_slow)
+        spent = 0.0 if job.failed_at is None else now - job.failed_at - job.told
+        return spent > self._retry_seconds or slow >= SLOW_TRIES
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether nobody has been answered for as long as is waited."""
+        since = self._silent_since
+        return since is not None and now > max(since + self._retry_seconds, self._patience)
 
     def _is_over(self, now: float, reason: str) -> bool:
         """Whether nobody has answered for so long that the command had better end; what is done is kept."""
         self._silent_since = now if self._silent_since is None else self._silent_since
-        if now <= max(self._silent_since + self._retry_seconds, self._patience):
+        if not self._is_silent(now):
             return False
         self._fail(
             TemporaryError(

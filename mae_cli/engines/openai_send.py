@@ -13,9 +13,10 @@ from mae_cli.engines.openai_http import Dialect, Refusal, read_refusal, retry_af
 from mae_cli.engines.openai_jobs import Again, Busy, Done, Fatal, Outcome, Server, Trouble
 from mae_cli.engines.openai_reply import read_reply
 from mae_cli.errors import EngineError, MaeError, TemporaryError, did_you_mean
-from mae_cli.records import Request, Sampling
+from mae_cli.records import Message, Request, Sampling
 
 GREETING_SECONDS = 10.0
+PROBE_TOKENS = 16
 ADAPTER_SECONDS = 300.0
 TOP_LOGPROBS = 20
 """The most that OpenAI's interface allows, and vLLM's default bound."""
@@ -59,9 +60,12 @@ class Sender:
         """Ask one server once."""
         spoken = self._dialect.version
         more: dict[str, Any] = {"logprobs": True, "top_logprobs": self._top_logprobs} if ask.scores else {}
-        body = self._dialect.body(
-            self._model, ask.request, ask.sampling, max_new_tokens=ask.limit, number=len(ask.places), **more
-        )
+        try:
+            body = self._dialect.body(
+                self._model, ask.request, ask.sampling, max_new_tokens=ask.limit, number=len(ask.places), **more
+            )
+        except MaeError as error:
+            return Fatal(error)
         reply = await self._exchange(lane, "POST", f"{server.url}/chat/completions", body, self._timeout)
         if isinstance(reply, Trouble):
             return reply
@@ -142,6 +146,18 @@ class Sender:
         if self._folder is None or self._model in self._served[server.url]:
             return Done(None)
         return await self._load(server, lane, self._folder)
+
+    async def probe(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+        """Ask for a few tokens about nothing, else as `ask` does: `Done` only where the model itself answers.
+
+        A list of models, as `greet` wants it, still comes from servers whose engine has died.
+        """
+        sampling = msgspec.structs.replace(ask.sampling, max_new_tokens=min(PROBE_TOKENS, ask.sampling.max_new_tokens))
+        question = Ask([(0, 0)], Request("probe", (Message("user", "Hello"),), 0), sampling)
+        outcome = await self.send(question, server, lane)
+        if isinstance(outcome, Done) and isinstance(outcome.value, Refusal):
+            return Trouble(f"HTTP {outcome.value.status}: {outcome.value.message}")
+        return outcome
 
     async def _load(self, server: Server, lane: httpx2.AsyncClient, folder: Path) -> Outcome:
         ours = self._loaded.setdefault(server.url, set())

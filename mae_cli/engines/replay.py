@@ -1,7 +1,8 @@
 """The `replay` engine: answers from the rows of an earlier file, so a run or a bug report works without its model.
 
 `--engine replay:FILE` looks a request up by row id; when the id is new (another prompt version or seed), by equal
-messages, in the order of the recorded samples. A request nobody has answered gets status "error".
+messages and number of the sample. An answer is a function of the request alone, so a resumed file is the uninterrupted
+one; a request nobody has answered gets status "error".
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class ReplayEngine:
     def __init__(self, path: Path, rows: Sequence[Row]) -> None:
         self._path = path
         self._by_id = {row.id: row for row in rows}
-        self._by_messages: dict[tuple[Message, ...], list[Row]] = {}
-        for row in sorted(rows, key=lambda row: row.sample_index):
-            self._by_messages.setdefault(tuple(row.messages), []).append(row)
-        self._used: set[str] = set()
+        self._by_messages: dict[tuple[Message, ...], dict[int, Row]] = {}
+        for row in rows:
+            # The first of two problems with one text answers for both.
+            self._by_messages.setdefault(tuple(row.messages), {}).setdefault(row.sample_index, row)
         self.batch_sizes_used: list[int] = []
         # The recorded policy, because ids depend on it: the same command then plans the same ids.
         self.policy: Policy = rows[0].policy
@@ -40,17 +41,17 @@ class ReplayEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Answer one segment, order kept."""
         self.batch_sizes_used.append(len(requests))
-        # Ids first, for the whole segment, so that no request takes an answer that belongs to another.
-        self._used.update(request.id for request in requests if request.id in self._by_id)
         return [self._answer(request) for request in requests]
 
     def close(self) -> None:
         """Nothing to free."""
 
     def _answer(self, request: Request) -> Completion:
-        row = self._by_id.get(request.id) or self._next_unused(request.messages)
+        alike = self._by_messages.get(request.messages, {})
+        row = self._by_id.get(request.id) or alike.get(request.sample_index)
         if row is None:
-            reason = f"no recorded answer in {self._path.name}: neither this row id nor these messages are left there"
+            lacks = f"sample {request.sample_index} of these messages is" if alike else "these messages are"
+            reason = f"no recorded answer in {self._path.name}: neither this row id nor {lacks} there"
             return Completion(status="error", error=reason, finish_reason="error")
         return Completion(
             raw=row.raw,
@@ -64,13 +65,6 @@ class ReplayEngine:
             finish_reason=row.finish_reason,
             usage=row.usage,
         )
-
-    def _next_unused(self, messages: tuple[Message, ...]) -> Row | None:
-        for row in self._by_messages.get(messages, ()):
-            if row.id not in self._used:
-                self._used.add(row.id)
-                return row
-        return None
 
 
 def open_engine(recipe: Recipe, argument: str) -> ReplayEngine:

@@ -68,6 +68,7 @@ class VllmEngine:
         self._numbers: dict[str, int] = {}
         self._max_rank = _rank_limit(recipe)
         self._options = options
+        self.numerics = numerics(recipe, options)
         self._llm: Any = self._open(recipe)
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
@@ -75,8 +76,7 @@ class VllmEngine:
     def _open(self, recipe: Recipe) -> Any:
         arguments: dict[str, Any] = {
             "model": str(self.folder),
-            # The rule of every engine here; vLLM's own auto would take float16 for float32 weights.
-            "dtype": "bfloat16" if recipe.dtype == "auto" else recipe.dtype,
+            "dtype": weights_dtype(recipe),
             "gpu_memory_utilization": self._options.gpu_memory_utilization,
             "tensor_parallel_size": self._options.tensor_parallel_size,
             "seed": 0,
@@ -193,11 +193,15 @@ class VllmEngine:
             return []
         try:
             return list(self._call(prompts, params))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             # One request that it refuses stops the whole call, so each is tried alone.
             if len(prompts) == 1:
                 return [f"vllm: {_one_line(error)}"]
-        return [self._run([prompt], [one])[0] for prompt, one in zip(prompts, params, strict=True)]
+        answers = [self._run([prompt], [one])[0] for prompt, one in zip(prompts, params, strict=True)]
+        if all(isinstance(answer, str) for answer in answers):
+            # Written down as rows, they would never be asked again.
+            raise EngineError(f"vllm refused each of {len(answers)} requests, last with {answers[-1]}")
+        return answers
 
     def _call(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> Any:
         inputs = _import("vllm.inputs")
@@ -208,6 +212,8 @@ class VllmEngine:
                 use_tqdm=False,
                 lora_request=self._lora,
             )
+        except TypeError as error:
+            raise EngineError(f"this version of vllm is called in another way: {_one_line(error)}") from error
         except (RuntimeError, _engine_failure()) as error:
             # Out of memory, or its engine process died: neither is a fault of a row.
             raise TemporaryError(f"vllm failed: {_one_line(error)}; what is done is kept") from error
@@ -223,6 +229,16 @@ class VllmEngine:
                 usage=Usage(len(prompt.ids), len(ids)),
             )
         return self.texts.completion(prompt, ids, sampling, stopped=output.finish_reason == "stop")
+
+
+def weights_dtype(recipe: Recipe) -> str:
+    """The rule of every engine here; vLLM's own auto would take float16 for float32 weights."""
+    return "bfloat16" if recipe.dtype == "auto" else recipe.dtype
+
+
+def numerics(recipe: Recipe, options: Options) -> str:
+    """What else changes a text: the type of the weights, and where prompts and completions are cut."""
+    return weights_dtype(recipe) + (f" max_model_len {options.max_model_len}" if options.max_model_len else "")
 
 
 def _import(name: str) -> Any:

@@ -175,7 +175,7 @@ class Session:
         name = (recipe_for(self.recipe, role) if role else self.recipe).engine.partition(":")[0]
         engine = {} if name == "hf" else {"engine": name}
         played = self.engine_for(role)
-        numerics = str(getattr(getattr(played, "model", None), "dtype", "none"))
+        numerics = getattr(played, "numerics", None) or str(getattr(getattr(played, "model", None), "dtype", "none"))
         if getattr(played, "paged", False):
             # Another noise than the engine's own decode loop has.
             numerics += " paged"

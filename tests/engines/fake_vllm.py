@@ -92,6 +92,8 @@ class Calls:
     refused: set[int] = field(default_factory=set)
     """Lengths of prompts that make the whole call raise ValueError."""
     dies: bool = False
+    misfits: bool = False
+    """Whether `generate` does not know a keyword, as that of another version."""
     finish: str | None = None
 
 
@@ -131,6 +133,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
             use_tqdm: bool = True,
             lora_request: LoRARequest | None = None,
         ) -> list[RequestOutput]:
+            if calls.misfits:
+                raise TypeError("LLM.generate() got an unexpected keyword argument 'lora_request'")
             if calls.dies:
                 raise EngineDeadError("EngineCore encountered an issue.")
             assert sampling_params is not None

@@ -169,6 +169,15 @@ def test_a_field_the_recipe_sets_is_never_left_out_in_silence() -> None:
         dialect.learn(refusal("unknown: chat_template_kwargs"), Sampling(16), number=1, spoken=0)
 
 
+def test_a_field_left_out_for_one_stage_is_missed_by_a_later_one_that_sets_it() -> None:
+    dialect = Dialect({}, lambda _: None)
+    assert dialect.learn(refusal("unknown: top_k"), Sampling(16), number=1, spoken=0)
+    assert "top_k" not in body_of(dialect, Sampling(16))
+
+    with pytest.raises(EngineError, match="refuses top_k, which the recipe sets"):
+        body_of(dialect, Sampling(16, top_k=20))
+
+
 def test_newer_names_and_templates_without_system_text_are_learnt() -> None:
     dialect = Dialect({}, lambda _: None)
     assert dialect.learn(refusal("use 'max_completion_tokens' instead"), Sampling(16), number=1, spoken=0)

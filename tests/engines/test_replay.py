@@ -57,22 +57,33 @@ def test_a_row_id_gets_its_own_answer_back(rows: list[Row], path: Path) -> None:
     assert engine.policy == rows[0].policy
 
 
-def test_new_ids_are_answered_by_equal_messages_in_sample_order(rows: list[Row], path: Path) -> None:
+def test_new_ids_are_answered_by_equal_messages_and_sample(rows: list[Row], path: Path) -> None:
     engine = replay.open_engine(Recipe(), str(path))
-    requests = [Request(f"new-{index}", tuple(rows[0].messages), index) for index in range(4)]
-
-    answers = [engine.generate([request], SAMPLING)[0].raw for request in requests]
+    answers = [engine.generate([new(rows[0], index)], SAMPLING)[0].raw for index in range(4)]
 
     assert answers == [row.raw for row in rows]
 
 
-def test_an_answer_claimed_by_id_is_not_given_away_by_messages(rows: list[Row], path: Path) -> None:
-    engine = replay.open_engine(Recipe(), str(path))
-    requests = [Request("new", tuple(rows[0].messages), 1), request_of(rows[0])]
+def new(row: Row, sample_index: int) -> Request:
+    """The same question under an id that nobody has recorded."""
+    return Request(f"new-{sample_index}", tuple(row.messages), 7, sample_index=sample_index)
 
-    answers = engine.generate(requests, SAMPLING)
 
-    assert [answer.raw for answer in answers] == [rows[1].raw, rows[0].raw]
+def test_an_answer_depends_on_its_request_alone_so_resumed_and_split_files_are_the_uninterrupted_one(
+    rows: list[Row], path: Path
+) -> None:
+    whole = replay.open_engine(Recipe(), str(path)).generate([new(rows[0], index) for index in range(4)], SAMPLING)
+
+    for order in ([2, 3], [3], [1, 0, 3, 2]):
+        found = replay.open_engine(Recipe(), str(path)).generate([new(rows[0], index) for index in order], SAMPLING)
+        assert [answer.raw for answer in found] == [whole[index].raw for index in order]
+
+
+def test_a_sample_beyond_the_recorded_ones_is_an_error_and_no_copy(rows: list[Row], path: Path) -> None:
+    (answer,) = replay.open_engine(Recipe(), str(path)).generate([new(rows[0], 4)], SAMPLING)
+
+    assert (answer.status, answer.raw) == ("error", None)
+    assert "nor sample 4 of these messages is there" in (answer.error or "")
 
 
 def test_a_request_without_a_recorded_answer_is_an_error_row_and_loses_no_other(rows: list[Row], path: Path) -> None:

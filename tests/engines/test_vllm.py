@@ -10,8 +10,10 @@ import pytest
 
 from mae_cli.config import Recipe
 from mae_cli.engines import hf, vllm
+from mae_cli.engines.hf_policy import PolicyEngine
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.records import Message, Request, Sampling
+from mae_cli.stages.session import Session
 from tests.engines.fake_vllm import Calls, install
 from tests.engines.test_hf_model import make_adapter
 from tests.support import mae, write_sums
@@ -123,6 +125,32 @@ def test_a_request_that_vllm_refuses_does_not_lose_the_others(calls: Calls, reci
 
     assert (answers[2].status, answers[2].error) == ("error", "vllm: The decoder prompt is refused")
     assert [answers[place] for place in (0, 1, 3)] == [alone[place] for place in (0, 1, 3)]
+
+
+def test_a_fault_of_the_call_is_no_row_of_any_file(calls: Calls, recipe: Recipe) -> None:
+    engine = vllm.open_engine(recipe, "")
+    calls.misfits = True
+    for requests in (REQUESTS, REQUESTS[:1]):
+        with pytest.raises(EngineError, match=r"called in another way: .* unexpected keyword argument 'lora_request'"):
+            engine.generate(requests, GREEDY)
+
+    calls.misfits, calls.refused = False, set(range(256))
+    with pytest.raises(EngineError, match="vllm refused each of 4 requests, last with vllm: The decoder prompt is ref"):
+        engine.generate(REQUESTS, GREEDY)
+
+
+def test_the_fingerprint_holds_what_changes_a_text_with_and_without_the_weights(calls: Calls, recipe: Recipe) -> None:
+    for argument, dtype, expected in (
+        ("", "auto", "bfloat16"),
+        ("lora=false", "float32", "float32"),
+        ("max_model_len=128", "float32", "float32 max_model_len 128"),
+    ):
+        told = msgspec.structs.replace(recipe, engine=f"vllm:{argument}".rstrip(":"), dtype=dtype)
+        session = Session(told)
+        found = session.policy_fingerprint(session.engine.policy)
+
+        assert (found["dtype"], found["engine"]) == (expected, "vllm")
+        assert PolicyEngine(told, "cpu").numerics == expected
 
 
 def test_an_aborted_row_is_an_error_and_a_dead_engine_is_temporary(calls: Calls, recipe: Recipe) -> None:
