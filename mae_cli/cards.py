@@ -67,11 +67,16 @@ def _is_whole(accuracy: Mapping[str, Any], label: str, reading: str) -> bool:
     return accuracy["policy"] == label and accuracy["reading"] == reading and parts == (None, None)
 
 
-def write_adapter_card(folder: Path, lineage: Lineage, scores: Sequence[Score] = ()) -> None:
-    """README.md of an adapter's folder."""
-    head = _front_matter(lineage, relation="adapter", library="peft")
+def write_card(folder: Path, lineage: Lineage, scores: Sequence[Score] = ()) -> None:
+    """README.md of an adapter's folder, or of a fully fine-tuned model's."""
+    is_full = lineage.kind == "full"
+    head = _front_matter(
+        lineage,
+        relation="finetune" if is_full else "adapter",
+        library="transformers" if is_full else "peft",
+    )
     lines = [
-        f"# LoRA adapter for {lineage.base}",
+        f"# {lineage.base}, every parameter fine-tuned" if is_full else f"# LoRA adapter for {lineage.base}",
         "",
         "Trained by `mae finetune`. `train_rows.jsonl` lists every trained row by id, `train_log.jsonl` every step,",
         "`lineage.json` the facts below.",
@@ -102,6 +107,7 @@ def write_merged_card(
         scores: of the adapter in its run.
     """
     own = lineages[0] if lineages else None
+    is_full = own is not None and own.kind == "full"
     head = _front_matter(own, relation="finetune", library="transformers", base=base)
     origin = [f"- run: {run}"] if run else []
     rounds = [str(lineage.round) for lineage in reversed(lineages) if lineage.round is not None]
@@ -111,9 +117,9 @@ def write_merged_card(
     if own is not None and own.parent is not None and own.parent not in parents:
         parents.append(own.parent)
     if parents:
-        origin.append(f"- parents of the adapter, nearest first: {', '.join(parents)}")
+        origin.append(f"- parents of it, nearest first: {', '.join(parents)}")
     lines = [
-        f"# {base}, merged with a LoRA adapter",
+        f"# {base}, {'every parameter fine-tuned' if is_full else 'merged with a LoRA adapter'}",
         "",
         "Written by `mae export --merge`: a plain model folder that needs neither `mae` nor PEFT.",
         "",
@@ -130,7 +136,7 @@ def refresh_cards(run_dir: Path) -> None:
     for current in rounds_of(run_dir):
         lineage = read_lineage(current / ADAPTER)
         if lineage is not None:
-            write_adapter_card(current / ADAPTER, lineage, scores_in(run_dir, current.name))
+            write_card(current / ADAPTER, lineage, scores_in(run_dir, current.name))
 
 
 def _front_matter(lineage: Lineage | None, *, relation: str, library: str, base: str | None = None) -> list[str]:
@@ -154,7 +160,7 @@ def _facts(lineage: Lineage) -> list[str]:
     roles = ", ".join(f"{count} {role}" for role, count in lineage.roles.items())
     facts: list[tuple[str, object]] = [
         ("base", lineage.base if "@" in lineage.base else f"{lineage.base} (content {lineage.base_digest})"),
-        ("adapter", lineage.adapter),
+        ("model" if lineage.kind == "full" else "adapter", lineage.adapter),
         ("continues", lineage.parent or "nothing, begun anew"),
         ("data", f"{lineage.data}, {lineage.rows} rows ({roles})"),
         ("trained tokens per pass", lineage.trained_tokens),

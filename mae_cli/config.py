@@ -125,7 +125,7 @@ class FilterSection(Section):
 
 
 class FinetuneSection(Section):
-    """`finetune:` LoRA training on the kept rows."""
+    """`finetune:` training of a LoRA adapter, or of the whole model, on the kept rows."""
 
     objective: Annotated[Spec, _doc("loss and advantages (mae list objectives)")] = "sft"
     purposes: Annotated[list[str], _doc("purposes that may be trained")] = msgspec.field(
@@ -133,8 +133,12 @@ class FinetuneSection(Section):
     )
     other_models: Annotated[bool, _doc("also train rows that another model wrote (distillation)")] = False
     reference: Annotated[
-        str, _doc("policy that preference losses and KL penalties are relative to: start, base, or an adapter folder")
+        str,
+        _doc(
+            "policy that preference losses and KL penalties are relative to: start, base, or an adapter; full: a model"
+        ),
     ] = "start"
+    full: Annotated[bool, _doc("train every parameter, not a LoRA; writes a model; usual rates are near 1e-5")] = False
     lora_r: Annotated[Positive, _doc("LoRA rank")] = 16
     lora_alpha: Annotated[Positive, _doc("LoRA scale numerator")] = 32
     lora_dropout: Annotated[Share, _doc("dropout on LoRA inputs; 0 keeps RL ratios exact")] = 0.0
@@ -230,7 +234,7 @@ class Recipe(Section):
 
     model: Annotated[str, _doc("hub id, folder, or an embedded model's name")] = "smollm2-135m"
     revision: Annotated[str | None, _doc("hub revision of the model")] = None
-    adapter: Annotated[str | None, _doc("LoRA adapter folder to start from")] = None
+    adapter: Annotated[str | None, _doc("what mae finetune wrote, to start from: an adapter or a model")] = None
     engine: Annotated[str, _doc("engine, with its argument after a colon (replay:FILE)")] = "hf"
     base_url: Annotated[
         str | list[str] | None, _doc("address of the engine openai's server, or of several replicas of it")

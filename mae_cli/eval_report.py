@@ -73,11 +73,11 @@ def main_reading(readings: Sequence[str]) -> str:
     return MAIN_READING if MAIN_READING in readings or not readings else readings[-1]
 
 
-def by_policy(rows: Sequence[Row], labels: dict[str | None, str]) -> list[Side]:
+def by_policy(rows: Sequence[Row], labels: dict[str, str]) -> list[Side]:
     """The rows of each policy in a file, with the name that tables call it."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(labels.get(row.policy.adapter, row.policy.adapter or "base"), []).append(row)
+        found.setdefault(labels.get(row.policy.weights, row.policy.adapter or "base"), []).append(row)
     return list(found.items())
 
 

@@ -8,12 +8,12 @@ trainings write equal bytes. Adapters are named by `models.adapter_digest`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from mae_cli.errors import ConfigError, DataError
-from mae_cli.models import EMBEDDED, HUB_ID, adapter_digest
+from mae_cli.models import EMBEDDED, HUB_ID, adapter_digest, is_whole_model
 from mae_cli.reading import read_json, read_lines
 from mae_cli.report import table
 
@@ -27,7 +27,9 @@ class Lineage(msgspec.Struct, kw_only=True):
 
     schema: int = 1
     adapter: str
-    """Its digest."""
+    """Its digest; of a model where the kind is full."""
+    kind: Literal["lora", "full"] = "lora"
+    """An adapter, or a whole model every parameter of which was trained."""
     parent: str | None
     """Digest of the adapter it continues; null: trained from the base alone."""
     base: str
@@ -47,7 +49,7 @@ class Lineage(msgspec.Struct, kw_only=True):
     steps: int
     learning_rate: float
     settings: dict[str, Any] = {}
-    """Rank, scale, targets and variant of the LoRA."""
+    """Rank, scale, targets and variant of the LoRA; of a whole model, how many parameters were trained."""
     stopped: str | None = None
     """Why the training ended before its last step."""
 
@@ -63,7 +65,7 @@ class Entry(msgspec.Struct):
     rows: int
     trained_tokens: int
     marks: list[str]
-    """Of `latest`, `accepted`, `best`, and `retired` where the weights were deleted."""
+    """Of `latest`, `accepted`, `best`, `retired` (weights deleted), `whole model` (no adapter)."""
 
 
 def base_reference(name: str, digest: str) -> str:
@@ -118,7 +120,8 @@ def adapters_of(run_dir: Path) -> list[Entry]:
             continue
         has_weights = any(folder.glob("*.safetensors"))
         marks = [name for name, label in marked.items() if label == current.name]
-        entries.append(_entry(folder, current.name, [*marks, *([] if has_weights else ["retired"])]))
+        marks += [] if has_weights else ["retired"]
+        entries.append(_entry(folder, current.name, [*marks, *(["whole model"] if is_whole_model(folder) else [])]))
     return entries
 
 

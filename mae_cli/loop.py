@@ -22,7 +22,6 @@ from mae_cli.comparison import Side
 from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
 from mae_cli.locks import Lock
-from mae_cli.lora import WEIGHTS
 from mae_cli.promotion import NOT_TRAINED, Promotion, Sets, decide, keep_sets, promotion_line, read_sets
 from mae_cli.reading import read_json, read_lines, read_rows
 from mae_cli.recipe_files import check_keys_are_names, find_file
@@ -33,7 +32,7 @@ from mae_cli.stages import Session, StageSummary, check_plugins
 from mae_cli.stages.calibrate import check_calibration, run_calibrate
 from mae_cli.stages.eval import attach, evaluate, load_eval, say_power
 from mae_cli.stages.filter import run_filter
-from mae_cli.stages.finetune import run_finetune
+from mae_cli.stages.finetune import check_tuning, run_finetune
 from mae_cli.stages.judge import run_judge
 from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
@@ -87,6 +86,7 @@ class Run:
             CollapseError: the gate set shows harm, and the recipe says to stop.
         """
         check_plugins(self.recipe)
+        check_tuning(self.recipe)
         check_calibration(self.recipe)
         if self.recipe.solve.num_problems and not (self.recipe.seeds or self.recipe.self_seeds):
             raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
@@ -279,11 +279,12 @@ class Run:
         return current.adapter.exists() or read_json(current.promotion)["reason"] == NOT_TRAINED
 
     def _retire(self, rounds: Sequence[Round], accepted: Round, best: Round) -> None:
-        """Delete the weights of old adapters; everything else of a round stays, so every row can still be traced."""
+        """Delete the weights of old rounds; everything else of them stays, so every row can still be traced."""
         keep = self.recipe.keep_adapters
         for old in rounds[1:-keep] if keep else []:
             if old.number not in (accepted.number, best.number):
-                (old.adapter / WEIGHTS).unlink(missing_ok=True)
+                for weights in old.adapter.glob("*.safetensors"):
+                    weights.unlink()
 
     def _calibration_problems(self) -> Path | None:
         name = self.recipe.calibrate.problems

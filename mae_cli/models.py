@@ -192,13 +192,27 @@ def adapter_digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def reference_identity(reference: str) -> str:
-    """`finetune.reference` as a fingerprint sees it: where an adapter lies says nothing.
+def is_whole_model(folder: Path) -> bool:
+    """Whether what was trained stands in a folder as a model of its own, not as an adapter to put on one."""
+    return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+
+
+def trained_digest(folder: Path) -> str:
+    """20 hex digits of what `mae finetune` wrote, an adapter or a model.
 
     Raises:
-        EngineError: no adapter there.
+        EngineError: neither is there.
     """
-    return reference if reference in ("start", "base") else adapter_digest(Path(reference))
+    return model_digest(folder) if is_whole_model(folder) else adapter_digest(folder)
+
+
+def reference_identity(reference: str) -> str:
+    """`finetune.reference` as a fingerprint sees it: where an adapter or model lies says nothing.
+
+    Raises:
+        EngineError: neither is there.
+    """
+    return reference if reference in ("start", "base") else trained_digest(Path(reference))
 
 
 def _feed(hasher: hashlib.blake2b, *parts: str | bytes) -> None:

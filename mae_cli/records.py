@@ -70,6 +70,11 @@ class Policy(msgspec.Struct, frozen=True):
     adapter: str | None = None
     template: str | None = None
 
+    @property
+    def weights(self) -> str:
+        """What tells states of one training from each other: the adapter, or a model that was trained as a whole."""
+        return self.adapter or self.model
+
 
 class Term(msgspec.Struct, frozen=True):
     """One named number a reward was computed from."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from mae_cli.config import Recipe, RoleSection
+from mae_cli.models import is_whole_model
 from mae_cli.records import Role
 
 ROLES: tuple[Role, ...] = ("proposer", "solver", "judge")
@@ -50,8 +51,15 @@ def recipe_for(recipe: Recipe, role: Role) -> Recipe:
     return msgspec.structs.replace(recipe, **own)
 
 
+def standing(recipe: Recipe, trained: Path | None) -> tuple[Recipe, Path | None]:
+    """(recipe, adapter) of a policy with what was trained on: a whole model stands in the model's place."""
+    if trained is not None and recipe.engine.partition(":")[0] in LOADING_ENGINES and is_whole_model(trained):
+        return msgspec.structs.replace(recipe, model=str(trained), revision=None), None
+    return recipe, trained
+
+
 def adapter_for(recipe: Recipe, role: Role, trained: Path | None) -> Path | None:
-    """The adapter the role plays with while the trained policy has the adapter `trained`."""
+    """The adapter (or model) the role plays with while `trained` is what the trained policy has on."""
     if not is_fixed(recipe, role):
         return trained
     own = recipe_for(recipe, role).adapter

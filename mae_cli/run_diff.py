@@ -100,10 +100,12 @@ def policies_of(path: Path) -> list[Source]:
     meta = beside(path, ".meta.json")
     settings = read_json(meta).get("fingerprint", {}) if meta.exists() else {}
     labels = settings.pop("policies", {})
-    groups: dict[str | None, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.policy.adapter, []).append(row)
-    return [Source(labels.get(name or "base", name or "base"), group, settings) for name, group in groups.items()]
+        policy = row.policy
+        key = policy.weights if policy.weights in labels else policy.adapter or "base"
+        groups.setdefault(key, []).append(row)
+    return [Source(labels.get(key, key), group, settings) for key, group in groups.items()]
 
 
 def _policies_of_run(run_dir: Path) -> list[Source]:

@@ -113,7 +113,7 @@ def _unknown(verdict: Verdict) -> Verdict:
 
 def _group(row: Row) -> str:
     """The answers of one policy to one item."""
-    return f"{row.group_id}/{row.policy.adapter}"
+    return f"{row.group_id}/{row.policy.weights}"
 
 
 def _check(reading: str, rows: Sequence[Row], verifier: contracts.Verifier) -> list[Verdict]:

@@ -39,13 +39,14 @@ def encode_rows(rows: Iterable[msgspec.Struct]) -> bytes:
     return b"".join(_ENCODER.encode(row) + b"\n" for row in rows)
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a whole file through a temporary one, fsynced, so that readers see the old or the new, never a part."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the path's place, fsynced, when the block ends well: never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -54,6 +55,12 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a whole file through a temporary one, fsynced, so that readers see the old or the new, never a part."""
+    with replacing(path) as file:
+        file.writelines([data] if isinstance(data, bytes) else data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -52,6 +52,8 @@ class Trace(msgspec.Struct):
     trained: list[Training]
     inherited: list[Entry]
     """Adapters that continue one of these."""
+    is_whole: bool = False
+    """Whether a model of this run that was trained as a whole wrote the row."""
 
 
 def trace_row(run_dir: Path, identity: str) -> Trace:
@@ -85,6 +87,7 @@ def trace_row(run_dir: Path, identity: str) -> Trace:
         judgements=[by_rollout[name] for name in judges if name in by_rollout],
         trained=trained,
         inherited=[entry for entry in family.values() if entry.round not in direct],
+        is_whole=any(entry.adapter == own.row.policy.model for entry in entries),
     )
 
 
@@ -117,7 +120,7 @@ def _trainings(run_dir: Path, entries: list[Entry], identity: str) -> Iterator[T
 def trace_text(trace: Trace) -> str:
     """The trace for people: newest facts last, so that it reads as a story."""
     row = trace.row.row
-    written_by = row.policy.adapter or "the base"
+    written_by = row.policy.adapter or ("every parameter trained" if trace.is_whole else "the base")
     lines = [
         f"row {row.id} ({row.role}, {row.purpose}, round {row.round}) in {trace.row.file}",
         f"written by {row.policy.model} with {'adapter ' + written_by if row.policy.adapter else written_by}",

@@ -64,7 +64,7 @@ def generate(
     finish: Callable[[Row], Row],
     role: Role | None = None,
     limited: Sequence[Row] | None = None,
-    prepare: Callable[[Row], None] | None = None,
+    prepare: Callable[[Row], contracts.Engine] | None = None,
     answer: Answer | None = None,
     command: Sequence[object] = (),
 ) -> Generated:
@@ -78,7 +78,8 @@ def generate(
         finish: parses a completed row (question, answer, score, status).
         role: whose engine generates; the trained policy's by default.
         limited: the planned rows to work on now; all by default.
-        prepare: called with the first row of each run of segments with one policy, before they are generated.
+        prepare: called with the first row of each run of segments with one policy, before they are generated; gives the
+            engine that answers them.
         answer: answers the rows that it knows how to; the engine generates the others.
         command: the stage and its own arguments, as a worker process is given them.
 

@@ -20,7 +20,7 @@ from mae_cli.errors import ConfigError
 from mae_cli.eval_report import by_policy, figures_of, plain, power_line
 from mae_cli.prompting import load_prompt, question_with_choices
 from mae_cli.reading import STDIO, read_rows
-from mae_cli.records import Row, choices_of, new_row
+from mae_cli.records import Policy, Row, choices_of, new_row
 from mae_cli.scoring import check_readings, check_rows
 from mae_cli.stages import Session, StageSummary, generate
 from mae_cli.stages.solve import read_solution
@@ -41,7 +41,7 @@ def run_eval(
         session: its engine is switched between the policies and left on the last one.
         benchmarks: as `eval.benchmarks` names them; the recipe's where none is given.
         output_path: rows of all policies evaluated here; the summary goes beside it.
-        adapter: LoRA folder to evaluate.
+        adapter: what was trained, to evaluate: a LoRA's folder or a model's.
         with_base: whether the model without adapter is evaluated too.
 
     Raises:
@@ -84,15 +84,18 @@ def evaluate(
         benchmark.name: registry.build("verifiers", benchmark.verifier) for benchmark in benchmarks
     }
     planned: list[Row] = []
-    labels: dict[str | None, str] = {}
-    folders: dict[str | None, Path | None] = {}
+    labels: dict[str, str] = {}
+    folders: dict[str, Path | None] = {}
+    first: Policy | None = None
     for label, folder in policies:
         attach(session, folder)
         planned += _plan(session, benchmarks)
-        labels[session.engine.policy.adapter], folders[session.engine.policy.adapter] = label, folder
+        policy = session.engine.policy
+        first = first or policy
+        labels[policy.weights], folders[policy.weights] = label, folder
     options = {
-        "policies": {adapter or "base": label for adapter, label in labels.items()},
-        **session.policy_fingerprint(msgspec.structs.replace(session.engine.policy, adapter=None)),
+        "policies": {name if folders[name] else "base": label for name, label in labels.items()},
+        **session.policy_fingerprint(msgspec.structs.replace(first or session.engine.policy, adapter=None)),
         "sampling": section.sampling(),
         "benchmarks": {b.name: _asked(b) for b in benchmarks},
         "readings": section.readings,
@@ -104,8 +107,9 @@ def evaluate(
         for notice in output.notices:
             session.progress.say(notice)
 
-        def prepare(row: Row) -> None:
-            attach(session, folders[row.policy.adapter])
+        def prepare(row: Row) -> contracts.Engine:
+            attach(session, folders[row.policy.weights])
+            return session.engine
 
         limited = [row for row in planned if row.problem is not None and row.problem.id in wanted]
         made = generate(

@@ -1,5 +1,7 @@
 """`mae export`: an adapter merged into its base as a plain model folder, and the GGUF of that folder.
 
+What was trained as a whole needs no merging: it is written in the asked type and compared with what was trained.
+
 Takes a run folder (its best, else accepted, else latest round), a round's folder or an adapter's. The folder appears
 when it is whole and the comparison has passed; a GGUF is made from the finished folder, so nothing that fails there
 can harm it.
@@ -19,7 +21,7 @@ from mae_cli.errors import ConfigError, EngineError
 from mae_cli.gguf import check_for_gguf, convert, find_converter, missing_files, trained_embeddings
 from mae_cli.lineage import ADAPTER, TRAIN_ROWS, Lineage, read_lineage, trained_rows
 from mae_cli.lora import CONFIG
-from mae_cli.models import EMBEDDED, adapter_digest, local_model, model_digest
+from mae_cli.models import EMBEDDED, is_whole_model, local_model, model_digest, trained_digest
 from mae_cli.progress import Progress
 from mae_cli.reading import read_json, read_rows
 from mae_cli.records import Message
@@ -57,10 +59,10 @@ class ExportSummary(msgspec.Struct, kw_only=True):
         """The summary in one line."""
         told = "up to date"
         if self.comparison is not None:
-            told = (
-                f"merged = base + adapter within {self.comparison['from_adapter']:.2g} on "
-                f"{self.comparison['prompts']} prompts, differs from base by {self.comparison['from_base']:.2g}"
-            )
+            same, base = self.comparison["from_adapter"], self.comparison["from_base"]
+            pair = "saved = fully fine-tuned model" if base is None else "merged = base + adapter"
+            apart = "" if base is None else f", differs from base by {base:.2g}"
+            told = f"{pair} within {same:.2g} on {self.comparison['prompts']} prompts{apart}"
         made = f", {self.gguf}" if self.gguf else ""
         return f"export: {told}, {self.seconds:.1f} s -> {self.path}{made}"
 
@@ -113,16 +115,22 @@ def run_export(
     progress = progress or Progress()
     found = find_adapter(source)
     lineage = read_lineage(found.adapter)
-    embeddings = trained_embeddings(found.adapter)
-    name, revision = _base_name(found, lineage, model, revision)
-    base = local_model(name, revision)
-    _check_base(base, name, lineage)
-    _check_tied(base, found.adapter, embeddings)
-    adapter = adapter_digest(found.adapter)
+    embeddings: list[str] = []
+    base: Path | None = None
+    if is_whole_model(found.adapter):
+        name = lineage.base if lineage else found.adapter.name
+    else:
+        embeddings = trained_embeddings(found.adapter)
+        name, revision = _base_name(found, lineage, model, revision)
+        base = local_model(name, revision)
+        _check_base(base, name, lineage)
+        _check_tied(base, found.adapter, embeddings)
+    adapter = trained_digest(found.adapter)
     summary = ExportSummary(path=str(output_dir), adapter=adapter, base=name)
-    fingerprint = {"adapter": adapter, "base": model_digest(base), "dtype": dtype}
+    fingerprint = {"adapter": adapter, "base": base and model_digest(base), "dtype": dtype}
+    inputs = [found.adapter, *([base] if base else [])]
     with FolderOutput(
-        output_dir, stage="export", fingerprint=fingerprint, overwrite=overwrite, inputs=[found.adapter, base]
+        output_dir, stage="export", fingerprint=fingerprint, overwrite=overwrite, inputs=inputs
     ) as output:
         if output.is_done:
             summary.skipped = True
@@ -130,15 +138,13 @@ def run_export(
             made = output.work_dir / "model"
             report = _merge(found, base, made, dtype, tolerance)
             summary.comparison = msgspec.structs.asdict(report)
-            progress.say(
-                f"export: {report.prompts} prompts, {report.tokens} tokens: logits of merged and base + adapter differ "
-                f"by at most {report.from_adapter:.2g}, of merged and base by {report.from_base:.2g} "
-                f"(tolerance {tolerance:.2g}; float32 weights)"
-            )
+            progress.say(f"export: {_compared(report)} (tolerance {tolerance:.2g}; float32 weights)")
             _card(found, lineage, made, lineage.base if lineage else name, dtype, report)
             missing = missing_files(made)
             if missing:
-                raise EngineError(f"{base}: the base lacks what a complete folder needs: {', '.join(missing)}")
+                raise EngineError(
+                    f"{base or found.adapter}: it lacks what a complete folder needs: {', '.join(missing)}"
+                )
             output.finish(made)
         if gguf:
             check_for_gguf(output_dir, embeddings)
@@ -206,18 +212,29 @@ def _check_tied(base: Path, adapter: Path, embeddings: list[str]) -> None:
         )
 
 
-def _merge(found: Source, base: Path, made: Path, dtype: Dtype, tolerance: float) -> Any:
+def _compared(report: Any) -> str:
+    apart = "" if report.from_base is None else f", of merged and base by {report.from_base:.2g}"
+    pair = "saved and trained model" if report.from_base is None else "merged and base + adapter"
+    return (
+        f"{report.prompts} prompts, {report.tokens} tokens: logits of {pair} differ by at most "
+        f"{report.from_adapter:.2g}{apart}"
+    )
+
+
+def _merge(found: Source, base: Path | None, made: Path, dtype: Dtype, tolerance: float) -> Any:
+    """The model folder, compared; without a base what was trained is a whole model."""
     import torch
 
     from mae_cli.engines.chat import open_chat
     from mae_cli.engines.hf_model import load_tokenizer
     from mae_cli.training.merge import merge_and_save
 
-    own = found.adapter if (found.adapter / "tokenizer_config.json").is_file() else base
+    has_own = (found.adapter / "tokenizer_config.json").is_file()
+    own = found.adapter if base is None or has_own else base
     chat = open_chat(load_tokenizer(own))
     return merge_and_save(
-        base,
-        found.adapter,
+        base or found.adapter,
+        found.adapter if base else None,
         made,
         compared_prompts(found, chat),
         tokenizer_from=own,
@@ -246,11 +263,7 @@ def compared_prompts(found: Source, chat: Any) -> list[list[int]]:
 
 def _card(found: Source, lineage: Lineage | None, made: Path, base: str, dtype: Dtype, report: Any) -> None:
     scores: list[Score] = scores_in(found.run_dir, found.label) if found.run_dir else []
-    facts = [
-        f"weights saved as {dtype}, merged in float32",
-        f"compared with base + adapter on {report.prompts} prompts: logits differ by at most "
-        f"{report.from_adapter:.2g}, from the base by {report.from_base:.2g}",
-    ]
+    facts = [f"weights saved as {dtype}{'' if report.from_base is None else ', merged in float32'}", _compared(report)]
     run = found.run_dir.name if found.run_dir else None
     write_merged_card(made, _line_of(found, lineage), base=base, run=run, facts=facts, scores=scores)
 

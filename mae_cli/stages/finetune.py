@@ -1,8 +1,8 @@
-"""`mae finetune`: the kept rows train a LoRA adapter.
+"""`mae finetune`: the kept rows train a LoRA adapter, or the whole model.
 
 Rows of the trained purposes that no filter dropped are trained, on the token ids that were generated. The adapter
-continues from a start adapter or begins anew, always relative to the base model, with a fresh optimizer. An
-interrupted training goes on from its last checkpoint.
+continues from a start adapter or begins anew, always relative to the base model, with a fresh optimizer; a full
+fine-tuning goes on from the weights of the model it starts with. An interrupted training goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from mae_cli import contracts, registry
+from mae_cli.config import Recipe
 from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
 from mae_cli.foreign import FORMATS, read_foreign, rows_of
 from mae_cli.lineage import base_reference
-from mae_cli.models import reference_identity
+from mae_cli.lora import CONFIG
+from mae_cli.models import is_whole_model, local_model, model_digest, reference_identity
 from mae_cli.reading import STDIO, Input, beside
 from mae_cli.records import Policy, Row, digest
 from mae_cli.roles import ROLES, is_fixed
@@ -40,9 +42,11 @@ def run_finetune(
 
     Raises:
         GateError: no row is left to train on.
-        ConfigError: the engine has no weights to train, or the output was made with other settings.
+        ConfigError: the engine has no weights to train, the start is of the other kind than what is trained, or the
+            output was made with other settings.
     """
     section = session.recipe.finetune
+    check_tuning(session.recipe)
     objective: contracts.Objective = registry.build("objectives", section.objective)
     data = read_to_train(session, input_path)
     require_tracker(section.report_to)
@@ -143,6 +147,34 @@ _FREE_KEYS = {
 }
 
 
+def check_tuning(recipe: Recipe) -> None:
+    """Refuse a start or a reference that does not go with what is trained, before anything is loaded or generated.
+
+    Raises:
+        ConfigError: an adapter where a model is needed, the other way round, or a base in four bits.
+    """
+    section, start = recipe.finetune, recipe.adapter
+    if not section.full:
+        if start and is_whole_model(Path(start)):
+            raise ConfigError(
+                f"adapter: {start} holds a whole model; a LoRA is trained on it with -m {start}, and finetune.full "
+                "goes on training all of it"
+            )
+        return
+    if recipe.load_in_4bit:
+        raise ConfigError("finetune.full: a model in four bits cannot be trained as a whole; leave out load_in_4bit")
+    if start and (Path(start) / CONFIG).is_file():
+        raise ConfigError(
+            f"adapter: {start} is a LoRA adapter, and finetune.full trains a model; make one of it with "
+            f"mae export {start} -o MODEL --merge, then -m MODEL"
+        )
+    if (Path(section.reference) / CONFIG).is_file():
+        raise ConfigError(
+            f"finetune.reference: {section.reference} is a LoRA adapter, and a model that is trained as a whole is no "
+            "base for it; make a model of it with mae export --merge"
+        )
+
+
 def require_tracker(name: str) -> None:
     """Refuse a tracker that is not installed before a model is loaded for it.
 
@@ -220,15 +252,22 @@ def _train(
     start_adapter: Path | None,
     world: World,
 ) -> TrainReport:
+    from mae_cli.training.full import Source
     from mae_cli.training.tracking import tracker
     from mae_cli.training.trainer import train
 
+    recipe = session.recipe
     engine: Any = session.engine_for(None, weights=True)
     session.close_others(engine)
-    engine.attach(None)
+    source, base = None, engine.policy.model
+    if recipe.finetune.full:
+        folder = local_model(recipe.model, recipe.revision)
+        source, base = Source(engine.folder, folder, recipe.revision), model_digest(folder)
+    else:
+        engine.attach(None)
     engine.release_caches()
     made = output.work_dir / "adapter"
-    report_to = session.recipe.finetune.report_to if world.is_main else "none"
+    report_to = recipe.finetune.report_to if world.is_main else "none"
     with (
         session.progress.task("finetune", 0) as task,
         tracker(report_to, run=output.path.resolve().parent.name, folder=beside(output.path, ".tracking")) as track,
@@ -244,13 +283,14 @@ def _train(
                 engine.model,
                 engine.chat,
                 rows,
-                session.recipe.finetune,
+                recipe.finetune,
                 objective,
-                seed=session.recipe.seed,
+                seed=recipe.seed,
                 end_ids=frozenset(engine.end_ids),
-                base_name=base_reference(session.recipe.model, engine.policy.model),
+                base_name=base_reference(recipe.model, base),
                 output_dir=made,
-                start_adapter=start_adapter,
+                start_adapter=None if recipe.finetune.full else start_adapter,
+                source=source,
                 checkpoint_dir=output.work_dir / "checkpoints",
                 identity={"policy": msgspec.to_builtins(engine.policy)},
                 round_number=session.round_number,
@@ -260,9 +300,13 @@ def _train(
             )
         except CollapseError as error:
             raise CollapseError(f"{error} (in {made})") from error
+        finally:
+            if recipe.finetune.full:
+                session.close_others(None)  # its weights are not those of its model any more
     if world.is_main:
         output.finish(made)
-    engine.release_caches()
+    if not recipe.finetune.full:
+        engine.release_caches()
     if session.crew is not None:
         session.close_others(None)  # the workers of the next stage need the memory
     return report

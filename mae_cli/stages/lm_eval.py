@@ -20,7 +20,7 @@ import msgspec
 
 from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError, did_you_mean
 from mae_cli.eval_report import by_policy, figures_of, plain
-from mae_cli.models import adapter_digest, local_model, model_digest
+from mae_cli.models import adapter_digest, is_whole_model, local_model, model_digest
 from mae_cli.problem_sets import cache_only, hub_is_reachable, hub_is_switched_off
 from mae_cli.reading import STDIO, beside
 from mae_cli.records import Message, Policy, Problem, Row, Sampling, Verdict, digest, new_row
@@ -53,7 +53,8 @@ def run_lm_eval(
     policies += [(adapter_label(adapter), adapter)] if adapter is not None else []
     folder = local_model(recipe.model, recipe.revision)
     model = Policy(model=model_digest(folder), revision=recipe.revision)
-    labels = {adapter_digest(where) if where else None: label for label, where in policies}
+    known = [(label, where, _policy(model, where)) for label, where in policies]
+    labels = {policy.weights: label for label, _, policy in known}
     options = {
         "via": {
             "lm-eval": _version(),
@@ -63,7 +64,7 @@ def run_lm_eval(
             "chat": section.chat,
         },
         "dtype": recipe.dtype,
-        "policies": {name or "base": label for name, label in labels.items()},
+        "policies": {policy.weights if where else "base": label for label, where, policy in known},
         "policy": msgspec.to_builtins(model),
         "limit": section.limit or session.limit,
     }
@@ -75,19 +76,18 @@ def run_lm_eval(
             rows = []
             # The harness looks its cache up by request alone, so its name says whose answers to what they are.
             caches = [
-                beside(output_path, f".lm-eval-{digest(options, adapter_digest(where) if where else None)}")
-                for _, where in policies
+                beside(output_path, f".lm-eval-{digest(options, policy.weights if where else None)}")
+                for _, where, policy in known
             ]
             with _muted(), _loading():
                 sizes = _sizes(manager, names, section.limit or session.limit)
             say_power_of(session, sizes, paired=len(policies) > 1)
             output.begin([])
-            for (label, where), cache in zip(policies, caches, strict=True):
+            for (label, where, policy), cache in zip(known, caches, strict=True):
                 session.progress.say(f"lm-eval: {label}, tasks {', '.join(names)}")
                 with _muted():
                     results = _evaluate(session, manager, names, folder, where, cache)
                 totals[label] = _totals(results["results"])
-                policy = msgspec.structs.replace(model, adapter=adapter_digest(where) if where else None)
                 made = list(rows_of(results["samples"], policy, session))
                 output.append(made)
                 rows += made
@@ -103,6 +103,15 @@ def run_lm_eval(
         summary.details["lm_eval"] = totals
         write_json(summary_path(output_path), summary.details)
     return summary
+
+
+def _policy(model: Policy, trained: Path | None) -> Policy:
+    """The model, with an adapter on it, or a whole model in its place."""
+    if trained is None:
+        return model
+    if is_whole_model(trained):
+        return Policy(model=model_digest(trained))
+    return msgspec.structs.replace(model, adapter=adapter_digest(trained))
 
 
 def _totals(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -207,7 +216,7 @@ def _loading() -> Iterator[None]:
 
 
 def _evaluate(
-    session: Session, manager: Any, names: Sequence[str], folder: Path, adapter: Path | None, cache: Path
+    session: Session, manager: Any, names: Sequence[str], folder: Path, trained: Path | None, cache: Path
 ) -> dict[str, Any]:
     from lm_eval.evaluator import simple_evaluate
 
@@ -215,14 +224,15 @@ def _evaluate(
 
     recipe, section = session.recipe, session.recipe.eval
     device = resolve_device(recipe.device)
+    is_whole = trained is not None and is_whole_model(trained)
     with _loading():
         results: dict[str, Any] | None = simple_evaluate(
             model="hf",
             model_args={
-                "pretrained": str(folder),
+                "pretrained": str(trained if is_whole else folder),
                 "dtype": resolve_dtype(recipe.dtype, device),
                 "trust_remote_code": False,
-                **({"peft": str(adapter)} if adapter else {}),
+                **({"peft": str(trained)} if trained and not is_whole else {}),
             },
             tasks=list(names),
             num_fewshot=section.num_fewshot,

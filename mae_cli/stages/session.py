@@ -15,7 +15,7 @@ from mae_cli.models import adapter_digest, local_model
 from mae_cli.progress import Progress
 from mae_cli.reading import Input, read_input
 from mae_cli.records import Policy, Role, digest
-from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
+from mae_cli.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for, standing
 from mae_cli.shards import Shard
 from mae_cli.stages.workers import Crew, WorkerReport
 from mae_cli.store import Output
@@ -58,7 +58,8 @@ class Session:
     """What the stages of one process share: the recipe, the engines kept loaded, where progress goes.
 
     Attributes:
-        adapter: what the trained policy has on now; the loop and `mae eval` change it between stages.
+        adapter: what the trained policy has on now, an adapter or a whole model in place of the recipe's; the loop and
+            `mae eval` change it between stages.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Session:
         self.allow_incomplete = allow_incomplete
         self.adapter = Path(recipe.adapter) if recipe.adapter else None
         self._engines: dict[str, contracts.Engine] = {}
+        self._trained: dict[str, str] = {}
+        """Of the engines of the trained policy, by key: their model."""
 
     @property
     def engine(self) -> contracts.Engine:
@@ -98,10 +101,14 @@ class Session:
         recipe, adapter = self.recipe, self.adapter
         if role is not None:
             recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
+        recipe, adapter = standing(recipe, adapter)
         name, _, argument = recipe.engine.partition(":")
         # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
         names_only = self.crew is not None and name in LOADING_ENGINES and not weights
         key = digest(names_only, *(getattr(recipe, key) for key in _ENGINE_KEYS))
+        if role is None or not is_fixed(self.recipe, role):
+            self._leave_models_but(recipe.model)
+            self._trained[key] = recipe.model
         if key in self._engines:
             _put_on(self._engines[key], adapter, recipe.engine)
             return self._engines[key]
@@ -146,6 +153,13 @@ class Session:
             if engine is not kept:
                 engine.close()
                 del self._engines[key]
+
+    def _leave_models_but(self, model: str) -> None:
+        """Free the engines that hold the trained policy as it was before: its weights are in another model now."""
+        for key in [key for key, name in self._trained.items() if name != model]:
+            del self._trained[key]
+            if key in self._engines:
+                self._engines.pop(key).close()
 
     def read(self, path: Path) -> Input:
         """A stage's input, with its notices said."""

@@ -31,7 +31,7 @@ class Answer(Protocol):
 def answered_segments(
     engine: contracts.Engine | None,
     segments: Sequence[list[Row]],
-    prepare: Callable[[Row], None] | None,
+    prepare: Callable[[Row], contracts.Engine] | None,
     answer: Answer | None,
 ) -> Iterator[tuple[list[Row], list[Completion]]]:
     """Each segment with its answers, as they are finished."""
@@ -41,7 +41,7 @@ def answered_segments(
         assert engine is not None
         alike = list(group)
         if prepare is not None:
-            prepare(alike[0][0])
+            engine = prepare(alike[0][0])
         if answer is not None:
             known = [segment for segment in alike if any(answer.knows(row) for row in segment)]
             yield from _by_hook(engine, known, answer)

@@ -1,11 +1,13 @@
-"""A LoRA adapter put on a base model for one training and taken off again, and the folder it is saved to."""
+"""A LoRA adapter put on a base model for one training and taken off again, and the folder it is saved to.
+
+`LoraTuning` is one of the two ways of training a policy, see `tuning.py`; the other is in `full.py`.
+"""
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,44 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from mae_cli.config import FinetuneSection
 from mae_cli.errors import ConfigError
 from mae_cli.lora import CONFIG, add_adapter, load_adapter, strip_adapter
-from mae_cli.records import seed_from
+from mae_cli.models import adapter_digest
 from mae_cli.store import write_atomically
-from mae_cli.training.examples import Renderer
+from mae_cli.training.tuning import training_mode
+
+
+class LoraTuning:
+    """A LoRA adapter is trained, a fresh one or one that is continued; the base stays as it is.
+
+    Args:
+        section: rank, scale, targets and variant.
+        start: the adapter to continue.
+    """
+
+    noun = "adapter"
+    compute_dtype: torch.dtype | None = None
+
+    def __init__(self, section: FinetuneSection, start: Path | None = None) -> None:
+        self.section, self.start = section, start
+
+    def origin(self) -> dict[str, Any]:
+        """Digest of the adapter it starts from."""
+        return {"adapter": self.start and adapter_digest(self.start)}
+
+    def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:
+        """The model with the adapter on it; see `attached`."""
+        return attached(model, self.section, seed=seed, start_adapter=self.start)
+
+    def reference(self, policy: Any, reference: str) -> AbstractContextManager[None]:
+        """See `reference_policy`."""
+        return reference_policy(policy, reference)
+
+    def settings(self, policy: Any) -> dict[str, Any]:
+        """See `lora_settings`."""
+        return lora_settings(policy)
+
+    def save(self, policy: Any, folder: Path, *, base_name: str) -> None:
+        """See `save_adapter`."""
+        save_adapter(policy, folder, base_name=base_name)
 
 
 @contextmanager
@@ -31,10 +68,7 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
         EngineError: start_adapter is missing, broken or made for another base.
     """
     flags = {name: (parameter.requires_grad, parameter.dtype) for name, parameter in model.named_parameters()}
-    was_training = model.training
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_from(seed, "lora"))
+    with training_mode(model, section, seed=seed):
         try:
             if getattr(model, "is_loaded_in_4bit", False):
                 # Norms and embeddings to float32 (Dettmers et al. 2023, QLoRA).
@@ -42,16 +76,10 @@ def attached(model: Any, section: FinetuneSection, *, seed: int, start_adapter: 
             policy = (
                 _fresh(model, section) if start_adapter is None else load_adapter(model, start_adapter, trainable=True)
             )
-            if section.gradient_checkpointing:
-                # Reentrant recomputation needs inputs with gradients, which a frozen embedding does not give.
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             policy.train()
             yield policy
         finally:
             strip_adapter(model)
-            if section.gradient_checkpointing:
-                model.gradient_checkpointing_disable()
-            model.train(was_training)
             for name, parameter in model.named_parameters():
                 wanted, dtype = flags[name]
                 parameter.requires_grad_(wanted)
@@ -98,11 +126,6 @@ def _fresh(model: Any, section: FinetuneSection) -> Any:
         raise ConfigError(f'finetune.target_modules "{names}": {" ".join(str(error).split())[:300]}') from error
 
 
-def trainable(policy: Any) -> list[tuple[str, torch.nn.Parameter]]:
-    """The adapter's parameters by name, in the order of the model."""
-    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
-
-
 def lora_settings(policy: Any) -> dict[str, Any]:
     """Rank, scale and targets of the adapter in use; a continued one brings its own."""
     config = policy.peft_config["default"]
@@ -127,10 +150,3 @@ def save_adapter(policy: Any, folder: Path, *, base_name: str) -> None:
             # PEFT keeps module names in a set, whose order changes from process to process.
             config[key] = sorted(value)
     write_atomically(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def save_tokenizer(chat: Renderer, folder: Path) -> None:
-    """The tokenizer with the template it was trained with."""
-    tokenizer = copy.copy(chat.tokenizer)
-    tokenizer.chat_template = chat.template
-    tokenizer.save_pretrained(str(folder))

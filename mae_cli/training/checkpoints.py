@@ -6,7 +6,6 @@ training's checkpoint is refused. The random state is not in it: it is seeded an
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import msgspec
 import torch
 
 from mae_cli.errors import DataError
-from mae_cli.store import compare_fingerprints, write_atomically
+from mae_cli.store import compare_fingerprints, replacing
 
 STATE = "state.pt"
 FROZEN = "frozen.pt"
@@ -29,12 +28,13 @@ class Checkpoint(msgspec.Struct):
     step: int
     micro_batch_tokens: int
     """Sums of floats depend on how they were grouped, so a resumed training keeps the grouping."""
-    adapter: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
+    """What is trained."""
     optimizer: dict[str, Any]
     log: list[str]
     """The step lines of train_log.jsonl so far."""
     before: dict[str, torch.Tensor] | None = None
-    """The adapter before this step's update, which a collapse in the next step takes back."""
+    """The same before this step's update, which a collapse in the next step takes back."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -85,9 +85,15 @@ def _text(fingerprint: Mapping[str, Any]) -> str:
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    # Straight into the file: the state of a whole model is several times its size.
+    with replacing(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch hides what the file said, a full disk for one.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _load(path: Path) -> dict[str, Any] | None:

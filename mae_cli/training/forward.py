@@ -32,8 +32,15 @@ class Forward:
         micro_batch_tokens: in use now; memory may have forced it below the recipe's.
     """
 
-    def __init__(self, policy: Any, section: FinetuneSection, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        section: FinetuneSection,
+        say: Callable[[str], None],
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
         self.policy = policy
+        self.compute_dtype = compute_dtype
         self.device: torch.device = policy.device
         self.say = say
         kind = "cpu" if self.device.type == "cpu" else "cuda"
@@ -90,10 +97,11 @@ class Forward:
             self.say(f"out of memory: going on with micro-batches of {self.micro_batch_tokens} tokens")
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Half-precision weights compute in their own type, with the float32 adapter; float32 stays exact."""
+        """Half-precision weights compute in their own type, with what is trained in float32; float32 stays exact."""
         # A base in four bits has float32 norms while it is trained, and computes in a type of its own.
         quantised = getattr(self.policy.config, "quantization_config", None)
-        dtype: torch.dtype = getattr(quantised, "bnb_4bit_compute_dtype", None) or self.policy.dtype
+        own = self.compute_dtype or getattr(quantised, "bnb_4bit_compute_dtype", None)
+        dtype: torch.dtype = own or self.policy.dtype
         if dtype in (torch.bfloat16, torch.float16):
             return torch.autocast(self.device.type, dtype=dtype)
         return nullcontext()

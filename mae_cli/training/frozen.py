@@ -2,9 +2,9 @@
 
 The behaviour policy is the one before the first update, in the numbers of the training's own forward pass (another
 engine rounds otherwise, and the ratio would start away from 1). The reference policy is the same one, the base with
-the adapter off, or another adapter swapped in for a moment. All rows are known before training, so both are read
-once, in front of it, and no second model is ever in memory. After the first update the behaviour cannot be computed
-again: it is kept beside the checkpoint.
+the adapter off, or another adapter or other weights swapped in for a moment. All rows are known before training, so
+both are read once, in front of it, and no second model is ever in memory. After the first update the behaviour cannot
+be computed again: it is kept beside the checkpoint.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from mae_cli.training.adapters import reference_policy
 from mae_cli.training.checkpoints import load_frozen, save_frozen
 from mae_cli.training.forward import Forward
 from mae_cli.training.job import Job
+from mae_cli.training.tuning import Tuning
 from mae_cli.training.world import World
 
 
@@ -32,7 +32,14 @@ class Frozen(msgspec.Struct):
 
 
 def read_frozen(
-    forward: Forward, job: Job, folder: Path | None, world: World, *, resumed: bool, say: Callable[[str], None]
+    forward: Forward,
+    job: Job,
+    folder: Path | None,
+    world: World,
+    tuning: Tuning,
+    *,
+    resumed: bool,
+    say: Callable[[str], None],
 ) -> Frozen:
     """What the job's objective needs, computed with the policy as it stands, or as saved by the same training.
 
@@ -54,7 +61,7 @@ def read_frozen(
         values = _read_rows(forward, job, world)
         found.behaviour = values if behaviour else {}
         found.reference = values if reference and at_start else {}
-    with reference_policy(forward.policy, job.section.reference):
+    with tuning.reference(forward.policy, job.section.reference):
         if reference and not at_start:
             found.reference = _read_rows(forward, job, world)
         if mismatched:

@@ -13,7 +13,7 @@ import torch
 from mae_cli.config import FinetuneSection
 from mae_cli.contracts import ObjectiveBatch, ObjectiveOutput
 from mae_cli.records import seed_from
-from mae_cli.training.adapters import trainable
+from mae_cli.training.adapters import LoraTuning
 from mae_cli.training.batches import MicroBatch
 from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from mae_cli.training.forward import Forward, padded
@@ -22,6 +22,7 @@ from mae_cli.training.guard import Guard
 from mae_cli.training.job import Job
 from mae_cli.training.logprobs import completion_logprobs
 from mae_cli.training.logs import StepNote, line, role_notes, row_values
+from mae_cli.training.tuning import Tuning, trainable
 from mae_cli.training.world import World
 
 
@@ -55,7 +56,7 @@ class StepSums(msgspec.Struct):
 
 
 class Loop:
-    """One training of one policy; `step` is the last optimizer step whose adapter counts.
+    """One training of one policy; `step` is the last optimizer step whose result counts.
 
     Attributes:
         resumed_from: the step of the checkpoint it was taken up at, or 0.
@@ -70,13 +71,15 @@ class Loop:
         checkpoint_dir: Path | None,
         say: Callable[[str], None],
         world: World | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self.policy = policy
         self.world = world or World()
+        self.tuning = tuning or LoraTuning(job.section)
         self.job = job
         self.folder = checkpoint_dir if job.section.save_every else None
         self.say = say
-        self.forward = Forward(policy, job.section, say)
+        self.forward = Forward(policy, job.section, say, self.tuning.compute_dtype)
         self.parameters = trainable(policy)
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.parameters],
@@ -94,7 +97,13 @@ class Loop:
         """Train to the end, to the last good step, or from where the checkpoint stands."""
         checkpoint = load_checkpoint(self.folder, self.job.fingerprint) if self.folder else None
         self.frozen = read_frozen(
-            self.forward, self.job, self.folder, self.world, resumed=checkpoint is not None, say=self.say
+            self.forward,
+            self.job,
+            self.folder,
+            self.world,
+            self.tuning,
+            resumed=checkpoint is not None,
+            say=self.say,
         )
         if checkpoint is not None:
             self._resume(checkpoint)
@@ -122,7 +131,7 @@ class Loop:
         rate = learning_rate(self.job.section, step, self.job.data.steps)
         self.collapse = self._collapse(step, sums.loss, nll, grad_norm)
         if self.collapse is None:
-            self._before = {name: parameter.detach().clone() for name, parameter in self.parameters}
+            self._before = {name: self._copy(parameter) for name, parameter in self.parameters}
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
@@ -142,6 +151,11 @@ class Loop:
             roles=role_notes([self.job.examples[row] for row in rows], [values[row] for row in rows]),
             metrics=sums.means(),
         )
+
+    def _copy(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        """As it is now; in main memory where a copy of all that is trained would be one of the whole model."""
+        place = torch.device("cpu") if self.job.section.full else parameter.device
+        return torch.empty_like(parameter, device=place, requires_grad=False).copy_(parameter.detach())
 
     def _collapse(self, step: int, loss: float, nll: float, grad_norm: float) -> str | None:
         """Why this step must not be taken; a bad loss also takes back the update before it, which led there."""
@@ -227,7 +241,7 @@ class Loop:
                 fingerprint=self.job.fingerprint,
                 step=self.step,
                 micro_batch_tokens=self.forward.micro_batch_tokens,
-                adapter={name: parameter.detach().cpu() for name, parameter in self.parameters},
+                weights={name: parameter.detach().cpu() for name, parameter in self.parameters},
                 optimizer=self.optimizer.state_dict(),
                 log=self.notes,
                 before=self._before and {name: tensor.cpu() for name, tensor in self._before.items()},
@@ -237,9 +251,9 @@ class Loop:
     def _resume(self, checkpoint: Checkpoint) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters:
-                parameter.copy_(checkpoint.adapter[name])
+                parameter.copy_(checkpoint.weights[name])
         if checkpoint.before is not None:
-            self._before = {name: checkpoint.before[name].to(parameter.device) for name, parameter in self.parameters}
+            self._before = checkpoint.before  # copied to where it is needed, if it is
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.forward.micro_batch_tokens = checkpoint.micro_batch_tokens
         self.notes = list(checkpoint.log)

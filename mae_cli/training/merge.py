@@ -1,4 +1,4 @@
-"""A LoRA adapter merged into its base, and what shows that the result is the same model.
+"""A LoRA adapter merged into its base (or a whole model), and what shows that what was saved is the same model.
 
 The base is loaded in float32 whatever its file holds: sums of weights lose bits in half precision. What is compared is
 what was saved, read back from disk. The comparison computes in float64, a layer at a time: float32 sums of a small
@@ -31,8 +31,8 @@ class MergeReport(msgspec.Struct, frozen=True):
     tokens: int
     from_adapter: float
     """Saved model against base + adapter. Rounding included where it was saved in half precision."""
-    from_base: float
-    """Saved model against the base alone."""
+    from_base: float | None
+    """Saved model against the base alone; null where a whole model was saved."""
     rounding: float | None
     """Merged against base + adapter before the weights were rounded to half precision; null where they were not."""
     tolerance: float
@@ -40,7 +40,7 @@ class MergeReport(msgspec.Struct, frozen=True):
 
 def merge_and_save(
     base: Path,
-    adapter: Path,
+    adapter: Path | None,
     output: Path,
     prompts: Sequence[Sequence[int]],
     *,
@@ -53,7 +53,7 @@ def merge_and_save(
 
     Args:
         base: folder of the base model.
-        adapter: folder of the adapter.
+        adapter: folder of the adapter; none where the base is the model to write.
         output: the folder to write; the caller moves it into place.
         prompts: token ids, at least one each.
         tokenizer_from: the folder whose tokenizer is written.
@@ -68,37 +68,43 @@ def merge_and_save(
     device = torch.device("cpu")
     model = load_model(base, device=device, dtype=torch.float32)
     plain = _logits(model, prompts)
-    policy = load_adapter(model, adapter)
-    adapted = _logits(policy, prompts)
-    try:
-        merged = policy.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # of a merge whose weights are not finite
-        raise EngineError(f"{adapter}: cannot be merged: {' '.join(str(error).split())[:300]}") from error
+    merged, adapted = (model, plain) if adapter is None else _merged(model, adapter, prompts)
     exact = None if dtype is torch.float32 else _largest(_logits(merged, prompts), adapted)
     _save(merged.to(dtype), output, tokenizer_from, template)
-    del model, policy, merged
+    del model, merged
     saved = _logits(load_model(output, device=device, dtype=torch.float32), prompts)
     report = MergeReport(
         prompts=len(prompts),
         tokens=sum(map(len, prompts)),
         from_adapter=_largest(saved, adapted),
-        from_base=_largest(saved, plain),
+        from_base=None if adapter is None else _largest(saved, plain),
         rounding=exact,
         tolerance=tolerance,
     )
-    _check(report, adapter, dtype)
+    _check(report, adapter or base, dtype)
     return report
+
+
+def _merged(model: Any, adapter: Path, prompts: Sequence[Sequence[int]]) -> tuple[Any, list[torch.Tensor]]:
+    """The base with the adapter merged into it, and the logits of base + adapter."""
+    policy = load_adapter(model, adapter)
+    adapted = _logits(policy, prompts)
+    try:
+        return policy.merge_and_unload(safe_merge=True), adapted
+    except ValueError as error:  # of a merge whose weights are not finite
+        raise EngineError(f"{adapter}: cannot be merged: {' '.join(str(error).split())[:300]}") from error
 
 
 def _check(report: MergeReport, adapter: Path, dtype: torch.dtype) -> None:
     difference = report.from_adapter if report.rounding is None else report.rounding
+    what = "what was trained" if report.from_base is None else "base + adapter"
     # A comparison with NaN is false, so it is asked for what must hold.
     if not difference <= report.tolerance:
         raise GateError(
-            f"{adapter}: the merged model is not base + adapter: logits differ by up to {difference:.2g} on "
+            f"{adapter}: the saved model is not {what}: logits differ by up to {difference:.2g} on "
             f"{report.prompts} prompts, allowed {report.tolerance:.2g} in float32; nothing was exported"
         )
-    if not report.from_base > report.tolerance:
+    if report.from_base is not None and not report.from_base > report.tolerance:
         lost = "" if dtype is torch.float32 else f"; {str(dtype).removeprefix('torch.')} may have rounded it away"
         raise GateError(
             f"{adapter}: the merged model equals its base: logits differ by at most {report.from_base:.2g} on "

@@ -1,4 +1,4 @@
-"""Training as one call: rows in, a LoRA adapter folder out, the base model untouched.
+"""Training as one call: rows in, a folder out, with a LoRA adapter (the base untouched) or with a whole model.
 
 An optimizer step sees `batch_size` units (rows, or pairs), its loss is a weighted sum over them with the objective's
 own weights, and cutting it into micro-batches changes nothing but memory. Everything is a function of rows,
@@ -15,22 +15,18 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.cards import write_adapter_card
+from mae_cli.cards import write_card
 from mae_cli.config import FinetuneSection
 from mae_cli.contracts import Objective, Unit
 from mae_cli.errors import CollapseError, GateError
 from mae_cli.lineage import LINEAGE, Lineage
-from mae_cli.models import adapter_digest, reference_identity
+from mae_cli.models import reference_identity, trained_digest
 from mae_cli.records import Row, digest
 from mae_cli.store import write_json
-from mae_cli.training.adapters import (
-    attached,
-    lora_settings,
-    save_adapter,
-    save_tokenizer,
-)
+from mae_cli.training.adapters import LoraTuning
 from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
+from mae_cli.training.full import FullTuning, Source
 from mae_cli.training.job import Job
 from mae_cli.training.logs import (
     LOG,
@@ -44,6 +40,7 @@ from mae_cli.training.logs import (
     write_lines,
 )
 from mae_cli.training.loop import Loop
+from mae_cli.training.tuning import Tuning, save_tokenizer, trainable
 from mae_cli.training.world import World
 
 # They change speed, memory or output on the screen, and no result beyond float noise.
@@ -65,6 +62,7 @@ def train(
     base_name: str,
     output_dir: Path,
     start_adapter: Path | None = None,
+    source: Source | None = None,
     checkpoint_dir: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     round_number: int | None = None,
@@ -73,6 +71,8 @@ def train(
     on_text: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Train a LoRA adapter on the rows and write its folder; the model comes back as it was.
+
+    With `section.full` every parameter is trained, the folder is a model's, and the model given here is used up.
 
     Args:
         model: the plain base (no adapter attached), on its device and in its dtype.
@@ -85,6 +85,7 @@ def train(
         base_name: what adapter_config.json and the card call the base.
         output_dir: a temporary folder; the caller renames it.
         start_adapter: an adapter to continue, with a fresh optimizer; none starts a new one.
+        source: for a full fine-tuning, the folders of the model and of the base.
         checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
         identity: more of what determines the result (`policy`: digests of model and template), for the fingerprint.
         round_number: of the run, for the lineage.
@@ -101,23 +102,28 @@ def train(
     """
     begin = time.monotonic()
     say = on_text or _silent
+    tuning: Tuning = LoraTuning(section, start_adapter)
+    if source is not None:
+        tuning = FullTuning(section, source, model.dtype)
     origin = {
         "seed": seed,
         "dtype": str(model.dtype),
-        "adapter": start_adapter and adapter_digest(start_adapter),
+        **tuning.origin(),
         "reference": reference_identity(section.reference),
         **(identity or {}),
     }
     job = prepare(rows, chat, section, objective, seed=seed, end_ids=end_ids, origin=origin)
     _announce(job, chat, say)
-    with attached(model, section, seed=seed, start_adapter=start_adapter) as policy:
-        loop = Loop(policy, job, checkpoint_dir, say, world)
+    with tuning.attached(model, seed=seed) as policy:
+        if section.full:
+            _say_size(policy, say)
+        loop = Loop(policy, job, checkpoint_dir, say, world, tuning)
         loop.run(on_step)
         if loop.world.is_main:
             _write(loop, chat, output_dir, base_name, origin, round_number)
     if loop.collapse is not None:
         raise CollapseError(
-            f"{loop.collapse}: training stopped, the adapter of step {loop.step} is kept; a lower "
+            f"{loop.collapse}: training stopped, the {tuning.noun} of step {loop.step} is kept; a lower "
             "finetune.learning_rate or finetune.max_grad_norm may help"
         )
     return _report(loop, time.monotonic() - begin)
@@ -230,6 +236,17 @@ def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
         say(marked(job.examples[row], chat.tokenizer))
 
 
+def _say_size(policy: Any, say: Callable[[str], None]) -> None:
+    """What a full fine-tuning takes besides activations, before the first step."""
+    numbers = sum(parameter.numel() for _, parameter in trainable(policy))
+    size = 16 * numbers / 2**30  # four float32 numbers each
+    say(
+        f"all {numbers:,} parameters are trained, in float32: {size:.2g} GiB for weights, gradients and optimizer, "
+        f"{size / 4:.2g} GiB of main memory for the way back from a collapse, checkpoints of {size:.2g} GiB "
+        "(finetune.save_every)"
+    )
+
+
 def _write(
     loop: Loop,
     chat: Renderer,
@@ -240,7 +257,7 @@ def _write(
 ) -> None:
     job, data = loop.job, loop.job.data
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(loop.policy, folder, base_name=base_name)
+    loop.tuning.save(loop.policy, folder, base_name=base_name)
     save_tokenizer(chat, folder)
     done = [indices for step, _, indices in job.steps() if step <= loop.step]
     write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.units, done)))
@@ -248,11 +265,12 @@ def _write(
     write_lines(folder / LOG, [line(data), *loop.notes, *stop])
     policy = origin.get("policy") or {}
     lineage = Lineage(
-        adapter=adapter_digest(folder),
+        adapter=trained_digest(folder),
+        kind="full" if job.section.full else "lora",
         parent=origin["adapter"],
         base=base_name,
-        base_digest=policy.get("model"),
-        base_revision=policy.get("revision"),
+        base_digest=origin.get("base") or policy.get("model"),
+        base_revision=origin.get("base_revision") or policy.get("revision"),
         template=policy.get("template"),
         round=round_number,
         data=job.fingerprint["rows"],
@@ -263,11 +281,11 @@ def _write(
         objective=type(job.objective).__name__,
         steps=loop.step,
         learning_rate=job.section.learning_rate,
-        settings=lora_settings(loop.policy),
+        settings=loop.tuning.settings(loop.policy),
         stopped=loop.collapse,
     )
     write_json(folder / LINEAGE, lineage)
-    write_adapter_card(folder, lineage)
+    write_card(folder, lineage)
 
 
 def _report(loop: Loop, seconds: float) -> TrainReport:

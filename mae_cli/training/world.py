@@ -18,6 +18,8 @@ import torch.distributed as dist
 from mae_cli.ranks import local_rank, num_processes, rank, refuse_sharding
 
 T = TypeVar("T")
+MESSAGE = 1 << 24
+"""Numbers at least in one message but the last; one message of all gradients of a whole model would be a copy of it."""
 TIMEOUT = timedelta(minutes=30)
 """A process that waits longer for the others gives up."""
 
@@ -38,19 +40,19 @@ class World(msgspec.Struct, frozen=True):
         return list(items[self.rank :: self.size])
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Every process gets the sum of all gradients, in one message."""
+        """Every process gets the sum of all gradients; small ones share a message."""
         if self.size == 1:
             return
-        # A process without a unit in this step has no gradients.
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten().float() for p in parameters]
-        )
-        dist.all_reduce(flat)
-        start = 0
+        waiting: list[torch.nn.Parameter] = []
+        numbers = 0
         for parameter in parameters:
-            part = flat[start : start + parameter.numel()].view_as(parameter)
-            parameter.grad = part.to(parameter.dtype).clone()
-            start += parameter.numel()
+            waiting.append(parameter)
+            numbers += parameter.numel()
+            if numbers >= MESSAGE:
+                _sum_in_one(waiting)
+                waiting, numbers = [], 0
+        if waiting:
+            _sum_in_one(waiting)
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in order."""
@@ -67,6 +69,19 @@ class World(msgspec.Struct, frozen=True):
         told = [value]
         dist.broadcast_object_list(told, src=0)
         return told[0]
+
+
+def _sum_in_one(parameters: Sequence[torch.nn.Parameter]) -> None:
+    # A process without a unit in this step has no gradients.
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten().float() for p in parameters]
+    )
+    dist.all_reduce(flat)
+    start = 0
+    for parameter in parameters:
+        part = flat[start : start + parameter.numel()].view_as(parameter)
+        parameter.grad = part.to(parameter.dtype).clone()
+        start += parameter.numel()
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from mae_cli.config import FinetuneSection
 from mae_cli.engines.chat import open_chat
 from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
 from mae_cli.registry import build
-from mae_cli.training.adapters import attached, trainable
+from mae_cli.training.adapters import attached
 from mae_cli.training.frozen import Frozen, read_frozen
 from mae_cli.training.loop import Loop
 from mae_cli.training.trainer import prepare
+from mae_cli.training.tuning import trainable
 
 from .conftest import Tiny, make_row
 
@@ -68,7 +69,9 @@ class Side:
             origin={},
         )
         loop = Loop(self.policy, job, None, lambda text: None)
-        loop.frozen = read_frozen(loop.forward, job, None, loop.world, resumed=False, say=lambda text: None)
+        loop.frozen = read_frozen(
+            loop.forward, job, None, loop.world, loop.tuning, resumed=False, say=lambda text: None
+        )
         if drift:
             loop.frozen.behaviour = {
                 row: value - DRIFT.to(value).repeat(len(value))[row : row + len(value)]

@@ -1,0 +1,75 @@
+"""The two ways of training a policy, as the trainer sees them: a LoRA adapter on a base, or every parameter.
+
+`adapters.LoraTuning` and `full.FullTuning` fulfil the contract; nothing else in this package knows which one it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mae_cli.config import FinetuneSection
+from mae_cli.records import seed_from
+from mae_cli.training.examples import Renderer
+
+
+class Tuning(Protocol):
+    """What is trained of a model, and how it is kept.
+
+    Attributes:
+        noun: what the result is called: adapter or model.
+        compute_dtype: type of the forward pass; null is that of the model's weights.
+    """
+
+    noun: str
+    compute_dtype: torch.dtype | None
+
+    def origin(self) -> dict[str, Any]:
+        """What the training starts from, by digests; `adapter` is the parent."""
+
+    def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:
+        """The trainable policy, in training mode; what is left of the model afterwards is the tuning's business."""
+
+    def reference(self, policy: Any, reference: str) -> AbstractContextManager[None]:
+        """The policy turned into another one for a moment, without a second model: `finetune.reference`."""
+
+    def settings(self, policy: Any) -> dict[str, Any]:
+        """For the lineage."""
+
+    def save(self, policy: Any, folder: Path, *, base_name: str) -> None:
+        """Weights and config; equal trainings give equal bytes."""
+
+
+@contextmanager
+def training_mode(model: Any, section: FinetuneSection, *, seed: int) -> Iterator[None]:
+    """Random state, gradient checkpointing and mode of a training, put back at the end."""
+    was_training = model.training
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_from(seed, "lora"))
+        try:
+            if section.gradient_checkpointing:
+                # Reentrant recomputation needs inputs with gradients, which a frozen embedding does not give.
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            yield
+        finally:
+            if section.gradient_checkpointing:
+                model.gradient_checkpointing_disable()
+            model.train(was_training)
+
+
+def trainable(policy: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """The trained parameters by name, in the order of the model; tied ones once."""
+    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+
+
+def save_tokenizer(chat: Renderer, folder: Path) -> None:
+    """The tokenizer with the template it was trained with."""
+    tokenizer = copy.copy(chat.tokenizer)
+    tokenizer.chat_template = chat.template
+    tokenizer.save_pretrained(str(folder))
