@@ -250,7 +250,7 @@ class Recipe(Section):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")
     ] = "auto"
-    load_in_4bit: Annotated[bool, _doc("store the base model in four bits (CUDA, package bitsandbytes)")] = False
+    load_in_4bit: Annotated[bool, _doc("store the base model in four bits (package bitsandbytes)")] = False
     batch_size: Annotated[int | Literal["auto"], _doc("rows generated at a time; auto measures this machine once")] = (
         "auto"
     )

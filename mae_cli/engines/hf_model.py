@@ -95,8 +95,8 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_i
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError("load_in_4bit needs the package bitsandbytes: pip install bitsandbytes")
-    if device.type != "cuda":
-        raise EngineError(f"load_in_4bit needs a CUDA device, found {device}")
+    if device.type not in ("cpu", "cuda"):
+        raise EngineError(f"load_in_4bit: bitsandbytes has no four-bit layers for {device.type}; use cpu or cuda")
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

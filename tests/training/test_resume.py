@@ -34,6 +34,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "dpo": {"name": "dpo", "pairs": "all", "alpha": 0.5},
     "mix": {"name": "mix", "parts": [{"objective": "reinforce_pp"}, {"objective": "dpo"}, {"objective": "sft"}]},
 }
+FULL = "grpo, every parameter"
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +53,20 @@ def rows(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-# These four read every kind of state there is; the others read a part of it.
-IN_FRONT = ("sft", "mix", "kto", "grpo")
+# These read every kind of state there is; the others read a part of it.
+IN_FRONT = ("sft", "mix", "kto", "grpo", FULL)
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in IN_FRONT else pytest.param(name, marks=pytest.mark.long) for name in sorted(OBJECTIVES)]
+    "name",
+    [name if name in IN_FRONT else pytest.param(name, marks=pytest.mark.long) for name in [*sorted(OBJECTIVES), FULL]],
 )
 def test_killed_after_12_of_20_steps_and_run_again_gives_the_same_bytes(
     name: str, launch: Launcher, rows: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     # Pairs and positive weights make fewer units than rows, so more passes.
-    section = {**SECTION, "objective": OBJECTIVES[name], "epochs": 20}
+    is_full = name == FULL
+    section = {**SECTION, "objective": OBJECTIVES["grpo" if is_full else name], "epochs": 20, "full": is_full}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_bytes(msgspec.yaml.encode({"model": str(tiny_model_dir), "device": "cpu", "finetune": section}))
 
@@ -80,7 +83,7 @@ def test_killed_after_12_of_20_steps_and_run_again_gives_the_same_bytes(
     assert (straight, killed, resumed, left_behind) == (0, -9, 0, False)
     assert (told["details"]["steps"], told["details"]["resumed_from"]) == (20, 10)
     files = sorted(path.name for path in (tmp_path / "straight").iterdir())
-    assert "adapter_model.safetensors" in files
+    assert ("model.safetensors" if is_full else "adapter_model.safetensors") in files
     for file in files:
         expected = (tmp_path / "straight" / file).read_bytes()
         assert (tmp_path / "killed" / file).read_bytes() == expected, file

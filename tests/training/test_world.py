@@ -25,6 +25,7 @@ OBJECTIVES: dict[str, Any] = {
     # Reads log-probabilities of the policy before the first update, each process those of its own rows.
     "grpo": {"name": "grpo", "kl_coefficient": 0.1},
     "mix": {"name": "mix", "parts": [{"objective": "reinforce_pp"}, {"objective": "dpo"}]},
+    "full": "sft",
 }
 
 
@@ -117,11 +118,11 @@ def rows(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sft", pytest.param("grpo", marks=pytest.mark.long), pytest.param("mix", marks=pytest.mark.long)]
+    "name", ["sft", *(pytest.param(name, marks=pytest.mark.long) for name in ("grpo", "mix", "full"))]
 )
 def test_two_processes_have_the_loss_curve_of_one(name: str, rows: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    section = {**SECTION, "objective": OBJECTIVES[name]}
+    section = {**SECTION, "objective": OBJECTIVES[name], "full": name == "full"}
     recipe.write_bytes(msgspec.yaml.encode({"model": str(tiny_model_dir), "device": "cpu", "finetune": section}))
 
     def arguments(out: str) -> list[object]:
