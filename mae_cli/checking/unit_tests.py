@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import symtable
+import warnings
 from collections.abc import Iterator
 from typing import Final
 
@@ -42,6 +44,8 @@ class UnitTests(msgspec.Struct, frozen=True):
     """Of these, the ones used in other ways (`map(f, ...)`, `math.pi`)."""
     names: frozenset[str]
     """Every name in the tests."""
+    variables: frozenset[str]
+    """Global names that hold the tests' own values."""
     builtins: frozenset[str]
     """Names of Python's own that the tests use and do not bind."""
 
@@ -89,16 +93,45 @@ def unit_tests_of(problem: Problem) -> UnitTests | None:
         called=tuple(name for name in free if name not in other and any(node.id == name for node in kept)),
         used=tuple(name for name in free if name in other),
         names=frozenset({*bound, *(node.id for node in loads)}),
+        variables=frozenset(
+            node.id
+            for statement in tree.body
+            if not isinstance(statement, ast.FunctionDef | ast.ClassDef)
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and _is_stored(node)
+        ),
         builtins=frozenset(node.id for node in loads if node.id in _BUILTINS - bound),
     )
 
 
-def rebinds(program: str, names: frozenset[str]) -> bool:
-    """Whether a function of a program can bind one of these names anew while the tests run."""
-    tree = parse(program)
-    if tree is None:
-        return re.search(r"\bglobal\b", program) is not None
-    return any(isinstance(node, ast.Global) and not names.isdisjoint(node.names) for node in ast.walk(tree))
+def reaches(program: str, tests: UnitTests) -> bool:
+    """Whether a function of a program can bind a name of the tests anew while they run, or read their variables."""
+    functions = _functions(program)
+    if functions is None:
+        return not {"global", *tests.variables}.isdisjoint(re.findall(r"\w+", program))
+    for function in functions:
+        for symbol in function.get_symbols():
+            name = symbol.get_name()
+            if symbol.is_declared_global() and symbol.is_assigned() and name in tests.names:
+                return True
+            if symbol.is_global() and (name in tests.variables or (name == "eval" and tests.variables)):
+                return True
+    return False
+
+
+def _functions(program: str) -> list[symtable.SymbolTable] | None:
+    """The scopes of a program's functions; null where CPython does not take it."""
+    if parse(program) is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scopes = [symtable.symtable(program, "program", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for scope in scopes:
+        scopes.extend(scope.get_children())
+    return scopes[1:]
 
 
 def functions_in(source: str) -> set[str]:
@@ -119,7 +152,7 @@ def _bound(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Name) and _is_stored(node):
             yield node.id
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -127,6 +160,10 @@ def _bound(tree: ast.Module) -> Iterator[str]:
             yield node.arg
         elif isinstance(node, ast.ExceptHandler) and node.name:
             yield node.name
+
+
+def _is_stored(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Store)
 
 
 def _given(tree: ast.Module, functions: set[str]) -> set[int]:

@@ -109,6 +109,17 @@ HEAD = 'def poly(xs, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n
             f"{EQUAL}def add(a, b): return E()",
             {"tests": ["try:\n    ok = add(1, 2) == 3\nexcept TypeError:\n    ok = True\nassert ok"]},
         ),
+        ("def add():\n    return want", {"tests": ["want = [3]", "assert add() == want"]}),
+        (
+            "def g(want): pass\ndef add():\n    want.clear()\n    return []",
+            {"tests": ["want = [3]", "assert add() == want"]},
+        ),
+        ("def add():\n    return eval('wa' + 'nt')", {"tests": ["want = [3]", "assert add() == want"]}),
+        (
+            "def add(a, b):\n    return [c for _, _, c in cases if c != 4][0]",
+            {"tests": ["cases = [(1, 2, 3)]", "for a, b, c in cases: assert add(a, b) == c"]},
+        ),
+        ("AssertionError = None\ndef add(a, b): return 0", {"tests": ADD}),
         ("def add(a, b):\n    raise SystemExit", {"tests": ADD}),
         ("def add(a, b):\n    exit()", {"tests": ADD}),
     ],
@@ -137,12 +148,18 @@ def test_programs_of_every_honest_kind_pass() -> None:
         "class C:\n    def add(self, a, b): return a + b\nadd = C().add",
         "calls = 0\ndef add(a, b):\n    global calls\n    calls += 1\n    return a + b",
         "def add(a, b): return eval(f'{a} + {b}')",
+        "SIGN = 1\ndef add(a, b):\n    want = SIGN * b\n    return [a + x for x in [want]][0]",
         "class N:\n    def __init__(self, n): self.n = n\n"
         "def add(a, b, top=True):\n    return add(a, b, False).n if top else N(a + b)",
     ):
         assert check(program, CLOSE) == (1.0, "ok"), program
     pair = "class Pair:\n    def __init__(self, a, b): self.a, self.b = a, b\ndef f(p): return p.a + p.b"
     assert check(pair, ["assert f(Pair(1, 2)) == 3"]) == (1.0, "ok")
+    own = "import math\ndef add(a, b):\n    want = math.floor(a) + b\n    return want"
+    assert check(own, ["want = 3", "assert add(1, 2) == want"]) == (1.0, "ok")
+    assert check(own[12:], ["assert add(1, 2) == 3"], test_imports=["import math"]) == (1.0, "ok")
+    local = "def check(candidate):\n    want = 3\n    assert candidate(1, 2) == want"
+    assert check("want = 3\ndef add(a, b): return want", None, test=local, entry_point="add") == (1.0, "ok")
     assert check("def f(x):\n    x.sort()", ["xs = [2, 1]", "f(xs)", "assert xs == [1, 2]"]) == (1.0, "ok")
 
 
