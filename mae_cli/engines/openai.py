@@ -78,7 +78,8 @@ class OpenAiEngine:
         self.policy = Policy(model=recipe.model, revision=recipe.revision, adapter=None, template=template)
         self._pool: Pool | None = None
         self._ssl: ssl.SSLContext | None = None
-        self._has_answered = False
+        self._answered: set[tuple[str | None, Sampling]] = set()
+        """Adapters and samplings that a row was answered with: what is refused then is the row's own."""
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 
@@ -109,6 +110,7 @@ class OpenAiEngine:
         pool = self._ready_pool()
         begun: dict[int, _Segment] = {}
         held: list[Job] = []
+        manner = (self.policy.adapter, sampling)
 
         def jobs() -> Iterator[Job]:
             for number, segment in enumerate(segments):
@@ -117,13 +119,14 @@ class OpenAiEngine:
                     yield Job(Ask([(number, place) for place in places], segment[places[0]], sampling))
 
         for job in pool.run(jobs()):
-            if isinstance(job.value, Refusal) and not self._has_answered:
+            if isinstance(job.value, Refusal) and manner not in self._answered:
                 # Written down at once, rows refused for a setting would never be asked again.
                 held.append(job)
                 self._check_refusals(held)
                 continue
-            self._has_answered = self._has_answered or isinstance(job.value, Reply)
-            if held and self._has_answered:
+            if isinstance(job.value, Reply):
+                self._answered.add(manner)
+            if held and manner in self._answered:
                 for one in held:
                     yield from self._collect(one, begun)
                 held.clear()
@@ -142,7 +145,8 @@ class OpenAiEngine:
         """
         scores: list[list[float | None]] = [[None] * len(names) for names in options]
         sampling = Sampling(max_new_tokens=1)
-        is_any_known = False
+        refused: list[Job] = []
+        is_any_answered = is_any_known = False
         asks = (Job(Ask([(number, 0)], request, sampling, scores=True)) for number, request in enumerate(requests))
         for job in self._ready_pool().run(asks):
             number = job.ask.places[0][0]
@@ -151,9 +155,12 @@ class OpenAiEngine:
                 if found is None:
                     raise EngineError("the server gives no log-probabilities (logprobs); score with --engine hf")
                 scores[number] = found
-                is_any_known = is_any_known or any(value is not None for value in found)
+                is_any_answered, is_any_known = True, is_any_known or any(value is not None for value in found)
             elif isinstance(job.value, Refusal) and job.value.names("logprobs"):
                 raise EngineError(f"the server refuses logprobs: {job.value.message}; score with --engine hf")
+            elif isinstance(job.value, Refusal) and not is_any_answered:
+                refused.append(job)
+                self._check_refusals(refused)
         if requests and not is_any_known:
             self._notice("the server listed none of the options among its likeliest tokens: all scores are unknown")
         return scores

@@ -92,6 +92,8 @@ def _completion(reply: Reply, choice: Choice, think_tags: Sequence[str]) -> Comp
     message = choice.message
     told = message.reasoning_content or (message.reasoning if isinstance(message.reasoning, str) else None)
     text = _text(message.content)
+    # A model that declines has answered, and a wrong answer must not look like a failure of the server.
+    text = message.refusal or None if text is None else text
     raw = text or ""
     if told:
         # The server has cut the tags off; a row's raw text is what the model wrote, so they are put back.
@@ -111,8 +113,8 @@ def _completion(reply: Reply, choice: Choice, think_tags: Sequence[str]) -> Comp
         finish_reason=finish,
         usage=_usage(reply, choice),
     )
-    if finish == "error" or message.refusal or (text is None and not told):
-        reason = message.refusal or f"ended with {choice.finish_reason}" + ("" if text else " and without a text")
+    if finish == "error" or (text is None and not told):
+        reason = f"ended with {choice.finish_reason}" + ("" if text else " and without a text")
         completion.status, completion.error, completion.finish_reason = "error", f"the server: {reason}", "error"
     return completion
 

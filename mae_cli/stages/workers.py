@@ -21,6 +21,7 @@ from mae_cli.config import Recipe
 from mae_cli.errors import BudgetError, ConfigError, LockedError, MaeError, TemporaryError
 from mae_cli.progress import Progress, Task
 from mae_cli.reading import STDIO, beside
+from mae_cli.recipe_files import check_keys_are_names
 from mae_cli.records import Row, Usage
 from mae_cli.roles import ROLES
 from mae_cli.shards import Shard, part_of
@@ -100,6 +101,7 @@ class Crew:
         """
         if STDIO in (path, *(Path(str(argument)) for argument in command)):
             raise ConfigError("--devices: workers cannot share standard input or output; name files")
+        check_keys_are_names(recipe)
         whole = shard or Shard(1, 1)
         folder = work_folder(path)
         write_atomically(folder / "recipe.yaml", _recipe_file(recipe))

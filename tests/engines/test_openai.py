@@ -336,6 +336,23 @@ def test_a_setting_that_every_row_is_refused_for_ends_the_command_and_marks_no_r
             next(stream)
 
 
+def test_a_setting_of_a_later_stage_that_every_row_is_refused_for_marks_no_row_either() -> None:
+    with running() as server, engine(server) as opened:
+        assert_right(answers_of(opened, 3))
+        server.set(refuse=["stop"])
+        found: list[Any] = []
+        with pytest.raises(EngineError, match=r"refused each of the first 16 .*: .*stop"):
+            found += opened.stream(([ask(index)] for index in range(100)), Sampling(8, stop=("x",)))
+
+    assert found == []
+
+
+def test_scores_that_every_request_is_refused_for_end_the_command() -> None:
+    told = r"refused each of the first 16 .*: .*temperature"
+    with running(refuse=["temperature"]) as server, engine(server) as opened, pytest.raises(EngineError, match=told):
+        opened.score([ask(index) for index in range(40)], [["A", "B"]] * 40)
+
+
 def test_a_refusal_of_single_rows_is_theirs() -> None:
     with running() as server, engine(server) as opened:
         broken = Request("b", (Message("user", "\0"),), 1)

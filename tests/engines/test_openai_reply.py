@@ -65,8 +65,12 @@ def test_how_it_ended_is_told_in_our_words(told: str | None, status: str, finish
     assert (found.error is None) == (status != "error")
 
 
-def test_a_refusal_and_an_answer_without_a_text_are_errors() -> None:
-    assert one({"content": None, "refusal": "I will not"}).error == "the server: I will not"
+def test_a_model_that_declines_has_said_so_and_counts_as_wrong_not_as_unknown() -> None:
+    found = one({"content": None, "refusal": "I will not"})
+    assert (found.status, found.raw, found.completion, found.error) == ("ok", "I will not", "I will not", None)
+
+
+def test_an_answer_without_a_text_is_an_error() -> None:
     assert one({"content": None}).status == "error"
     assert one({"content": ""}).status == "ok"
 

@@ -228,6 +228,14 @@ def test_a_shard_with_devices_merges_with_the_others(single: Path, tmp_path: Pat
     assert both_files(tmp_path / "out.jsonl") == both_files(single)
 
 
+def test_a_key_given_in_place_of_its_variable_is_not_in_the_workers_recipe(single: Path, tmp_path: Path) -> None:
+    key = ("--api-key-env", "hf_SECRET123")
+
+    assert here(*solve(single, tmp_path / "out.jsonl", "--devices", "2", *key)) == 2
+
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"SECRET123" in path.read_bytes()]
+
+
 def test_standard_input_and_output_are_refused(tmp_path: Path) -> None:
     problems = write_sums(tmp_path / "problems.jsonl")
 
