@@ -101,5 +101,5 @@ def test_the_power_line_says_what_cannot_be_seen() -> None:
 def test_rows_of_several_policies_are_taken_apart_by_their_adapter() -> None:
     rows = eval_rows([1.0])
 
-    assert [label for label, _ in by_policy(rows, {None: "mine"})] == ["mine"]
+    assert [label for label, _ in by_policy(rows, {rows[0].policy.weights: "mine"})] == ["mine"]
     assert [label for label, _ in by_policy(rows, {})] == ["base"]
