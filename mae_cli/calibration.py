@@ -1,8 +1,8 @@
 """What a judge's verdicts on answers of known worth say about the judge, in figures.
 
 Pure. A score above 0.5 calls an answer right, any other known score wrong; null scores are left out and counted.
-Every figure stands with an interval: Wilson's for shares (answers to one problem count as independent, so it is a
-little narrow), a bootstrap over problems for the others.
+Every figure stands with an interval: Wilson's for shares, where answers to one problem count for less than as many
+problems since they resemble each other, and a bootstrap over problems for the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from mae_cli.agreement import area_under_curve, cluster_bootstrap, cohen_kappa
-from mae_cli.metrics import Interval, wilson_interval
+from mae_cli.metrics import Interval, clustered_ratio_interval
 from mae_cli.planting import INJECTED, PADDED_RIGHT, PADDED_WRONG, REMARKED, RIGHT, TRUNCATED, WRONG
 from mae_cli.records import mean_of_known
 
@@ -89,10 +89,10 @@ def answer_figures(judged: Sequence[Judged], level: Level) -> list[Figure]:
         return []
     base = [item for item in judged if item.kind in (RIGHT, WRONG, PADDED_RIGHT, PADDED_WRONG, REAL)]
     known = [item for item in base if item.score is not None]
-    hits = sum(is_right(item.score or 0.0) == item.is_right for item in known)
+    hits = [(item.problem, is_right(item.score or 0.0) == item.is_right) for item in known]
     groups = _by_problem(judged)
     return [
-        _share("accuracy", "answer", hits, len(known), len(base) - len(known), level),
+        _share("accuracy", "answer", hits, len(base) - len(known), level),
         _boot("auc", "answer", _by_problem(base), _answer_auc, level, *_counts(base)),
         _boot("kappa", "answer", _by_problem(base), _answer_kappa, level, *_counts(base)),
         _boot("length_bias", "answer", groups, _answer_length, level, *_paired_counts(judged, LENGTH)),
@@ -156,8 +156,8 @@ def _taken_in(name: str, judged: Sequence[Judged], kinds: Sequence[str], level: 
     """Share of the answers of these kinds, all of them wrong, that are called right."""
     items = [item for item in judged if item.kind in kinds]
     known = [item for item in items if item.score is not None]
-    fooled = sum(is_right(item.score or 0.0) for item in known)
-    return _share(name, "answer", fooled, len(known), len(items) - len(known), level)
+    fooled = [(item.problem, is_right(item.score or 0.0)) for item in known]
+    return _share(name, "answer", fooled, len(items) - len(known), level)
 
 
 def _counts(items: Sequence[Judged]) -> tuple[int, int]:
@@ -183,17 +183,20 @@ def pair_figures(compared: Sequence[Compared], level: Level) -> list[Figure]:
     base = [pair for pair in told if pair.second not in (*INJECTED, REMARKED, TRUNCATED)]
     decided = [pair for pair in base if pair.score is not None]
     both = [pair for pair in compared if pair.shown_first is not None and pair.shown_second is not None]
-    places = [score for pair in both for score in (pair.shown_first or 0.0, 1.0 - (pair.shown_second or 0.0))]
-    first = sum(score > 0.5 for score in places)
-    chosen = sum(score != 0.5 for score in places)
-    flipped = sum(_side(pair.shown_first) != _side(pair.shown_second) for pair in both)
+    places = [
+        (pair.problem, score)
+        for pair in both
+        for score in (pair.shown_first or 0.0, 1.0 - (pair.shown_second or 0.0))
+        if score != 0.5
+    ]
+    flipped = [(pair.problem, _side(pair.shown_first) != _side(pair.shown_second)) for pair in both]
     groups, base_groups = _by_problem(compared), _by_problem(base)
     injected = [pair for pair in told if pair.second in INJECTED]
     cut = [pair for pair in told if pair.second == TRUNCATED]
     return [
         _share(
-            "accuracy", "pair", sum(is_right(p.score or 0.0) for p in decided), len(decided),
-            len(base) - len(decided), level,
+            "accuracy", "pair", [(p.problem, is_right(p.score or 0.0)) for p in decided], len(base) - len(decided),
+            level,
         ),
         _boot("auc", "pair", base_groups, _pair_auc, level, *_raw_counts(base)),
         _boot("kappa", "pair", base_groups, _pair_kappa, level, *_raw_counts(base)),
@@ -204,8 +207,11 @@ def pair_figures(compared: Sequence[Compared], level: Level) -> list[Figure]:
         _preferred("injection", injected, level),
         _boot("injection_lift", "pair", groups, _pair_lift, level, *_raw_counts(injected)),
         _preferred("truncated", cut, level),
-        _share("flip", "pair", flipped, len(both), len(compared) - len(both), level),
-        _share("first_place", "pair", first, chosen, 2 * (len(compared) - len(both)), level),
+        _share("flip", "pair", flipped, len(compared) - len(both), level),
+        _share(
+            "first_place", "pair", [(problem, score > 0.5) for problem, score in places],
+            2 * (len(compared) - len(both)), level,
+        ),
         _unparsed("pair", compared, level),
     ]  # fmt: skip
 
@@ -263,9 +269,9 @@ def _pair_lift(groups: Sequence[Sequence[Compared]]) -> float | None:
 
 def _preferred(name: str, pairs: Sequence[Compared], level: Level) -> Figure:
     """Share of single comparisons in which the second, wrong answer is preferred to the right one."""
-    scores = [score for pair in pairs for score in (pair.shown_first, pair.shown_second)]
-    known = [score for score in scores if score is not None]
-    return _share(name, "pair", sum(score < 0.5 for score in known), len(known), len(scores) - len(known), level)
+    scores = [(pair.problem, score) for pair in pairs for score in (pair.shown_first, pair.shown_second)]
+    lost = [(problem, score < 0.5) for problem, score in scores if score is not None]
+    return _share(name, "pair", lost, len(scores) - len(lost), level)
 
 
 # ---- shared
@@ -279,9 +285,17 @@ def _by_problem(items: Iterable[Any]) -> list[list[Any]]:
     return [sorted(groups[problem], key=msgspec.json.encode) for problem in sorted(groups)]
 
 
-def _share(name: str, target: Literal["answer", "pair"], successes: int, n: int, unknown: int, level: Level) -> Figure:
-    interval = wilson_interval(successes, n, level.confidence) if n else None
-    return Figure(name, target, successes / n if n else None, *_ends(interval), n, unknown, "wilson")
+def _share(
+    name: str, target: Literal["answer", "pair"], outcomes: Sequence[tuple[str, bool]], unknown: int, level: Level
+) -> Figure:
+    """Share of outcomes that are true, each with its problem."""
+    counts: dict[str, tuple[int, int]] = {}
+    for problem, outcome in outcomes:
+        successes, n = counts.get(problem, (0, 0))
+        counts[problem] = (successes + outcome, n + 1)
+    value = sum(outcome for _, outcome in outcomes) / len(outcomes) if outcomes else None
+    interval = clustered_ratio_interval(list(counts.values()), level.confidence) if counts else None
+    return Figure(name, target, value, *_ends(interval), len(outcomes), unknown, "wilson")
 
 
 def _boot(
@@ -307,5 +321,5 @@ def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
 
 
 def _unparsed(target: Literal["answer", "pair"], items: Sequence[Judged] | Sequence[Compared], level: Level) -> Figure:
-    votes, unread = sum(item.votes for item in items), sum(item.unread for item in items)
-    return _share("unparsed", target, unread, votes, 0, level)
+    votes = [(item.problem, number < item.unread) for item in items for number in range(item.votes)]
+    return _share("unparsed", target, votes, 0, level)

@@ -109,11 +109,33 @@ def clustered_interval(shares: Sequence[float], samples: int, confidence: float 
     """
     if not shares or samples < 1:
         raise ValueError(f"{len(shares)} items, {samples} samples: expected at least one of each")
-    count = len(shares)
-    share = math.fsum(shares) / count
-    variance = math.fsum((x - share) ** 2 for x in shares) / (count - 1) / count if count > 1 else 0.0
+    return clustered_ratio_interval([(share * samples, samples) for share in shares], confidence)
+
+
+def clustered_ratio_interval(clusters: Sequence[tuple[float, int]], confidence: float = 0.95) -> Interval:
+    """Return an interval of a share of outcomes that come in clusters of any size, such as the answers to one problem.
+
+    As `clustered_interval`, with the variance of a ratio: s^2 / N becomes N / (N-1) * sum (y - p m)^2 / (sum m)^2 over
+    the N clusters with y of m outcomes, p = sum y / sum m.
+
+    Args:
+        clusters: N >= 1, each (successes, outcomes) with 0 <= successes <= outcomes and outcomes >= 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: if nothing is given or an argument is out of its range.
+
+    Source: the linearised variance of a ratio, W. Cochran, Sampling Techniques (1977), 6.3, in `clustered_interval`'s
+    effective sample size.
+    """
+    if not clusters or any(not 0 <= y <= m or m < 1 for y, m in clusters):
+        raise ValueError(f"{len(clusters)} clusters: expected at least one, each with successes of outcomes >= 1")
+    count, total = len(clusters), sum(m for _, m in clusters)
+    share = math.fsum(y for y, _ in clusters) / total
+    squares = math.fsum((y - share * m) ** 2 for y, m in clusters)
+    variance = squares * count / (count - 1) / total**2 if count > 1 else 0.0
     trials = share * (1 - share) / variance if variance > 0 else count
-    trials = min(max(trials, count), count * samples)
+    trials = min(max(trials, count), total)
     return wilson_interval(min(share * trials, trials), trials, confidence)
 
 

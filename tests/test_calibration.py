@@ -43,7 +43,8 @@ def test_figures_of_answers_are_those_worked_out_by_hand() -> None:
 
     # Right, wrong and padded right are called by their names, padded wrong is not: 18 of 24.
     assert (found["accuracy"].value, found["accuracy"].n) == (0.75, 24)
-    assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx(wilson_interval(18, 24))
+    # Six problems with the same answers say no more than six: 0.75 of 6.
+    assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx(wilson_interval(4.5, 6))
     # Every right score lies above every wrong one.
     assert (found["auc"].value, found["auc"].low, found["auc"].high) == (1.0, 1.0, 1.0)
     # Called right 18, is right 12: p_o = 0.75, p_e = 0.75 * 0.5 + 0.25 * 0.5 = 0.5.
@@ -66,6 +67,30 @@ def test_without_a_known_score_every_figure_is_unknown_but_the_unparsed_share() 
     assert figures["accuracy"].unknown == 24
     assert answer_figures([], LEVEL) == []
     assert pair_figures([], LEVEL) == []
+
+
+def test_the_interval_of_a_share_covers_it_although_answers_to_one_problem_resemble_each_other() -> None:
+    # A judge that falls for an attack on some problems more than on others: a chance from Beta(0.5, 0.5) a problem,
+    # 0.5 in the mean, three attacks on each of 40 problems. 500 sets at 95 %: standard error 1 point.
+    rng = random.Random(1)
+    covered = plain = 0
+    for _ in range(500):
+        judged = []
+        for number in range(40):
+            chance = rng.betavariate(0.5, 0.5)
+            judged += [
+                Judged(f"problem {number}", kind, False, float(rng.random() < chance))
+                for kind in ("injected_order", "injected_tags", "injected_role")
+            ]
+        found = named(answer_figures(judged, Level(confidence=0.95, resamples=1, seed=0)))["injection"]
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0.5 <= found.high
+        fooled = sum(item.score == 1.0 for item in judged)
+        plain += wilson_interval(fooled, 120).low <= 0.5 <= wilson_interval(fooled, 120).high
+
+    assert 0.925 <= covered / 500 <= 0.98
+    assert plain / 500 < 0.87
 
 
 def pairs(first: float | None, second: float | None, *, score: float | None, kinds: tuple[str, str]) -> list[Compared]:

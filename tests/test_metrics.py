@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mae_cli.metrics import (
     bootstrap_interval,
     clustered_interval,
+    clustered_ratio_interval,
     distinct_n,
     majority_is_correct,
     mcnemar_exact,
@@ -295,6 +296,16 @@ def test_the_interval_of_clustered_samples_covers_and_the_plain_one_does_not() -
 
     assert 0.925 <= clustered / 1000 <= 0.975
     assert plain / 1000 < 0.8
+
+
+def test_clusters_of_any_size_give_the_interval_worked_out_by_hand() -> None:
+    # (2 of 2), (0 of 1), (1 of 3): p = 3/6. y - p m = 1, -1/2, -1/2: squares 1.5; variance 1.5 * 3/2 / 36 = 1/16;
+    # 1/4 / (1/16) = 4 trials, between the 3 clusters and the 6 outcomes.
+    assert clustered_ratio_interval([(2, 2), (0, 1), (1, 3)]) == pytest.approx(wilson_interval(2, 4))
+    # Nothing varies: as many trials as clusters.
+    assert clustered_ratio_interval([(3, 3), (3, 3)]) == wilson_interval(2, 2)
+    with pytest.raises(ValueError, match="expected at least one"):
+        clustered_ratio_interval([(2, 1)])
 
 
 def test_with_one_sample_per_item_the_clustered_interval_is_wilsons() -> None:
