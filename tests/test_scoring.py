@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +15,15 @@ from mae_cli.records import Row
 from mae_cli.scoring import check_readings, check_rows, lm_eval_exact_match, lm_eval_flexible, lm_eval_strict
 from mae_cli.stages.solve import read_solution
 from mae_cli.verifiers.numeric import Numeric
-from tests.support import a_problem, a_row, read_json_lines
+from tests.support import (
+    a_problem,
+    a_row,
+    benchmark_items,
+    child_environment,
+    command,
+    read_json_lines,
+    write_json_lines,
+)
 
 READINGS = ("strict", "flexible", "lm_eval_strict", "lm_eval_flexible")
 HARD = read_json_lines(Path(__file__).parent / "gsm8k_completions.jsonl")
@@ -64,6 +75,89 @@ def test_the_stored_scores_are_those_of_the_installed_harness() -> None:
                 ignore_case=True,
             )
             assert float(found["exact_match"]) == case[name], (name, text)
+
+
+def _task_file() -> dict[str, Any]:
+    """GSM8K's task file of the installed harness: its filters, metric and stops as they stand there."""
+    yaml = pytest.importorskip("yaml")
+    spec = importlib.util.find_spec("lm_eval")
+    assert spec is not None, "pip install -e '.[dev]' brings lm-eval"
+    assert spec.submodule_search_locations
+    path = Path(spec.submodule_search_locations[0]) / "tasks" / "gsm8k" / "gsm8k.yaml"
+    tree: dict[str, Any] = yaml.safe_load(path.read_text())
+    return tree
+
+
+def _harness_scores(completions: list[str], solutions: list[str]) -> dict[str, list[float]]:
+    """Each filter's score of every completion, by the harness's own classes and its own task file."""
+    extraction = pytest.importorskip("lm_eval.filters.extraction")
+    metrics = pytest.importorskip("lm_eval.api.metrics")
+    task = _task_file()
+    (metric,) = task["metric_list"]
+    options = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
+    texts = []
+    for text in completions:
+        for stop in task["generation_kwargs"]["until"]:
+            text = text.split(stop)[0]
+        texts.append(text)
+    found = {}
+    for told in task["filter_list"]:
+        regex, first = told["filter"]
+        assert (regex.pop("function"), first) == ("regex", {"function": "take_first"})
+        answers = extraction.RegexFilter(**regex).apply([[text] for text in texts], [{}] * len(texts))
+        found[told["name"]] = [
+            float(
+                metrics.exact_match_hf_evaluate(predictions=list(answer), references=[gold], **options)["exact_match"]
+            )
+            for answer, gold in zip(answers, solutions, strict=True)
+        ]
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_on_200_items_of_gsm8k_our_scores_are_the_harness_s_item_by_item(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = benchmark_items("gsm8k_test")
+    asked, shown = items[:200], items[-2:]
+    solutions = {str(item["question"]): str(item["answer"]) for item in asked}
+    prompt = tmp_path / "two_examples.txt"
+    examples = "".join(f"[user]\nQuestion: {i['question']}\n[assistant]\n{i['answer']}\n" for i in shown)
+    prompt.write_text(examples + "[user]\nQuestion: {{ question }}\n")
+    out = tmp_path / "e.jsonl"
+    arguments = [
+        *("eval", f"gsm8k={write_json_lines(tmp_path / 'g.jsonl', asked)}", "-o", out, "-m", "smollm2-135m"),
+        *("--prompt", prompt, "--max-new-tokens", 64, "--device", "cpu"),
+        *("--set", f"eval.readings=[{', '.join(READINGS)}]"),
+    ]
+    subprocess.run(command(arguments), check=True, env=child_environment(), timeout=1700)
+    rows = [msgspec.convert(tree, Row) for tree in read_json_lines(out)]
+    # The model is seldom right: the solutions themselves as completions, every second with another result.
+    for number, (question, solution) in enumerate(solutions.items()):
+        text, _, result = solution.rpartition("#### ")
+        told = solution if number % 2 else f"{text}#### {int(result.replace(',', '')) + 1:,}"
+        rows.append(scored(told, result))
+        assert rows[-1].problem is not None
+        rows[-1].problem.question = question
+
+    assert len(rows) == 400
+    golds = [solutions[row.problem.question] for row in rows if row.problem]
+    harness = _harness_scores([row.raw or "" for row in rows], golds)
+    ours = [scores(row) for row in rows]
+
+    differ: list[tuple[str, str, str]] = []
+    for name, reading in (("strict-match", "strict"), ("flexible-extract", "flexible")):
+        assert [found[f"lm_eval_{reading}"] for found in ours] == harness[name]
+        differ += [
+            (reading, row.status, (row.raw or "")[-60:])
+            for row, found, theirs in zip(rows, ours, harness[name], strict=True)
+            if found[reading] != theirs
+        ]
+    with capsys.disabled():
+        right = {name: int(sum(values)) for name, values in harness.items()}
+        print(f"\n400 completions of 200 items, right by the harness: {right}; ours differ on {differ}")
+    assert {status for _, status, _ in differ} <= {"truncated"}
 
 
 def test_the_harness_reads_a_text_that_was_cut_off_and_ours_do_not() -> None:

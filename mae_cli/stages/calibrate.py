@@ -25,6 +25,7 @@ from mae_cli.records import Problem, Row, digest, mean_of_known, mean_score, see
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
 from mae_cli.stages.eval import summary_path
 from mae_cli.stages.grading import Candidate, Panel, combined_score
+from mae_cli.stages.judge import gate_unparsed, reading_details
 from mae_cli.store import write_json
 
 
@@ -50,7 +51,8 @@ def run_calibrate(
     """Ask the recipe's judges about answers of known worth and report what they are worth; see `CalibrateSection`.
 
     Raises:
-        GateError: a figure misses a bar of `calibrate.bars`; the file and the figures are written all the same.
+        GateError: a figure misses a bar of `calibrate.bars`, or more judgements are unparsed than
+            `judge.max_unparsed` allows a judge with bars; the file and the figures are written all the same.
         ConfigError: nothing to ask about, no judge, or a bar that these judges have no figure for.
     """
     section = session.recipe.calibrate
@@ -107,6 +109,9 @@ def run_calibrate(
         write_json(summary_path(output_path), summary.details)
     session.progress.say(report_text(summary.details))
     _gate(summary)
+    if section.bars:
+        # Bars are about what could be read: a judge that seldom says anything could pass them all.
+        gate_unparsed(session, summary)
     return summary
 
 
@@ -297,6 +302,7 @@ def _report(
         "confidence": section.confidence,
         "figures": msgspec.to_builtins(figures),
         "kinds": msgspec.to_builtins(calibration_report.by_kind(judged)),
+        **reading_details([panel.reading(row) for row in rows]),
         "findings": calibration_report.findings(figures),
         "bars": msgspec.to_builtins(calibration_report.against_bars(figures, section.bars, section.compare)),
     }

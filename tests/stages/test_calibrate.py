@@ -270,6 +270,19 @@ def test_a_judge_below_its_bars_is_exit_3_of_the_process_and_the_report_stands(p
     assert (tmp_path / "c.summary.json").exists()
 
 
+def test_a_judge_that_seldom_says_anything_passes_no_bars(
+    problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = "scripted:malformed=0.4,judge=perfect"
+    bars = ("--set", "calibrate.bars={auc: 0.7}")
+    given = ("judge-calibrate", problems, "--engine", silent)
+
+    assert here(*given, "-o", tmp_path / "c.jsonl", *bars) == 3
+    assert re.search(r"c.jsonl: \d\d% of the judgements are unparsed, the gate is 20%", capsys.readouterr().err)
+    assert here(*given, "-o", tmp_path / "d.jsonl", *bars, "--set", "judge.max_unparsed=0.9") == 0
+    assert here(*given, "-o", tmp_path / "e.jsonl") == 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
