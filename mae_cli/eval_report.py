@@ -29,8 +29,10 @@ class EvalFigures(msgspec.Struct):
     comparisons: list[Comparison]
     unparsed: dict[str, int]
     truncated: dict[str, int]
+    too_long: dict[str, int] = {}
+    """Rows never asked, since the prompt exceeds the context; wrong, like those cut off and those without an answer."""
     failed: dict[str, int] = {}
-    """Rows without any text, since the engine could not answer or the prompt was too long."""
+    """Rows the engine could not answer: unknown."""
     groups: list[Accuracy] = []
 
 
@@ -55,7 +57,8 @@ def figures_of(policies: Sequence[Side], confidence: float, group_by: Sequence[s
         ],
         unparsed={label: _ended(side, "unparsed") for label, side in policies},
         truncated={label: _ended(side, "truncated") for label, side in policies},
-        failed={label: _ended(side, "error", "too_long") for label, side in policies},
+        too_long={label: _ended(side, "too_long") for label, side in policies},
+        failed={label: _ended(side, "error") for label, side in policies},
         groups=[
             figure
             for label, side in policies
@@ -133,13 +136,17 @@ def progress_table(policies: Sequence[Side], confidence: float) -> str:
         cells += [str(against.wins), str(against.losses)] if position else ["-", "-"]
         cells += [str(_ended(rows, status)) for status in ("truncated", "unparsed")]
         lines.append(cells)
-    failed = [_missing_line(label, 0, 0, _ended(rows, "error", "too_long")) for label, rows in policies]
-    return "\n".join([table(headings, lines), *filter(None, failed), *bounds(policies, confidence)])
+    too_long = [_missing_line(label, 0, 0, _ended(rows, "too_long")) for label, rows in policies]
+    return "\n".join([table(headings, lines), *filter(None, too_long), *bounds(policies, confidence)])
 
 
-def _missing_line(label: str, truncated: int, unparsed: int, failed: int) -> str:
+def _missing_line(label: str, truncated: int, unparsed: int, too_long: int) -> str:
     """How many answers of a policy are missing, and why; empty where none is."""
-    counts = ((truncated, "cut off"), (unparsed, "without an answer"), (failed, "never generated: the engine failed"))
+    counts = (
+        (truncated, "cut off"),
+        (unparsed, "without an answer"),
+        (too_long, "never asked: the prompt is too long"),
+    )
     told = ", ".join(f"{count} {what}" for count, what in counts if count)
     return f"{label}: counted as wrong: {told}" if told else ""
 
@@ -152,8 +159,8 @@ def bounds(policies: Sequence[Side], confidence: float) -> list[str]:
 
 def _bounds_line(figure: Accuracy) -> str:
     return (
-        f"{figure.policy} ({figure.reading}): {figure.unknown} of {figure.items + figure.unknown} unknown, the checker "
-        f"failed; between {percent(figure.worst)} and {percent(figure.best)} with them"
+        f"{figure.policy} ({figure.reading}): {figure.unknown} of {figure.items + figure.unknown} unknown, the checker or "
+        f"the engine failed; between {percent(figure.worst)} and {percent(figure.best)} with them"
     )
 
 
@@ -190,7 +197,7 @@ def details_text(figures: EvalFigures) -> str:
     ]
     parts = [table(headings, lines)]
     missing = (
-        _missing_line(label, count, figures.unparsed[label], figures.failed.get(label, 0))
+        _missing_line(label, count, figures.unparsed[label], figures.too_long.get(label, 0))
         for label, count in figures.truncated.items()
     )
     parts += filter(None, missing)
@@ -239,7 +246,7 @@ def comparison_line(comparison: Comparison) -> str:
         text += "unknown, no item has a known verdict on both sides"
     if comparison.unknown:
         text += (
-            f"\n  {comparison.unknown} items left out, the checker failed: between {_points(comparison.worst)} and "
+            f"\n  {comparison.unknown} items left out, the checker or the engine failed: between {_points(comparison.worst)} and "
             f"{_points(comparison.best)} points with them"
         )
     return text

@@ -38,8 +38,10 @@ def test_the_progress_table_has_both_readings_and_no_p_for_the_base() -> None:
 def test_bounds_are_printed_where_a_checker_failed_for_the_share_and_for_the_difference() -> None:
     text = details_text(figures_of([("a", eval_rows([1.0, None])), ("b", eval_rows([1.0, 1.0]))], 0.95))
 
-    assert "a (flexible): 1 of 2 unknown, the checker failed; between 50.0 % and 100.0 % with them" in text
-    assert "1 items left out, the checker failed: between +0.0 and +50.0 points with them" in text
+    assert (
+        "a (flexible): 1 of 2 unknown, the checker or the engine failed; between 50.0 % and 100.0 % with them" in text
+    )
+    assert "1 items left out, the checker or the engine failed: between +0.0 and +50.0 points with them" in text
 
 
 def test_what_is_unknown_altogether_is_said_and_is_no_number() -> None:
@@ -48,7 +50,7 @@ def test_what_is_unknown_altogether_is_said_and_is_no_number() -> None:
     text = details_text(figures)
 
     assert "a -> b (flexible): unknown, no item has a known verdict on both sides" in text
-    assert "  2 items left out, the checker failed: between -50.0 and +50.0 points with them" in text
+    assert "  2 items left out, the checker or the engine failed: between -50.0 and +50.0 points with them" in text
     assert next(line for line in text.splitlines() if line.startswith("a (flexible)")).split()[2:] == [
         "0",
         "-",
@@ -75,9 +77,11 @@ def test_missing_answers_are_told_apart_from_wrong_ones() -> None:
 
     text = details_text(figures_of(sides, 0.95))
 
-    assert "a: counted as wrong: 1 cut off, 2 without an answer, 2 never generated: the engine failed" in text
+    assert "a: counted as wrong: 1 cut off, 2 without an answer, 1 never asked: the prompt is too long" in text
     assert "b: counted as wrong" not in text
-    assert "a: counted as wrong: 2 never generated: the engine failed" in progress_table(sides, 0.95)
+    assert "a: counted as wrong: 1 never asked: the prompt is too long" in progress_table(sides, 0.95)
+    # What the engine could not answer is unknown, and counted apart.
+    assert plain(figures_of(sides, 0.95))["failed"] == {"a": 1, "b": 0}
 
 
 def test_groups_are_a_table_of_their_own() -> None:
