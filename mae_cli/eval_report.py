@@ -159,8 +159,8 @@ def bounds(policies: Sequence[Side], confidence: float) -> list[str]:
 
 def _bounds_line(figure: Accuracy) -> str:
     return (
-        f"{figure.policy} ({figure.reading}): {figure.unknown} of {figure.items + figure.unknown} unknown, the checker or "
-        f"the engine failed; between {percent(figure.worst)} and {percent(figure.best)} with them"
+        f"{figure.policy} ({figure.reading}): {figure.unknown} of {figure.items + figure.unknown} unknown, the checker "
+        f"or the engine failed; between {percent(figure.worst)} and {percent(figure.best)} with them"
     )
 
 
@@ -246,8 +246,8 @@ def comparison_line(comparison: Comparison) -> str:
         text += "unknown, no item has a known verdict on both sides"
     if comparison.unknown:
         text += (
-            f"\n  {comparison.unknown} items left out, the checker or the engine failed: between {_points(comparison.worst)} and "
-            f"{_points(comparison.best)} points with them"
+            f"\n  {comparison.unknown} items left out, the checker or the engine failed: between "
+            f"{_points(comparison.worst)} and {_points(comparison.best)} points with them"
         )
     return text
 
