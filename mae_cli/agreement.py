@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import TypeVar
 
 from mae_cli.metrics import Interval
@@ -64,9 +65,11 @@ def cluster_bootstrap(
     """Percentile interval of a statistic over whole clusters drawn with replacement; null for too few of them.
 
     All answers to one problem are one cluster, since they are right or hard together. Resamples in which the
-    statistic is null are passed over; null where that is more than half of them.
+    statistic is null are passed over; null where that is more than half of them. The percentiles lie further out than
+    the confidence says, as Student's t lies further out than z: with a dozen clusters the plain ones cover too seldom.
 
-    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 13.3, applied to clusters.
+    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), 13.3, applied to clusters; the expanded
+    percentiles of T. Hesterberg, The American Statistician 69 (2015) 371-386, 4.3.
     """
     if len(clusters) < MIN_CLUSTERS:
         return None
@@ -80,8 +83,28 @@ def cluster_bootstrap(
     if 2 * len(values) < resamples:
         return None
     values.sort()
-    tail = (1 - confidence) / 2
+    tail = expanded_tail(size, confidence)
     return Interval(_quantile(values, tail), _quantile(values, 1 - tail))
+
+
+def expanded_tail(n: int, confidence: float) -> float:
+    """Return the share of resamples beyond each end: P(Z > sqrt(n / (n - 1)) t), t Student's quantile of n - 1.
+
+    Args:
+        n: number of things that were drawn from, >= `MIN_CLUSTERS`.
+        confidence: in (0, 1).
+
+    Source: see `cluster_bootstrap`; t by its expansion in 1 / (n - 1), Abramowitz and Stegun 26.7.5, which is within
+    0.3 % of the table for 4 degrees and 95 %.
+    """
+    z, v = NormalDist().inv_cdf(0.5 + confidence / 2), n - 1
+    t = (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    )
+    return NormalDist().cdf(-math.sqrt(n / v) * t)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
