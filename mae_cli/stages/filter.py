@@ -102,6 +102,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         role: {
             "candidates": sum(row.role == role and row.kept is not None for row in rows),
+            "unknown": sum(row.role == role and row.kept is not None and row.reward is None for row in rows),
             "kept": sum(row.role == role and row.kept is True for row in rows),
             "stored": sum(row.role == role and bool(row.stored) for row in rows),
         }

@@ -83,7 +83,7 @@ def test_the_funnel_counts_what_is_left_after_each_filter(tmp_path: Path, capsys
 
     details = msgspec.json.decode(capsys.readouterr().out)["details"]
     assert details["funnel"] == {"candidates": 6, "finish_reason": 5, "length": 4, "length#3": 3}
-    assert details["solver"] == {"candidates": 6, "kept": 3, "stored": 0}
+    assert details["solver"] == {"candidates": 6, "unknown": 6, "kept": 3, "stored": 0}
 
 
 def test_decisions_of_an_earlier_filter_command_are_decided_anew(tmp_path: Path) -> None:
