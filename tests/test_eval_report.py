@@ -102,7 +102,7 @@ def test_the_power_line_says_what_cannot_be_seen() -> None:
     assert "difference" not in power_line("p", 50, alpha=0.05, confidence=0.95, paired=False)
 
 
-def test_rows_of_several_policies_are_taken_apart_by_their_adapter() -> None:
+def test_rows_of_several_policies_are_taken_apart_by_their_weights() -> None:
     rows = eval_rows([1.0])
 
     assert [label for label, _ in by_policy(rows, {rows[0].policy.weights: "mine"})] == ["mine"]
