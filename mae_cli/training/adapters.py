@@ -135,6 +135,8 @@ def lora_settings(policy: Any) -> dict[str, Any]:
         "lora_alpha": config.lora_alpha,
         "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
         **{name: True for name in ("use_rslora", "use_dora") if getattr(config, name)},
+        # It was trained beside rounded weights.
+        **({"load_in_4bit": True} if getattr(policy, "is_loaded_in_4bit", False) else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from mae_cli.config import Recipe
 from mae_cli.engines import hf
-from mae_cli.engines.hf_model import resolve_device, resolve_dtype
+from mae_cli.engines.hf_model import load_model, resolve_device, resolve_dtype
 from mae_cli.errors import EngineError, MaeError, MissingDependencyError
 from mae_cli.records import Message, Request, Sampling
 from tests.conftest import save_tiny_model
@@ -130,7 +131,13 @@ def test_a_device_that_is_not_there_is_one_line(name: str) -> None:
         resolve_device(name)
 
 
-def test_four_bits_without_what_they_need_are_refused_in_one_line(tiny_recipe: Recipe) -> None:
-    # Either the package is missing, or it is there and the device is a CPU.
-    with pytest.raises((MissingDependencyError, EngineError), match="load_in_4bit needs"):
-        hf.open_engine(msgspec.structs.replace(tiny_recipe, load_in_4bit=True), "")
+def test_four_bits_without_what_they_need_are_refused_in_one_line(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(MissingDependencyError, match="load_in_4bit needs the package bitsandbytes"):
+            hf.open_engine(msgspec.structs.replace(tiny_recipe, load_in_4bit=True), "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(EngineError, match="bitsandbytes has no four-bit layers for mps; use cpu or cuda"):
+        load_model(Path(tiny_recipe.model), device=torch.device("mps"), dtype=torch.float32, load_in_4bit=True)

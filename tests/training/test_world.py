@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +94,22 @@ def test_every_process_has_its_own_cuda_device(monkeypatch: pytest.MonkeyPatch) 
 # ---- two real processes
 
 
-def launched(arguments: list[object], processes: int = 2) -> subprocess.CompletedProcess[bytes]:
-    """The command under accelerate, over gloo on the loopback."""
+def launcher_command(arguments: list[object], processes: int = 2) -> list[str]:
+    """The command under accelerate, over gloo on the loopback; a single process needs no launcher."""
+    if processes == 1:
+        return command(arguments)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Without --multi_gpu accelerate starts a single process where it sees no GPU.
     launcher = ["--multi_gpu", f"--num_processes={processes}", "--num_machines=1", f"--main_process_port={port}"]
     more = ["--mixed_precision=no", "--dynamo_backend=no", "-m", "mae_cli.cli"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *launcher, *more, *map(str, arguments)]
+
+
+def launched(arguments: list[object], processes: int = 2) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *launcher, *more, *map(str, arguments)],
+        launcher_command(arguments, processes),
         capture_output=True,
         env=child_environment(),
         timeout=240,
@@ -156,3 +166,52 @@ def test_a_wrong_setting_ends_both_processes_with_one_message(rows: Path, tiny_m
 
     assert other.returncode != 0
     assert other.stderr.count(b"learning_rate") >= 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_a_training_goes_on_with_another_number_of_processes(
+    first: int, then: int, rows: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    section = {**SECTION, "objective": OBJECTIVES["grpo"], "save_every": 1, "epochs": 40}
+    recipe.write_bytes(msgspec.yaml.encode({"model": str(tiny_model_dir), "device": "cpu", "finetune": section}))
+
+    def arguments(out: str) -> list[object]:
+        return ["finetune", rows, "-o", tmp_path / out, "--recipe", recipe, "--json"]
+
+    straight = launched(arguments("straight"), 1)
+    killed = kill_at_checkpoint(arguments("out"), first, tmp_path / "out.partial" / "checkpoints" / "state.pt")
+    resumed = launched(arguments("out"), then)
+
+    assert (straight.returncode, resumed.returncode) == (0, 0), resumed.stderr.decode()
+    assert killed == -signal.SIGKILL
+    told = msgspec.json.decode(resumed.stdout.splitlines()[-1])
+    assert 1 <= told["details"]["resumed_from"] < told["details"]["steps"] == 120
+    assert curve(tmp_path / "out") == pytest.approx(curve(tmp_path / "straight"), abs=1e-4)
+
+
+def kill_at_checkpoint(arguments: list[object], processes: int, checkpoint: Path) -> int:
+    """Launch, and kill every process as soon as the first checkpoint stands; the launcher's end."""
+    running = subprocess.Popen(
+        launcher_command(arguments, processes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+    )
+    end = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < end and running.poll() is None:
+        time.sleep(0.01)
+    # The workers are in sessions of their own, so the launcher's group does not hold them.
+    for process in [running.pid, *descendants(running.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return running.wait()
+
+
+def descendants(process: int) -> list[int]:
+    try:
+        children = [int(text) for text in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+    return [pid for child in children for pid in (child, *descendants(child))]
