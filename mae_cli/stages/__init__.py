@@ -104,10 +104,13 @@ def generate(
     segments = _segments(session, engine, todo) if engine is not None else []
     whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
     recovered = [row.id for segment in whole for row in segment]
+    asked_for = {row.id for row in wanted}
+    # What an interrupted run made beyond this one's --limit stays too, or the next one would make it again.
+    beyond = [name for name in output.partial if name in part.ids and name not in asked_for and name not in done]
     if todo or not output.was_complete:
-        output.begin(recovered)
-    done.update((identity, output.partial[identity]) for identity in recovered)
-    result.skipped += len(recovered)
+        output.begin([*beyond, *recovered])
+    done.update((identity, output.partial[identity]) for identity in (*beyond, *recovered))
+    result.skipped += len(beyond) + len(recovered)
     with session.progress.task(output.stage, len(todo)) as task:
         task.advance(len(recovered))
         asked = [segment for segment in segments if segment[0].id not in done]

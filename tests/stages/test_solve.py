@@ -105,3 +105,21 @@ def test_choices_are_shown_and_read_as_letters(tmp_path: Path) -> None:
     (row,) = read_json_lines(tmp_path / "r.jsonl")
     assert "(A) x\n(B) y" in row["messages"][0]["content"]
     assert row["problem"]["reference_answer"] == "B"
+
+
+def test_rows_of_an_interrupted_run_beyond_a_smaller_limit_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, meta = tmp_path / "out.jsonl", tmp_path / "out.jsonl.meta.json"
+    command = ("solve", write_sums(tmp_path / "sums.jsonl", 8), "-o", out, "--engine", "scripted", "--batch-size", 3)
+    assert here(*command, "--rollouts-per-problem", 2) == 0
+    rows = out.read_bytes()
+    # As if killed just before the end: every row is in the partial file.
+    out.rename(tmp_path / "out.jsonl.partial")
+    meta.write_text(meta.read_text().replace('"complete": true', '"complete": false'))
+    capsys.readouterr()
+
+    assert here(*command, "--rollouts-per-problem", 2, "--limit", 1) == 0
+
+    assert out.read_bytes() == rows
+    assert "skipped 16 (done before)" in capsys.readouterr().err
