@@ -15,11 +15,11 @@ from mae_cli.checking.unit_tests import TEST_KEYS, entry_point_of
 from mae_cli.extraction import NOT_FOUND, Extraction, split_reasoning, tag_spans
 from mae_cli.records import Problem
 
-_FENCE = re.compile(
-    r"^(?P<indent>[ \t]{0,3})(?P<mark>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<code>.*?)^[ \t]{0,3}(?P=mark)",
-    re.MULTILINE | re.DOTALL,
-)
+_FENCE = re.compile(r"[ \t]{0,3}(?P<mark>```+|~~~+)[ \t]*(?P<language>[\w+-]*)(?P<rest>.*)", re.DOTALL)
 _PYTHON: Final = frozenset({"", "python", "python3", "py"})
+_FIRST_LINE = re.compile(r"(?:def|class|import|from|async def)\s|@\w|[ \t]+(?:return|if|for|while|import|from)\b")
+_MOST_LINES: Final = 400
+"""Lines of an unfenced text among which a program is looked for: each may cost a parse."""
 
 
 def is_code_problem(problem: Problem) -> bool:
@@ -57,7 +57,8 @@ def extract_code(text: str, entry_point: str | None = None) -> Extraction:
 
     Order: the last fenced Python block inside the last answer tag, or the tag's content (`answer_tag`); the last fenced
     block that defines the entry point, else the last fenced block (`code_fence`); the whole text where it is Python and
-    holds more than a name or a number (`code_text`). Fences of other languages are passed over.
+    holds more than a name or a number, else the program it begins or ends with (`code_text`). Fences of other languages
+    are passed over; a fence that is never closed reaches to the end.
 
     Source: our cascade; AZR (arXiv:2505.03335) takes the last fence.
     """
@@ -74,14 +75,53 @@ def extract_code(text: str, entry_point: str | None = None) -> Extraction:
         is_python(plain) or is_python(f"def f():\n{plain}")
     ):
         return Extraction(plain, "code_text")
-    return NOT_FOUND
+    code = _unfenced(plain)
+    return NOT_FOUND if code is None else Extraction(code, "code_text")
+
+
+def _unfenced(text: str) -> str | None:
+    """The longest program that starts at the first line which looks like one; text before and behind it is left out."""
+    lines = text.split("\n")
+    start = next((place for place, line in enumerate(lines) if _FIRST_LINE.match(line)), None)
+    if start is None:
+        return None
+    for end in range(min(len(lines), start + _MOST_LINES), start, -1):
+        # A body cut in the middle would be another program.
+        if end < len(lines) and lines[end].startswith((" ", "\t")):
+            continue
+        code = "\n".join(lines[start:end]).rstrip()
+        if is_python(code) or is_python(f"def f():\n{code}"):
+            return code
+    return None
 
 
 def _fenced(text: str, entry_point: str | None) -> str | None:
-    blocks = [
-        match["code"].rstrip()
-        for match in _FENCE.finditer(text)
-        if match["language"].lower() in _PYTHON and match["code"].strip()
-    ]
-    named = [code for code in blocks if entry_point and defines(code, entry_point)]
-    return (named or blocks or [None])[-1]
+    """The block that counts: an opening fence inside a block begins another one, as models that forget to close do."""
+    blocks, opened = [], []
+    current: list[str] | None = None
+    mark = language = ""
+    for line in text.split("\n"):
+        fence = _FENCE.match(line)
+        bare = fence is not None and not fence["language"] and not fence["rest"].strip()
+        if current is not None and (fence is None or (bare and not fence["mark"].startswith(mark))):
+            current.append(line)
+        elif current is not None and bare:
+            blocks.append((language, current))
+            current = None
+        elif fence is not None and "`" not in fence["rest"]:
+            if current is not None:
+                opened.append((language, current))
+            current, mark, language = [], fence["mark"], fence["language"].lower()
+        elif current is not None:
+            current.append(line)
+    closed = _programs(blocks)
+    if current is not None and (language or not closed):
+        opened.append((language, current))
+    found = closed or _programs(opened)
+    named = [code for code in found if entry_point and defines(code, entry_point)]
+    return (named or found)[-1] if found else None
+
+
+def _programs(blocks: list[tuple[str, list[str]]]) -> list[str]:
+    codes = ["\n".join(lines).rstrip() for language, lines in blocks if language in _PYTHON]
+    return [code for code in codes if code.strip()]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_hostile_programs_leave_no_process_behind() -> None:
         "    sandbox.run(program, limits=sandbox.Limits(seconds=0.2, memory_mib=64))\n"
         "import os; print(os.getpid())\n"
     )
-    result = subprocess.run([".venv/bin/python", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     left = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=True).stdout
     assert not [line for line in left.splitlines() if line.split()[0] == result.stdout.strip()]
