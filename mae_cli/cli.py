@@ -192,7 +192,7 @@ def filter_command(
 @app.command()
 @with_options("finetune")
 def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> None:
-    """Train a LoRA adapter on the kept rows, or on another tool's training file.
+    """Train a LoRA adapter, or with --full the model, on the kept rows or on another tool's training file.
 
     Example: mae finetune selected.jsonl -o adapter -m smollm2-135m
     """

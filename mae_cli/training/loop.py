@@ -131,7 +131,7 @@ class Loop:
         rate = learning_rate(self.job.section, step, self.job.data.steps)
         self.collapse = self._collapse(step, sums.loss, nll, grad_norm)
         if self.collapse is None:
-            self._before = {name: self._copy(parameter) for name, parameter in self.parameters}
+            self._keep()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
@@ -152,10 +152,13 @@ class Loop:
             metrics=sums.means(),
         )
 
-    def _copy(self, parameter: torch.nn.Parameter) -> torch.Tensor:
-        """As it is now; in main memory where a copy of all that is trained would be one of the whole model."""
-        place = torch.device("cpu") if self.job.section.full else parameter.device
-        return torch.empty_like(parameter, device=place, requires_grad=False).copy_(parameter.detach())
+    def _keep(self) -> None:
+        """Copy what is trained; into main memory where that is the whole model."""
+        if self._before is None:
+            place = "cpu" if self.job.section.full else self.policy.device
+            self._before = {name: torch.empty_like(value.detach(), device=place) for name, value in self.parameters}
+        for name, parameter in self.parameters:
+            self._before[name].copy_(parameter.detach())
 
     def _collapse(self, step: int, loss: float, nll: float, grad_norm: float) -> str | None:
         """Why this step must not be taken; a bad loss also takes back the update before it, which led there."""
@@ -253,7 +256,8 @@ class Loop:
             for name, parameter in self.parameters:
                 parameter.copy_(checkpoint.weights[name])
         if checkpoint.before is not None:
-            self._before = checkpoint.before  # copied to where it is needed, if it is
+            self._keep()
+            self._before = {name: kept.copy_(checkpoint.before[name]) for name, kept in (self._before or {}).items()}
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.forward.micro_batch_tokens = checkpoint.micro_batch_tokens
         self.notes = list(checkpoint.log)

@@ -103,7 +103,9 @@ def train(
     begin = time.monotonic()
     say = on_text or _silent
     tuning: Tuning = LoraTuning(section, start_adapter)
-    if source is not None:
+    if section.full:
+        if source is None:
+            raise ValueError("a full fine-tuning needs the folders of the model and of the base")
         tuning = FullTuning(section, source, model.dtype)
     origin = {
         "seed": seed,
