@@ -129,7 +129,8 @@ def decide(
     """What becomes of a trained round.
 
     Harm is tested against the last accepted and, where that is another one, against the best: compared with its
-    parent alone a run could sink by a little every round and never show it. The two tests share `harm_alpha`.
+    parent alone a run could sink by a little every round and never show it. The two tests share `harm_alpha`. Where the
+    checker failed on every item nothing was tested, and nothing is accepted.
 
     Args:
         candidate: the round's label and gate rows.
@@ -153,6 +154,10 @@ def decide(
     level = spent_level(best_alpha, round_number)
     promotion = Promotion(candidate[0], True, False, "", outcomes, level)
     for outcome, found in zip(outcomes, pairs, strict=True):
+        if not found and outcome.unknown:
+            promotion.accepted = False
+            promotion.reason = f"the checker failed on every item, so nothing is known against {outcome.against}"
+            return promotion
         if shows_harm(common_differences(found), harm_alpha / len(earlier)):
             promotion.accepted = False
             promotion.reason = f"worse than {outcome.against}"

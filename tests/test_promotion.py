@@ -113,16 +113,16 @@ def test_many_small_losses_add_up_to_harm_against_the_best() -> None:
 
 
 def test_an_item_the_checker_failed_on_decides_nothing() -> None:
-    found = decide(
-        ("b", eval_rows([None] * 6)),
-        ("a", eval_rows([1.0] * 6)),
-        ("a", eval_rows([1.0] * 6)),
-        round_number=1,
-        harm_alpha=0.05,
-        best_alpha=0.05,
-    )
+    found = verdict([None] * 6 + [1.0], [1.0] * 7)
 
-    assert (found.accepted, found.best, found.outcomes[0].items) == (True, False, 0)
+    assert (found.accepted, found.best, found.outcomes[0].items) == (True, False, 1)
+
+
+def test_a_round_of_which_nothing_is_known_is_not_accepted() -> None:
+    found = verdict([None] * 6, [1.0] * 6)
+
+    assert (found.accepted, found.best, found.outcomes[0].items) == (False, False, 0)
+    assert found.reason == "the checker failed on every item, so nothing is known against round-001"
 
 
 def test_pairs_the_checker_failed_on_are_counted_in_the_line_of_the_decision() -> None:
