@@ -5,7 +5,7 @@ Pure functions over rows and figures; `eval`, `diff` and the loop print and writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -107,6 +107,16 @@ def power_line(name: str, items: int, *, alpha: float, confidence: float, paired
     if not shown:
         return f"{text}; too few to find any difference with 80 % power"
     return f"{text}; smallest difference found with 80 % power at p < {alpha:.2g}, in points: {', '.join(shown)}"
+
+
+def power_lines(sizes: Mapping[str, int], confidence: float, *, paired: bool) -> list[str]:
+    """The power line of every set that has items, by name; the level of each test is divided among the sets."""
+    alpha = (1 - confidence) / max(1, len(sizes))
+    return [
+        power_line(name, items, alpha=alpha, confidence=confidence, paired=paired)
+        for name, items in sizes.items()
+        if items
+    ]
 
 
 def progress_table(policies: Sequence[Side], confidence: float) -> str:

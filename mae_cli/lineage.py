@@ -68,6 +68,11 @@ class Entry(msgspec.Struct):
     """Of `latest`, `accepted`, `best`, `retired` (weights deleted), `whole model` (no adapter)."""
 
 
+def adapter_label(folder: Path) -> str:
+    """What tables call an adapter: its round's name, or its folder's."""
+    return folder.parent.name if folder.name == ADAPTER else folder.name
+
+
 def base_reference(name: str, digest: str) -> str:
     """What an adapter calls its base: a hub id as it stands, else a name that moves, with the content's digest.
 

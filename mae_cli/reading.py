@@ -49,6 +49,12 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def summary_path(path: Path) -> Path:
+    """Where the figures about a row file go: `eval.summary.json` beside `eval.jsonl`."""
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return path.with_name(name + ".summary.json")
+
+
 def read_json(path: Path) -> Any:
     """A small JSON file.
 

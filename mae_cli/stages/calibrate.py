@@ -20,10 +20,9 @@ from mae_cli.config import Recipe
 from mae_cli.contracts import Reading
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.labels import Label, read_labels
-from mae_cli.reading import STDIO, read_problems
+from mae_cli.reading import STDIO, read_problems, summary_path
 from mae_cli.records import Problem, Row, digest, mean_of_known, mean_score, seed_from, verdicts_on
 from mae_cli.stages import Session, StageSummary, generate, limit_rows
-from mae_cli.stages.eval import summary_path
 from mae_cli.stages.grading import Candidate, Panel, combined_score
 from mae_cli.stages.judge import gate_unparsed, reading_details
 from mae_cli.store import write_json

@@ -7,7 +7,7 @@ unknown, and then the item leaves both sides of a pair. Policies are compared on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,9 +17,10 @@ from mae_cli.accuracy import benchmark_of
 from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text, unreadable
 from mae_cli.config import Spec
 from mae_cli.errors import ConfigError
-from mae_cli.eval_report import by_policy, figures_of, plain, power_line
+from mae_cli.eval_report import by_policy, figures_of, plain, power_lines
+from mae_cli.lineage import adapter_label
 from mae_cli.prompting import load_prompt, question_with_choices
-from mae_cli.reading import STDIO, read_rows
+from mae_cli.reading import STDIO, read_rows, summary_path
 from mae_cli.records import Policy, Row, choices_of, new_row
 from mae_cli.scoring import check_readings, check_rows
 from mae_cli.stages import Session, StageSummary, generate
@@ -144,7 +145,9 @@ def _asked(benchmark: Benchmark) -> dict[str, object]:
 def say_power(session: Session, benchmarks: Sequence[Benchmark], *, paired: bool) -> None:
     """Say what each set can show before anything is spent on it, and what would be spent in vain."""
     section = session.recipe.eval
-    say_power_of(session, {b.name: len(b.problems[: session.limit]) for b in benchmarks}, paired=paired)
+    sizes = {b.name: len(b.problems[: session.limit]) for b in benchmarks}
+    for line in power_lines(sizes, section.confidence, paired=paired):
+        session.progress.say(line)
     for benchmark in benchmarks:
         lost = unreadable(benchmark)
         if lost is not None:
@@ -160,30 +163,10 @@ def say_power(session: Session, benchmarks: Sequence[Benchmark], *, paired: bool
         )
 
 
-def say_power_of(session: Session, sizes: Mapping[str, int], *, paired: bool) -> None:
-    """The power line of every set that has items, by name; the level of each test is divided among the sets."""
-    section = session.recipe.eval
-    alpha = (1 - section.confidence) / max(1, len(sizes))
-    for name, items in sizes.items():
-        if items:
-            session.progress.say(power_line(name, items, alpha=alpha, confidence=section.confidence, paired=paired))
-
-
-def adapter_label(folder: Path) -> str:
-    """What tables call an adapter: its round's name, or its folder's."""
-    return folder.parent.name if folder.name == "5_adapter" else folder.name
-
-
 def attach(session: Session, folder: Path | None) -> None:
     """Give the session's engine an adapter, or none; engines without weights have none to change."""
     session.adapter = folder
     _ = session.engine  # raises here, not in the middle of the work
-
-
-def summary_path(output_path: Path) -> Path:
-    """Where the figures of an eval file go."""
-    name = output_path.name.removesuffix(".gz").removesuffix(".jsonl")
-    return output_path.with_name(name + ".summary.json")
 
 
 def _plan(session: Session, benchmarks: Sequence[Benchmark]) -> list[Row]:

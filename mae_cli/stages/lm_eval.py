@@ -19,13 +19,13 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import ConfigError, DataError, MissingDependencyError, TemporaryError, did_you_mean
-from mae_cli.eval_report import by_policy, figures_of, plain
+from mae_cli.eval_report import by_policy, figures_of, plain, power_lines
+from mae_cli.lineage import adapter_label
 from mae_cli.models import adapter_digest, is_whole_model, local_model, model_digest
 from mae_cli.problem_sets import cache_only, hub_is_reachable, hub_is_switched_off
-from mae_cli.reading import STDIO, beside
+from mae_cli.reading import STDIO, beside, summary_path
 from mae_cli.records import Message, Policy, Problem, Row, Sampling, Verdict, digest, new_row
 from mae_cli.stages import Session, StageSummary
-from mae_cli.stages.eval import adapter_label, say_power_of, summary_path
 from mae_cli.store import write_json
 
 
@@ -81,7 +81,8 @@ def run_lm_eval(
             ]
             with _muted(), _loading():
                 sizes = _sizes(manager, names, section.limit or session.limit)
-            say_power_of(session, sizes, paired=len(policies) > 1)
+            for line in power_lines(sizes, section.confidence, paired=len(policies) > 1):
+                session.progress.say(line)
             output.begin([])
             for (label, where, policy), cache in zip(known, caches, strict=True):
                 session.progress.say(f"lm-eval: {label}, tasks {', '.join(names)}")
