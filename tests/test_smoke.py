@@ -153,7 +153,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 4)}], max_new_toke
     subject = Subject(
         lambda out: ["run", str(recipe), "--run-dir", str(out)],
         output="run",
-        total=9,
+        total=11,
         done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
         stands=lambda out: (out / "summary.json").exists(),
         content=lambda out: folder_content(out, without=("events.jsonl", "summary.json")),
@@ -161,7 +161,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 4)}], max_new_toke
     )
     state = "/checkpoints/state.pt"
     moments = [
-        # The base's eval appends twice, then propose, solve and judge, and the first round's eval at the end.
+        # The base's evals (reported items and the gate's) append first, then propose, solve and judge.
         *(Moment("append", number) for number in range(1, 10)),
         *(Moment("torn", number) for number in (3, 5, 7)),
         Moment("before_replace", target="/round-000/6_eval.jsonl"),
