@@ -8,7 +8,6 @@ After each round `promotion.py` decides, on items reported nowhere, which adapte
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,17 +16,17 @@ from typing import Any
 
 import msgspec
 
-from mae_cli import __version__, cards, eval_report, pools, report
+from mae_cli import cards, eval_report, pools, report
 from mae_cli.comparison import Side
 from mae_cli.errors import CollapseError, ConfigError, GateError
 from mae_cli.filters.decontaminate import question_key
 from mae_cli.locks import Lock
 from mae_cli.promotion import NOT_TRAINED, Promotion, Sets, decide, keep_sets, promotion_line, read_sets
 from mae_cli.reading import read_json, read_lines, read_rows
-from mae_cli.recipe_files import check_keys_are_names, find_file
+from mae_cli.recipe_files import find_file
 from mae_cli.records import Problem
-from mae_cli.roles import ROLES, is_fixed
 from mae_cli.rounds import Round, best_seeds, file_seeds, snapshot
+from mae_cli.run_manifest import open_run
 from mae_cli.stages import Session, StageSummary, check_plugins
 from mae_cli.stages.calibrate import check_calibration, run_calibrate
 from mae_cli.stages.eval import attach, evaluate, load_eval, say_power
@@ -36,35 +35,9 @@ from mae_cli.stages.finetune import check_tuning, run_finetune
 from mae_cli.stages.judge import run_judge
 from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
-from mae_cli.store import compare_fingerprints, flatten, write_atomically, write_json
+from mae_cli.store import write_atomically, write_json
 
-# May change between two calls of one run without changing what is in its files.
-FREE_KEYS = {
-    "rounds",
-    "batch_size",
-    "base_url",
-    "api_key_env",
-    "max_concurrent",
-    "timeout_seconds",
-    "device",
-    "on_empty",
-    "on_harm",
-    "keep_adapters",
-    "judge.max_unparsed",
-    "calibrate.compare",
-    "finetune.micro_batch_tokens",
-    "finetune.gradient_checkpointing",
-    "finetune.save_every",
-    "finetune.show_batch",
-    "finetune.report_to",
-    # Where a role's model runs.
-    *(f"roles.{role}.{key}" for role in ROLES for key in ("device", "base_url", "api_key_env")),
-}
 SELF_SEED_FACTOR = 4
-
-
-def _is_free(key: str) -> bool:
-    return key in FREE_KEYS or key.startswith("calibrate.bars.")  # a bar decides about files, and is in none
 
 
 class Run:
@@ -91,7 +64,7 @@ class Run:
         if self.recipe.solve.num_problems and not (self.recipe.seeds or self.recipe.self_seeds):
             raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
         with Lock(self.run_dir / "run"):
-            self._open()
+            open_run(self.session, self.run_dir, self.recipe_path)
             self.sets = keep_sets(read_sets(self.recipe.eval), self.run_dir / "benchmarks")
             self._say_sets()
             base = self._files(0)
@@ -135,55 +108,7 @@ class Run:
     def _files(self, number: int) -> Round:
         return Round(self.run_dir / f"round-{number:03d}", number)
 
-    # ---- opening
-
-    def _open(self) -> None:
-        import yaml
-
-        tree = msgspec.to_builtins(self.recipe)
-        manifest = self.run_dir / "manifest.json"
-        if manifest.exists():
-            old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if not _is_free(k)}
-            new = {k: v for k, v in flatten(tree).items() if not _is_free(k)}
-            compare_fingerprints(old, new, str(self.run_dir), "give another --run-dir")
-        elif self.run_dir.exists() and any(self.run_dir.glob("round-*")):
-            raise ConfigError(f"{self.run_dir}: holds rounds but no manifest.json; give another --run-dir")
-        # Before the first write: what is given for the name of a variable may be the key itself.
-        check_keys_are_names(self.recipe)
-        facts = self._facts()
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            self.run_dir / "recipe.resolved.yaml",
-            yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode(),
-        )
-        write_json(manifest, {"recipe": tree, **facts})
-
-    def _facts(self) -> dict[str, Any]:
-        import importlib.metadata as metadata
-
-        packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-        installed = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
-        versions = {name: metadata.version(name) for name in packages if name in installed}
-        return {
-            "mae": __version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "versions": versions,
-            "recipe_file": self.recipe_path.name if self.recipe_path else None,
-            "policy": msgspec.to_builtins(self.session.engine.policy),
-            "deterministic": self.session.engine.deterministic,
-            "notices": list(getattr(self.session.engine, "notices", [])),
-            **self._other_policies(),
-        }
-
-    def _other_policies(self) -> dict[str, Any]:
-        """The roles that another policy plays; their engines are opened now, so that a wrong one shows at once."""
-        fixed = [role for role in ROLES if is_fixed(self.recipe, role)]
-        return (
-            {"roles": {role: msgspec.to_builtins(self.session.engine_for(role).policy) for role in fixed}}
-            if fixed
-            else {}
-        )
+    # ---- what the folder tells
 
     def _event(self, round_label: str, what: str, details: Any) -> None:
         event = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "round": round_label, "event": what, "details": details}

@@ -354,10 +354,10 @@ LAYERS = [
      "accuracy", "benchmarks", "comparison", "eval_report", "scoring"},
     {"lineage"},
     {"cards", "trace"},
-    {"engines", "proposers", "protocols", "verifiers", "judges", "rewards", "filters", "objectives", "controllers",
+    {"engines", "proposers", "verifiers", "judges", "rewards", "filters", "objectives",
      "training"},
     {"stages", "converting"},
-    {"loop", "promotion", "rounds", "run_diff"},
+    {"loop", "promotion", "rounds", "run_diff", "run_manifest"},
     {"review", "catalogue", "options", "cli_tools", "cli_artifacts", "cli", "worker"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
