@@ -1,8 +1,8 @@
 """Many requests in flight to one or several servers, each retried until it is answered; knows nothing of chats.
 
-`Pool.run` takes jobs lazily and yields them finished, in completion order. The event loop runs only while the caller
-waits for the next one, in the caller's thread, so there is nothing to lock; at most `WINDOW` jobs are held at a time,
-so memory does not grow with their number. A job that is told to wait takes no room of those in flight.
+`Pool.run` takes jobs lazily and yields them finished, in completion order. The event loop (`openai_turns.py`) runs only
+while the caller waits for the next one; at most `WINDOW` jobs are held at a time, so memory does not grow with their
+number. A job that is told to wait takes no room of those in flight.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-import signal
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from mae_cli.engines.openai_jobs import Again, Busy, Counts, Done, Fatal, Job, Outcome, Server, Trouble
 from mae_cli.engines.openai_limit import Limiter
+from mae_cli.engines.openai_turns import Turns
 from mae_cli.errors import EngineError, TemporaryError
 
 WINDOW = 2048
@@ -62,23 +59,19 @@ class Pool:
         retry_seconds: float,
         say: Callable[[str], None],
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._on_loop_error)
+        self._turns = Turns()
         addresses = list(urls)
         share = None if max_concurrent is None else max(1, -(-max_concurrent // len(addresses)))
         self.max_concurrent = max_concurrent
-        self.servers = [Server(url, Limiter(share, self._loop.time())) for url in addresses]
+        self.servers = [Server(url, Limiter(share, self._turns.time())) for url in addresses]
         self._send, self._greet, self._probe, self._open_lane, self._say = send, greet, probe, open_lane, say
         self._retry_seconds = retry_seconds
         self.counts = Counts()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[Job] = []
         self._done: deque[Job] = deque()
         self._source: Iterator[Job] = iter(())
         self._more: deque[Job] = deque()
         self._is_dry = True
-        self._failure: BaseException | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
         self._last_answer = float("-inf")
         self._patience = 0.0
@@ -94,7 +87,7 @@ class Pool:
             EngineError: no server could ever be reached, or a server refuses this user.
             TemporaryError: no answer for `retry_seconds`.
         """
-        self._source, self._is_dry, self._failure = iter(jobs), False, None
+        self._source, self._is_dry, self._turns.failure = iter(jobs), False, None
         self._silent_since, self._patience = None, 0.0
         try:
             self.greet()
@@ -103,8 +96,8 @@ class Pool:
                     self._turn()
                 while self._done:
                     yield self._done.popleft()
-                if self._failure is not None:
-                    raise self._failure
+                if self._turns.failure is not None:
+                    raise self._turns.failure
                 if self._is_idle():
                     return
         finally:
@@ -124,9 +117,9 @@ class Pool:
         strangers = [server for server in self.servers if not server.is_greeted]
         if not strangers:
             return
-        reasons = self._complete([self._check(server) for server in strangers])
-        if self._failure is not None:
-            raise self._failure
+        reasons = self._turns.complete([self._check(server) for server in strangers])
+        if self._turns.failure is not None:
+            raise self._turns.failure
         if not any(server.was_reached for server in self.servers):
             known = "; ".join(f"{server.url}: {reason}" for server, reason in zip(strangers, reasons, strict=True))
             raise EngineError(f"no server can be reached: {known}; is it running, and is --base-url right?")
@@ -142,56 +135,30 @@ class Pool:
 
     def close(self) -> None:
         """Close every connection."""
-        if self._loop.is_closed():
+        if self._turns.is_closed:
             return
         self._abandon()
         lanes = [lane for server in self.servers for lane in server.lanes]
-        self._complete([lane.aclose() for lane in lanes])
-        self._loop.close()
+        self._turns.complete([lane.aclose() for lane in lanes])
+        self._turns.close()
 
     # ---- the turn of the loop
 
     def _turn(self) -> None:
         """Run the loop until a job is finished, a failure stands, or nothing is left."""
         self._pump()
-        if self._done or self._failure is not None or self._is_idle():
+        if self._done or self._turns.failure is not None or self._is_idle():
             return
-        with _signals_end_the_turn(self._loop):
-            self._loop.run_forever()
-
-    def _complete(self, works: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-        """Run the loop until these have ended."""
-        tasks = [self._loop.create_task(work) for work in works]
-        self._tasks.update(tasks)
-        try:
-            for task in tasks:
-                while not task.done():
-                    task.add_done_callback(lambda _: self._loop.stop())
-                    with _signals_end_the_turn(self._loop):
-                        self._loop.run_forever()
-            return [task.result() for task in tasks]
-        finally:
-            self._tasks.difference_update(tasks)
+        self._turns.run()
 
     def _is_idle(self) -> bool:
         return self._is_dry and not (self._waiting or self._done or any(s.in_flight for s in self.servers))
 
-    def _stop(self) -> None:
-        self._loop.stop()
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = self._failure or error
-        self._stop()
-
-    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if context.get("exception") is not None:
-            self._fail(context["exception"])
-
     def _pump(self) -> None:
         """Start whatever may be started now, and see to it that this is called again in time."""
-        if self._failure is not None:
+        if self._turns.failure is not None:
             return
-        now = self._loop.time()
+        now = self._turns.time()
         try:
             while self._free_server(now) is not None and (job := self._next_job(now)) is not None:
                 server = self._free_server(now, job)
@@ -201,11 +168,11 @@ class Pool:
                 else:
                     self._start(job, server)
         except Exception as error:  # noqa: BLE001 - the source of jobs is the caller's: raised there
-            self._fail(error)
+            self._turns.fail(error)
             return
         self._arm(now)
         if self._is_idle():
-            self._stop()
+            self._turns.stop()
 
     def _free_server(self, now: float, job: Job | None = None) -> Server | None:
         """The least loaded server with room that has not told this job to wait."""
@@ -230,13 +197,8 @@ class Pool:
 
     def _arm(self, now: float) -> None:
         moments = [job.due for job in self._waiting[:1]] + [s.held_until for s in self.servers if s.held_until > now]
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         # A job that is due and finds no room is started when one of those in flight ends.
-        later = [moment for moment in moments if moment > now]
-        if later:
-            self._timer = self._loop.call_at(min(later), self._pump)
+        self._turns.call_at(min((moment for moment in moments if moment > now), default=None), self._pump)
 
     # ---- one job
 
@@ -244,18 +206,7 @@ class Pool:
         server.in_flight += 1
         self.counts.requests += 1
         self.counts.highest = max(self.counts.highest, server.in_flight)
-        self._keep(self._attempt(job, server, server.limiter.epoch))
-
-    def _keep(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._fail(error)
+        self._turns.keep(self._attempt(job, server, server.limiter.epoch))
 
     async def _attempt(self, job: Job, server: Server, epoch: int) -> None:
         lane = server.lanes.pop() if server.lanes else self._open_lane()
@@ -271,7 +222,7 @@ class Pool:
         self._pump()
 
     def _settle(self, job: Job, server: Server, epoch: int, outcome: Outcome, *, is_its_fault: bool) -> None:
-        now = self._loop.time()
+        now = self._turns.time()
         match outcome:
             case Done():
                 server.limiter.succeeded(epoch, outcome.work, now)
@@ -282,7 +233,7 @@ class Pool:
                 self._is_alive(server, now)
                 self._more.append(job)
             case Fatal():
-                self._fail(outcome.error)
+                self._turns.fail(outcome.error)
             case Busy():
                 self.counts.busy += 1
                 self._lower(server, epoch, now)
@@ -302,13 +253,13 @@ class Pool:
 
     def _finish(self, job: Job) -> None:
         self._done.append(job)
-        self._stop()
+        self._turns.stop()
 
     def _on_busy(self, job: Job, server: Server, outcome: Busy, now: float) -> None:
         server.busy_streak += 1
         told = outcome.after or 0.0
         if told > self._retry_seconds and not self._others(server):
-            self._fail(TemporaryError(f"{server.url}: {outcome.reason}: the server asks to wait {told:,.0f} s"))
+            self._turns.fail(TemporaryError(f"{server.url}: {outcome.reason}: the server asks to wait {told:,.0f} s"))
             return
         # Spread, so that those told the same time do not all come back in one moment.
         pause = told * self._rng.uniform(1.0, 1.1) if outcome.after is not None else self._pause(job)
@@ -365,7 +316,7 @@ class Pool:
         """
         if outcome.is_unreachable:
             return False
-        now, left = self._loop.time(), len(self._waiting) + len(self._more) + sum(s.in_flight for s in self.servers)
+        now, left = self._turns.time(), len(self._waiting) + len(self._more) + sum(s.in_flight for s in self.servers)
         is_time_over = self._is_time_over(job, now, outcome)
         if self._is_dry and left <= LAST_JOBS:
             return is_time_over or self._is_silent(now)
@@ -387,7 +338,7 @@ class Pool:
         self._silent_since = now if self._silent_since is None else self._silent_since
         if not self._is_silent(now):
             return False
-        self._fail(
+        self._turns.fail(
             TemporaryError(
                 f"no answer from {', '.join(server.url for server in self.servers)} for "
                 f"{now - self._silent_since:,.0f} s: {reason}; what is done is kept"
@@ -410,7 +361,7 @@ class Pool:
         finally:
             server.lanes.append(lane)
         if isinstance(outcome, Fatal):
-            self._fail(outcome.error)
+            self._turns.fail(outcome.error)
             return str(outcome.error)
         server.was_reached = server.was_reached or not (isinstance(outcome, Trouble) and outcome.is_unreachable)
         if isinstance(outcome, Trouble):
@@ -419,7 +370,7 @@ class Pool:
         return ""
 
     def _recheck(self, server: Server) -> None:
-        self._keep(self._watch(server))
+        self._turns.keep(self._watch(server))
 
     async def _watch(self, server: Server) -> None:
         """Check a server that is down until it answers."""
@@ -428,9 +379,9 @@ class Pool:
             server.checks += 1
             await asyncio.sleep(self._rng.uniform(pause / 2, pause))
             reason = await self._check(server)
-            if self._failure is not None:
+            if self._turns.failure is not None:
                 return
-            if reason and not any(other.is_up for other in self.servers) and self._is_over(self._loop.time(), reason):
+            if reason and not any(other.is_up for other in self.servers) and self._is_over(self._turns.time(), reason):
                 return
         server.streak = STREAK // 2
         self._tell(server, "answers again")
@@ -438,14 +389,7 @@ class Pool:
 
     def _abandon(self) -> None:
         """Drop what is in flight; the servers see their connections close."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            self._complete([asyncio.wait(tasks)])
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._turns.abandon()
         self._source, self._is_dry = iter(()), True
         self._waiting.clear()
         self._done.clear()
@@ -453,31 +397,3 @@ class Pool:
         for server in self.servers:
             # Its watch has gone with the other tasks; the next run begins with a check.
             server.is_greeted = server.is_greeted and server.is_up
-
-
-@contextmanager
-def _signals_end_the_turn(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the loop's turn first and reach their handlers then.
-
-    An exception that a handler raises inside a callback would be swallowed by the event loop.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        loop.call_soon_threadsafe(loop.stop)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
-    for name in caught:
-        signal.raise_signal(name)
