@@ -95,6 +95,13 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
             setattr(self, name, fresh)
         self.start, self.end = end - width, end
 
+    def restart(self, end: int) -> None:
+        """No live column; the next prompts end at column `end` of the buffers there are, which saves clearing new ones.
+
+        What earlier rows left is masked, and finite.
+        """
+        self.start = self.end = end
+
     def put(self, place: int, prompts: PrefillLayer, rows: torch.Tensor) -> None:
         """Prompts `rows` of a prefill into places [place, place + n), right aligned."""
         places = slice(place, place + len(rows))

@@ -65,7 +65,10 @@ class Slots:
         width = prefilled.mask.shape[-1]
         live = self.layers[0].get_seq_length() if self.count else 0
         needed = max(width, live)
-        if self.count == 0 or width > self.end or self.end == self.mask.shape[-1]:
+        if self.count == 0 and self.mask.shape[-1] >= needed + room:
+            for layer in self.layers:
+                layer.restart(needed)
+        elif self.count == 0 or width > self.end or self.end == self.mask.shape[-1]:
             self._resize(needed, needed + max(room, SPARE), [layer.keys for layer in prompts])
         places = torch.tensor(sources, device=self.model.device)
         rows = slice(self.count, self.count + len(sources))

@@ -1,9 +1,10 @@
 """One side of a generation benchmark, in a process of its own; `run.py` starts both sides and compares.
 
-    python tests/bench/generation.py WORKLOAD SIDE      SIDE: plain, mae, distilabel
+    python -m tests.bench.generation WORKLOAD SIDE      SIDE: plain, mae, paged, distilabel
 
-Both sides count only tokens up to the end token (which counts) or the row's limit. Start-up and one small warm-up are
-left out. Prints one JSON object: tokens, seconds, peak memory.
+On CUDA, where there is one, in bfloat16; else on the CPU in float32. Both sides count only tokens up to the end token
+(which counts) or the row's limit. Start-up and one small warm-up are left out. Prints one JSON object: tokens, seconds,
+peak memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch
 from tests.bench.workloads import BATCH, GENERATION, Workload, choice
 
 MODEL = "smollm2-135m"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = {"cuda": "bfloat16", "cpu": "float32"}[DEVICE]
 
 
 def requests_of(workload: Workload) -> list[tuple[list[dict[str, str]], int]]:
@@ -40,7 +43,8 @@ def load_plain() -> tuple[Any, Any]:
 
     folder = local_model(MODEL, None)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    dtype = getattr(torch, DTYPE)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(DEVICE).eval()
     return model, tokenizer
 
 
@@ -59,12 +63,13 @@ def plain(workload: Workload) -> Iterator[int]:
     def batch(start: int, size: int, cap: int | None = None) -> int:
         limits = torch.tensor([limit for _, limit in rows[start : start + size]])
         inputs = tokenizer(texts[start : start + size], return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = inputs.to(DEVICE)
         with torch.inference_mode():
             out = model.generate(
                 **inputs, do_sample=True, temperature=workload.temperature, top_k=0, top_p=1.0,
                 max_new_tokens=cap or int(limits.max()), eos_token_id=ends, pad_token_id=ends[0],
             )  # fmt: skip
-        new = out[:, inputs.input_ids.shape[1] :]
+        new = out[:, inputs.input_ids.shape[1] :].cpu()
         ended = torch.isin(new, torch.tensor(ends)).int()
         upto = (ended.cumsum(-1) - ended == 0).sum(-1)
         return int(torch.minimum(upto, limits).sum())
@@ -74,19 +79,25 @@ def plain(workload: Workload) -> Iterator[int]:
     yield sum(batch(start, BATCH) for start in range(0, len(rows), BATCH))
 
 
-def open_mae() -> Any:
+def open_mae(argument: str = "") -> Any:
     """Our engine, with as many rows in flight as the other side."""
     from mae_cli.engines.hf import open_engine
     from mae_cli.recipe_files import load_recipe
 
-    return open_engine(load_recipe(None, [f"model={MODEL}", f"batch_size={BATCH}", "dtype=float32"]), "")
+    settings = [f"model={MODEL}", f"batch_size={BATCH}", f"dtype={DTYPE}", f"device={DEVICE}"]
+    return open_engine(load_recipe(None, settings), argument)
 
 
-def mae(workload: Workload) -> Iterator[int]:
+def paged(workload: Workload) -> Iterator[int]:
+    """The `hf:paged` engine, as many rows in flight."""
+    return mae(workload, "paged")
+
+
+def mae(workload: Workload, argument: str = "") -> Iterator[int]:
     """The `hf` engine, 32 rows in flight."""
     from mae_cli.records import Message, Request, Sampling
 
-    engine = open_mae()
+    engine = open_mae(argument)
     rows = requests_of(workload)
     requests = [
         Request(str(place), tuple(Message(**turn) for turn in chat), place, limit)
@@ -106,7 +117,7 @@ def distilabel(workload: Workload) -> Iterator[int]:
 
     from mae_cli.models import local_model
 
-    llm = TransformersLLM(model=str(local_model(MODEL, None)), torch_dtype="float32", device="cpu")
+    llm = TransformersLLM(model=str(local_model(MODEL, None)), torch_dtype=DTYPE, device=DEVICE)
     llm.load()
     rows = requests_of(workload)
     limit = max(limit for _, limit in rows)
@@ -138,7 +149,7 @@ def choice_plain() -> Iterator[int]:
     def batch(chosen: list[tuple[str, str]]) -> list[float]:
         tails = [len(tokenizer(option, add_special_tokens=False).input_ids) for _, option in chosen]
         texts = [prompt + option for prompt, option in chosen]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(DEVICE)
         longest = max(tails)
         with torch.inference_mode():
             logits = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float().log_softmax(-1)
@@ -172,13 +183,15 @@ def main(workload: str, side: str) -> None:
     if workload == "choice":
         steps = {"plain": choice_plain, "mae": choice_mae}[side]()
     else:
-        steps = {"plain": plain, "mae": mae, "distilabel": distilabel}[side](GENERATION[workload]())
+        steps = {"plain": plain, "mae": mae, "paged": paged, "distilabel": distilabel}[side](GENERATION[workload]())
     next(steps)
     start = time.perf_counter()
     count = next(steps)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"count": count, "seconds": round(seconds, 2), "peak_mib": peak // 1024}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if DEVICE == "cuda":
+        peak = torch.cuda.max_memory_reserved()
+    print(json.dumps({"count": count, "seconds": round(seconds, 2), "peak_mib": peak // 2**20}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Speed as a ratio, both sides in one run: `make bench`, or `make bench WORKLOAD=judge`.
 
-Generation (judge, solve, mixed, choice): the `hf` engine against plain transformers, 32 rows at a time, each side in a
-process of its own with its peak memory, start-up left out. The sides take turns `--repeats` times and the middle
-ratio counts, since the machine is shared. Every other workload is a module beside this file whose `run()` returns
-rows of the table. Prints the table and writes it to RESULTS.md.
+Generation (judge, solve, mixed, choice): the `hf` engine against plain transformers, BENCH_ROWS (32) rows at a time,
+each side in a process of its own with its peak memory, start-up left out. The sides take turns `--repeats` times and
+the middle ratio counts, since the machine is shared. Every other workload is a module beside this file whose `run()`
+returns rows of the table. Prints the table and writes it to RESULTS.md, on a machine with a GPU to RESULTS-GPU.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 
 from tests.bench.workloads import BATCH, ROOT, questions
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
+HAS_GPU = torch.cuda.is_available()
+RESULTS = Path(__file__).with_name("RESULTS-GPU.md" if HAS_GPU else "RESULTS.md")
 WHAT = {
     "judge": ("tokens/s", "128 prompts, shared rubric, 24 new tokens", 4.0),
     "solve": ("tokens/s", "32 problems x 8 samples, 48 new tokens", 2.0),
@@ -56,16 +57,20 @@ def side(workload: str, name: str) -> dict[str, float]:
     return result
 
 
-def generation(workload: str, repeats: int, others: list[str]) -> list[dict[str, Any]]:
+def generation(workload: str, repeats: int, others: list[str], ours: str) -> list[dict[str, Any]]:
     """Table rows of one generation workload: our engine against each other side, in turns."""
     unit, what, bar = WHAT[workload]
+    if ours == "paged":
+        what = f"hf:paged: {what}"
+    if BATCH != 32:
+        what = f"{what}, {BATCH} rows at a time"
     rows = []
     for other in ("plain", *others):
         pairs = []
         for turn in range(repeats):
-            order = (other, "mae") if turn % 2 == 0 else ("mae", other)
+            order = (other, ours) if turn % 2 == 0 else (ours, other)
             made = {name: side(workload, name) for name in order}
-            pairs.append((made["mae"]["speed"] / made[other]["speed"], made))
+            pairs.append((made[ours]["speed"] / made[other]["speed"], made))
             print(f"{workload} against {other}: ratio {pairs[-1][0]:.2f} {made}", flush=True)
         ratio, made = sorted(pairs, key=lambda pair: pair[0])[len(pairs) // 2]
         rows.append(
@@ -74,10 +79,10 @@ def generation(workload: str, repeats: int, others: list[str]) -> list[dict[str,
                 "what": what,
                 "other": "transformers generate" if other == "plain" else other,
                 "theirs": f"{made[other]['speed']:.1f} {unit}",
-                "ours": f"{made['mae']['speed']:.1f} {unit}",
+                "ours": f"{made[ours]['speed']:.1f} {unit}",
                 "ratio": ratio,
-                "bar": f">= {bar}" if other == "plain" else "",
-                "memory": f"{made['mae']['peak_mib'] / made[other]['peak_mib']:.2f}",
+                "bar": f">= {bar}" if other == "plain" and not HAS_GPU else "",
+                "memory": f"{made[ours]['peak_mib'] / made[other]['peak_mib']:.2f}",
                 "note": f"{repeats} turns: " + ", ".join(f"{pair[0]:.2f}" for pair in pairs),
             }
         )
@@ -90,22 +95,26 @@ HEADER = ("workload", "what", "against", "theirs", "ours", "ratio", "bar", "peak
 
 def write(rows: list[dict[str, Any]]) -> None:
     """Replace these workloads' rows in RESULTS.md and keep the others."""
-    kept: dict[tuple[str, str], str] = {}
+    kept: dict[tuple[str, str, str], str] = {}
     if RESULTS.exists():
         for line in RESULTS.read_text().splitlines():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             if line.startswith("|") and len(cells) == len(COLUMNS) and cells[0] not in ("workload", "---"):
-                kept[(cells[0], cells[2])] = line
+                kept[(cells[0], cells[1], cells[2])] = line
     for row in rows:
         shown = {**row, "ratio": f"{row['ratio']:.2f}" if isinstance(row.get("ratio"), float) else row.get("ratio", "")}
         cells = [re.sub(r"\s*\n\s*", " ", str(shown.get(column, ""))) for column in COLUMNS]
-        kept[(cells[0], cells[2])] = "| " + " | ".join(cells) + " |"
+        kept[(cells[0], cells[1], cells[2])] = "| " + " | ".join(cells) + " |"
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), torch {torch.__version__}"
+    dtype = "float32"
+    if HAS_GPU:
+        dtype = "bfloat16"
+        machine = f"{torch.cuda.get_device_name()}, {machine}"
     head = [
         "# Measured speed",
         "",
         "Written by `make bench`; do not edit. Ratios are ours / theirs, both sides in one run; above 1 is faster.",
-        f"Machine of the last run: {machine}. Generation: smollm2-135m, float32, {BATCH} rows at a time.",
+        f"Machine of the last run: {machine}. Generation: smollm2-135m, {dtype}, 32 rows at a time.",
         f"Questions of the last run: {questions()[1]}.",
         "",
         "| " + " | ".join(HEADER) + " |",
@@ -121,10 +130,11 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=known, help=", ".join(known))
     parser.add_argument("--repeats", type=int, default=1, help="turns of each pair; the middle ratio counts")
     parser.add_argument("--against", action="append", default=[], help="also measure this side, e.g. distilabel")
+    parser.add_argument("--ours", choices=("mae", "paged"), default="mae", help="our engine: hf, or hf:paged")
     arguments = parser.parse_args()
     for workload in arguments.workloads:
         if workload in WHAT:
-            rows = generation(workload, arguments.repeats, arguments.against)
+            rows = generation(workload, arguments.repeats, arguments.against, arguments.ours)
         elif workload in known:
             made = importlib.import_module(f"tests.bench.{workload}").run()
             rows = made if isinstance(made, list) else [{"workload": workload, **made}]

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 ROOT = Path(__file__).parents[2]
-BATCH = 32
+BATCH = int(os.environ.get("BENCH_ROWS", "32"))
+"""Rows at a time, for both sides."""
 
 RUBRIC = """You grade answers to word problems. Read the question, work the problem out for yourself step by step, and
 only then read the answer you are given. Compare your result with the final number of that answer. Do not be impressed
