@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from mae_cli.engines.hf_decode import Slots
 from mae_cli.engines.hf_prefill import Prefiller
+from mae_cli.engines.hf_slots import slots_for
 from mae_cli.records import digest
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -106,7 +106,7 @@ def seconds_per_step(prefill: Prefiller, rows: int) -> float:
     model = prefill.model
     if fitting(rows, 2 * PROMPT_TOKENS, model) < rows:
         return float("inf")
-    slots = Slots(model, rows)
+    slots = slots_for(model, rows)
     try:
         slots.enter(prefill([[0] * PROMPT_TOKENS]), [0] * rows, STEPS)
         tokens = torch.zeros(rows, dtype=torch.long, device=model.device)

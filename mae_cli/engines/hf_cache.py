@@ -1,8 +1,8 @@
 """Key/value caches of the `hf` engine, built on the library's cache classes.
 
-`PrefillLayer` takes a prompt behind a prefix that is stored once. `SlotLayer` holds the rows being decoded: a step
-writes one column, an ended row is overwritten by the last one, and a new row is written into a free slot, right
-aligned to the column the others have reached. None of this copies the rows that stay.
+`PrefillLayer` takes a prompt behind a prefix that is stored once. `SlotLayer` (on a GPU `FixedLayer`) holds the rows
+being decoded: a step writes one column, an ended row is overwritten by the last one, and a new row is written into a
+free slot, right aligned to the column the others have reached. None of this copies the rows that stay.
 
 Shapes: N prompts of a prefill, S slots, A <= S live rows, H key/value heads, T columns, D head size.
 """
@@ -120,6 +120,25 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         """One row over another."""
         for buffer in (self.key_buffer, self.value_buffer):
             buffer[target, :, self.start : self.end] = buffer[source, :, self.start : self.end]
+
+
+class FixedLayer(SlotLayer):
+    """As `SlotLayer`, with the same shapes at every step: all slots, all columns.
+
+    The column to write is a number on the device, (1,); whoever owns it moves `end` on.
+    """
+
+    def __init__(self, column: torch.Tensor) -> None:
+        super().__init__()
+        self.column = column
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one column, (S, H, 1, D), and return the buffers."""
+        self.key_buffer.index_copy_(2, self.column, key_states)
+        self.value_buffer.index_copy_(2, self.column, value_states)
+        return self.key_buffer, self.value_buffer
 
 
 def has_plain_layers(config: Any) -> bool:

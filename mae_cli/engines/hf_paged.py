@@ -1,8 +1,8 @@
 """`--engine hf:paged`: the library's continuous batching, for GPUs; a paged cache, prefixes shared block by block.
 
 The library samples with one seed for the whole engine. Here it takes the largest score instead, after noise that is a
-function of the row's seed and the token's position has been added on the device, so a row's text stays a function of
-the row. That noise is another one than that of `hf_sampling.py`: the same seed gives other texts there.
+function of the row's seed and the token's position has been added on the device (`hf_sampling.HashNoise`), so a row's
+text stays a function of the row.
 Stop strings are not known to the library; a row is cut behind the first one when it has ended.
 
 Shapes: A rows, V vocabulary.
@@ -19,12 +19,9 @@ from transformers.generation import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
 from mae_cli.engines.hf_decode import Ask, Decoded
-from mae_cli.engines.hf_sampling import filtered, gumbel
+from mae_cli.engines.hf_sampling import filtered, gumbel, mix, uniform
 from mae_cli.errors import EngineError
 from mae_cli.records import Sampling
-
-# Multipliers of MurmurHash3's 32-bit finaliser (Appleby 2011) as signed integers, and the golden ratio's 32 bits.
-FIRST, SECOND, GOLDEN = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32, 0x9E3779B9 - 2**32
 
 
 class RowNoise(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
@@ -57,31 +54,6 @@ class RowNoise(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
             scores.float() / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p
         )
         return kept + gumbel(uniform(tensor_arg[: scores.shape[0]], scores.shape[-1]))
-
-
-def mix(seed: int, position: int) -> int:
-    """A signed 32-bit number from a row's seed and a position, by multiplication with a 64-bit odd constant."""
-    value = (seed * 0x9E3779B97F4A7C15 + (position + 1) * 0xD1B54A32D192ED03) & (2**64 - 1)
-    value = ((value ^ (value >> 29)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    return ((value >> 32) & 0xFFFFFFFF) - 2**31
-
-
-def uniform(keys: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """(A, V) float32 in (0, 1): a hash of each row's key and the token id, the same on every device."""
-    place = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
-    value = keys[:, None] ^ (place * GOLDEN)[None, :]
-    value = (value ^ _shifted(value, 16)) * FIRST
-    value = (value ^ _shifted(value, 13)) * SECOND
-    value = value ^ _shifted(value, 16)
-    # 23 bits and a half: the largest is below 1 in float32, and log(0) cannot come up.
-    result: torch.Tensor = (_shifted(value, 9).float() + 0.5) * 2.0**-23
-    return result
-
-
-def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
-    # torch has signed integers only: the sign must not be shifted in.
-    result: torch.Tensor = (value >> bits) & (2 ** (32 - bits) - 1)
-    return result
 
 
 def decode_paged(

@@ -20,7 +20,9 @@ PREFIX_GAIN = 64
 KEPT_PREFIXES = 4
 """Prefixes kept between batches: the stages of a round take turns with a few prompts."""
 PREFILL_TOKENS = 2048
-"""Prompt tokens of one forward pass, padding included: larger passes pad more and miss the caches."""
+"""Prompt tokens of one forward pass on a CPU, padding included: larger passes pad more and miss the caches."""
+GPU_PREFILL_TOKENS = 16384
+"""On anything else, which many small passes would leave idle."""
 
 LayerStates = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -50,6 +52,7 @@ class Prefiller:
         self.shares = has_plain_layers(model.config)
         self.reused_tokens = 0
         """Prompt tokens that were not computed again."""
+        self.tokens_at_once = PREFILL_TOKENS if model.device.type == "cpu" else GPU_PREFILL_TOKENS
         self._pad_id = pad_id
         self._kept: list[_Prefix] = []
 
@@ -59,7 +62,7 @@ class Prefiller:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
-        """Prefill prompts of at least one token each; about `PREFILL_TOKENS` of them at most, see `take`."""
+        """Prefill prompts of at least one token each; about `tokens_at_once` of them at most, see `take`."""
         prefix = self._prefix(prompts) if self.shares else None
         if prefix is None:
             layers = [PrefillLayer() for _ in range(_num_layers(self.model))] if self.shares else None
@@ -154,8 +157,8 @@ def order_for_sharing(prompts: Sequence[Sequence[int]]) -> list[int]:
     return [index for members in groups for index in sorted(members, key=lambda index: (-len(prompts[index]), index))]
 
 
-def take(prompts: Sequence[Sequence[int]], weights: Sequence[int], wanted: int) -> int:
-    """How many of the first prompts to prefill together: enough for `wanted` rows, within the token budget.
+def take(prompts: Sequence[Sequence[int]], weights: Sequence[int], wanted: int, max_tokens: int) -> int:
+    """How many of the first prompts to prefill together: enough for `wanted` rows, `max_tokens` with padding at most.
 
     `weights` are the rows each prompt is needed for. A prompt that would cost the others half of what they share
     waits for the next forward pass.
@@ -166,7 +169,7 @@ def take(prompts: Sequence[Sequence[int]], weights: Sequence[int], wanted: int) 
         common = common_length(prompts[0][:shared], prompt)
         longest = max(longest, len(prompt))
         rest = longest - (common if common >= MIN_SHARED else 0)
-        if count and (rows >= wanted or (count + 1) * rest > PREFILL_TOKENS):
+        if count and (rows >= wanted or (count + 1) * rest > max_tokens):
             return count
         if count > 1 and shared >= MIN_SHARED and common < shared // 2:
             return count

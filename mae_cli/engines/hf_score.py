@@ -64,7 +64,7 @@ def score(
     result: list[list[float]] = [[] for _ in prompts]
     while order:
         ahead = order[:PROMPTS_AT_ONCE]
-        count = take([prompts[place] for place in ahead], [1] * len(ahead), len(ahead))
+        count = take([prompts[place] for place in ahead], [1] * len(ahead), len(ahead), prefill.tokens_at_once)
         chosen, order = order[:count], order[count:]
         trees = [OptionTree(options[place]) for place in chosen]
         if prefill.shares:

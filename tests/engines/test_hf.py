@@ -14,6 +14,7 @@ from mae_cli.config import Recipe
 from mae_cli.engines import hf
 from mae_cli.engines.hf_cache import SlotLayer
 from mae_cli.engines.hf_sampling import deciding_gap
+from mae_cli.engines.hf_slots import GraphSlots, Slots
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models import resolve_model
 from mae_cli.records import Completion, Message, Request, Sampling
@@ -72,6 +73,31 @@ def test_a_prefill_shared_by_samples_equals_separate_prefills(engine: hf.HfEngin
 
     assert shared == separate
     assert len({completion.raw for completion in shared[:4]}) == 4
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_slots_of_fixed_shape_give_the_rows_of_slots_that_shrink(
+    sampling: Sampling, engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_for(20, samples=2)
+    engine.end_ids = engine.end_ids | set(range(0, 300, 7))
+    expected = answers(engine, requests, sampling, 6)
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr("mae_cli.engines.hf_slots.SPARE", 5)
+    monkeypatch.setattr(GraphSlots, "spare", 5)
+    monkeypatch.setattr("mae_cli.engines.hf_decode.slots_for", GraphSlots)
+    forward = GraphSlots._forward
+
+    def noted(slots: GraphSlots) -> torch.Tensor:
+        logits = forward(slots)
+        shapes.append((slots.count, *logits.shape, slots.mask.shape[1] % 64))
+        return logits
+
+    monkeypatch.setattr(GraphSlots, "_forward", noted)
+
+    assert answers(engine, requests, sampling, 6) == expected
+    assert {shape[1:] for shape in shapes} == {(6, engine.model.config.vocab_size, 0)}
+    assert len({shape[0] for shape in shapes}) > 2
 
 
 def counted_shapes(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
@@ -135,8 +161,8 @@ def test_a_kept_beginning_is_used_again_by_later_batches(engine: hf.HfEngine, mo
 def test_waiting_rows_enter_as_others_leave_and_no_text_changes(
     engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mae_cli.engines.hf_cache.SPARE", 5)
-    monkeypatch.setattr("mae_cli.engines.hf_decode.SPARE", 5)
+    monkeypatch.setattr("mae_cli.engines.hf_slots.SPARE", 5)
+    monkeypatch.setattr(Slots, "spare", 5)
     requests = requests_for(20, samples=2)
     engine.end_ids = engine.end_ids | set(range(0, 300, 7))
 

@@ -10,7 +10,7 @@ import torch
 
 from mae_cli.config import Recipe
 from mae_cli.engines import hf
-from mae_cli.engines.hf_paged import mix, uniform
+from mae_cli.engines.hf_sampling import HashNoise, mix, uniform
 from mae_cli.errors import EngineError
 from tests.engines.test_hf import GREEDY, SAMPLED, answers, requests_for
 
@@ -40,6 +40,15 @@ def test_a_sampled_row_does_not_depend_on_its_batch(paged: hf.HfEngine) -> None:
     assert together == few
     assert together == answers(paged, requests, SHORT, 8)
     assert len({completion.raw for completion in together}) == 8
+
+
+def test_sampled_rows_equal_those_of_the_own_loop_with_the_noise_of_a_gpu(
+    paged: hf.HfEngine, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mae_cli.engines.hf_decode.noise_for", HashNoise)
+    requests = requests_for(4, samples=2)
+
+    assert answers(paged, requests, SHORT, 8) == hf.open_engine(tiny_recipe, "").generate(requests, SHORT)
 
 
 def test_a_stop_string_ends_a_row(paged: hf.HfEngine) -> None:

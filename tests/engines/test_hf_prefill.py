@@ -43,24 +43,22 @@ def test_every_prompt_starts_once_and_families_stay_together_longest_first(promp
 def test_a_forward_pass_takes_at_least_one_prompt_and_no_more_rows_than_needed(
     prompts: list[list[int]], wanted: int
 ) -> None:
-    count = take(prompts, [2] * len(prompts), wanted)
+    count = take(prompts, [2] * len(prompts), wanted, 2048)
 
     assert 1 <= count <= len(prompts)
     assert 2 * (count - 1) < wanted
 
 
-def test_a_forward_pass_keeps_to_the_token_budget(monkeypatch) -> None:
-    monkeypatch.setattr("mae_cli.engines.hf_prefill.PREFILL_TOKENS", 100)
-
-    assert take([[place] * 30 for place in range(9)], [1] * 9, 9) == 3
+def test_a_forward_pass_keeps_to_the_token_budget() -> None:
+    assert take([[place] * 30 for place in range(9)], [1] * 9, 9, 100) == 3
     # Forty tokens are shared, so ten per prompt are left: ten prompts make a hundred.
     shared = [[1] * 40 + [place] * 10 for place in range(12)]
-    assert take(shared, [1] * 12, 12) == 10
+    assert take(shared, [1] * 12, 12, 100) == 10
     # What is shared counts from the second prompt on, however long it is.
-    assert take([[1] * 90 + [place] * 10 for place in range(12)], [1] * 12, 12) == 10
+    assert take([[1] * 90 + [place] * 10 for place in range(12)], [1] * 12, 12, 100) == 10
 
 
 def test_a_prompt_that_begins_otherwise_waits_for_the_next_forward_pass() -> None:
     family = [[1] * 40 + [place] for place in range(3)]
 
-    assert take([*family, [2] * 40], [1] * 4, 4) == 3
+    assert take([*family, [2] * 40], [1] * 4, 4, 2048) == 3

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from mae_cli.engines.hf_sampling import Noise, perturbed_logits
+from mae_cli.engines.hf_sampling import GeneratorNoise, HashNoise, perturbed_logits
 from mae_cli.records import Sampling
 
 
@@ -36,11 +38,12 @@ def test_a_nucleus_wider_than_the_candidates_is_exact(monkeypatch: pytest.Monkey
     assert torch.equal(perturbed_logits(logits, torch.full((3, 60), 0.5), sampling), whole)
 
 
-def test_noise_belongs_to_the_row_and_not_to_its_place_in_the_batch() -> None:
-    together, alone = Noise(torch.device("cpu")), Noise(torch.device("cpu"))
-    together.open(0, 5)
-    together.open(1, 6)
-    alone.open(7, 6)
+@pytest.mark.parametrize("kind", [GeneratorNoise, HashNoise])
+def test_noise_belongs_to_the_row_and_not_to_its_place_in_the_batch(kind: Any) -> None:
+    together, alone = kind(torch.device("cpu")), kind(torch.device("cpu"))
+    together.open(0, 5, 3)
+    together.open(1, 6, 4)
+    alone.open(7, 6, 4)
 
     first = together.draw([0, 1], 30)[1].clone()
     second = together.draw([1], 30)[0].clone()

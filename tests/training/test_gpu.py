@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from mae_cli.config import FinetuneSection
 from mae_cli.engines.chat import open_chat
 from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
-from mae_cli.recipe_files import load_recipe
+from mae_cli.recipe_files import find_recipe, load_recipe
 from mae_cli.registry import build
 from mae_cli.training.full import Source
 from mae_cli.training.trainer import TrainReport, train
@@ -142,7 +142,7 @@ def test_the_mae_recipes_train_a_model_of_3b_at_their_defaults_within_24_gib(
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
     small = load(tiny_model_dir, "cpu")
-    section = load_recipe("mae_half_reference", []).finetune
+    section = load_recipe(find_recipe("mae_half_reference")).finetune
     rows = [
         make_row(small.chat, "how many " * 100, " ten" * (400 + 6 * index), reward=index % 10 / 10, index=index)
         for index in range(section.batch_size)
