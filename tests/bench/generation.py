@@ -1,6 +1,6 @@
 """One side of a generation benchmark, in a process of its own; `run.py` starts both sides and compares.
 
-    python -m tests.bench.generation WORKLOAD SIDE      SIDE: plain, mae, paged, distilabel
+    python -m tests.bench.generation WORKLOAD SIDE      SIDE: plain, mae, paged, vllm, distilabel
 
 On CUDA, where there is one, in bfloat16; else on the CPU in float32. Both sides count only tokens up to the end token
 (which counts) or the row's limit. Start-up and one small warm-up are left out. Prints one JSON object: tokens, seconds,
@@ -79,25 +79,33 @@ def plain(workload: Workload) -> Iterator[int]:
     yield sum(batch(start, BATCH) for start in range(0, len(rows), BATCH))
 
 
-def open_mae(argument: str = "") -> Any:
+def open_mae(engine: str = "hf") -> Any:
     """Our engine, with as many rows in flight as the other side."""
-    from mae_cli.engines.hf import open_engine
+    from mae_cli.engines import hf, vllm
     from mae_cli.recipe_files import load_recipe
 
     settings = [f"model={MODEL}", f"batch_size={BATCH}", f"dtype={DTYPE}", f"device={DEVICE}"]
-    return open_engine(load_recipe(None, settings), argument)
+    recipe = load_recipe(None, settings)
+    if engine == "vllm":
+        return vllm.open_engine(recipe, "gpu_memory_utilization=0.5")
+    return hf.open_engine(recipe, engine.partition(":")[2])
 
 
 def paged(workload: Workload) -> Iterator[int]:
     """The `hf:paged` engine, as many rows in flight."""
-    return mae(workload, "paged")
+    return mae(workload, "hf:paged")
 
 
-def mae(workload: Workload, argument: str = "") -> Iterator[int]:
+def vllm(workload: Workload) -> Iterator[int]:
+    """The `vllm` engine, which decides for itself how many rows are in flight."""
+    return mae(workload, "vllm")
+
+
+def mae(workload: Workload, name: str = "hf") -> Iterator[int]:
     """The `hf` engine, 32 rows in flight."""
     from mae_cli.records import Message, Request, Sampling
 
-    engine = open_mae(argument)
+    engine = open_mae(name)
     rows = requests_of(workload)
     requests = [
         Request(str(place), tuple(Message(**turn) for turn in chat), place, limit)
@@ -105,7 +113,8 @@ def mae(workload: Workload, argument: str = "") -> Iterator[int]:
     ]
     sampling = Sampling(max(limit for _, limit in rows), temperature=workload.temperature)
     engine.generate(requests[:2], Sampling(4))
-    engine.prefiller.forget()
+    if name == "hf":
+        engine.prefiller.forget()
     yield 0
     answers = engine.generate(requests, sampling)
     yield sum(len(answer.completion_token_ids) for answer in answers)
@@ -183,7 +192,9 @@ def main(workload: str, side: str) -> None:
     if workload == "choice":
         steps = {"plain": choice_plain, "mae": choice_mae}[side]()
     else:
-        steps = {"plain": plain, "mae": mae, "paged": paged, "distilabel": distilabel}[side](GENERATION[workload]())
+        steps = {"plain": plain, "mae": mae, "paged": paged, "vllm": vllm, "distilabel": distilabel}[side](
+            GENERATION[workload]()
+        )
     next(steps)
     start = time.perf_counter()
     count = next(steps)

@@ -31,6 +31,7 @@ WHAT = {
     "mixed": ("tokens/s", "96 prompts of 30-600 tokens, 4-64 new tokens", 2.5),
     "choice": ("options/s", "100 items x 4 options", 3.0),
 }
+OTHER_ENGINES = {"paged": "hf:paged", "vllm": "vllm"}
 MODULES = ("openai_client", "verdicts", "training")
 
 
@@ -60,8 +61,8 @@ def side(workload: str, name: str) -> dict[str, float]:
 def generation(workload: str, repeats: int, others: list[str], ours: str) -> list[dict[str, Any]]:
     """Table rows of one generation workload: our engine against each other side, in turns."""
     unit, what, bar = WHAT[workload]
-    if ours == "paged":
-        what = f"hf:paged: {what}"
+    if ours != "mae":
+        what = f"{OTHER_ENGINES[ours]}: {what}"
     if BATCH != 32:
         what = f"{what}, {BATCH} rows at a time"
     rows = []
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=known, help=", ".join(known))
     parser.add_argument("--repeats", type=int, default=1, help="turns of each pair; the middle ratio counts")
     parser.add_argument("--against", action="append", default=[], help="also measure this side, e.g. distilabel")
-    parser.add_argument("--ours", choices=("mae", "paged"), default="mae", help="our engine: hf, or hf:paged")
+    parser.add_argument("--ours", choices=("mae", *OTHER_ENGINES), default="mae", help="our engine: hf, or another")
     arguments = parser.parse_args()
     for workload in arguments.workloads:
         if workload in WHAT:
