@@ -180,16 +180,29 @@ class GraphSlots(Slots):
         return logits
 
     def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._logits = self._forward()
-        except RuntimeError as error:
+        """Record the forward pass, unless it asks the GPU for something on its way."""
+        if not self._runs_without_waiting():
             self._captures = False
-            _end_capture(self.model.device)
-            log.info("decoding without a CUDA graph: %s", str(error).splitlines()[0])
-        else:
-            self._graph = graph
+            log.info("decoding without a CUDA graph: the model's forward pass waits for the GPU")
+            return
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._logits = self._forward()
+        self._graph = graph
+
+    def _runs_without_waiting(self) -> bool:
+        # A capture that is broken off leaves torch's allocator and generator believing they are still in it.
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            self._forward()
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            return False
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        return True
 
     def _layer(self) -> SlotLayer:
         return FixedLayer(self._column)
@@ -209,13 +222,6 @@ class GraphSlots(Slots):
 def slots_for(model: Any, slots: int) -> Slots:
     """Slots as they are fastest on the model's device."""
     return GraphSlots(model, slots) if model.device.type == "cuda" else Slots(model, slots)
-
-
-def _end_capture(device: torch.device) -> None:
-    """After a capture that broke off torch's own generator still believes to be in it; it gets another state."""
-    torch.cuda.synchronize(device)
-    own = torch.cuda.default_generators[device.index or 0]
-    own.graphsafe_set_state(torch.Generator(device).manual_seed(own.initial_seed()).graphsafe_get_state())
 
 
 class WholeBatch:

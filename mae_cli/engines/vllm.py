@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,9 @@ class VllmEngine:
     deterministic = False
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
+        # vLLM forks its engine process unless it knows that CUDA is in use here, and asking torch for a GPU is enough
+        # to make a fork of this process useless.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         self._vllm = _import("vllm")
         self.folder = local_model(recipe.model, recipe.revision)
         # Above the check for vllm, a machine without it would load torch only to be told so.

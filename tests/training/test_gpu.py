@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,8 @@ def steps(folder: Path) -> list[float]:
 
 @pytest.fixture
 def _all_memory() -> Iterator[None]:
+    gc.collect()
+    torch.cuda.empty_cache()
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
 
