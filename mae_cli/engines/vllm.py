@@ -297,8 +297,14 @@ def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
     """Load the recipe's model and adapter into vLLM.
 
     Raises:
-        ConfigError: an unknown option or a value out of range.
+        ConfigError: an unknown option, a value out of range, or adapters wanted in float32.
         MissingDependencyError: vllm is not installed.
         EngineError: the model or adapter cannot be found or loaded.
     """
-    return VllmEngine(recipe, engine_options("vllm", argument, Options))
+    options = engine_options("vllm", argument, Options)
+    if options.lora and weights_dtype(recipe) == "float32":
+        raise ConfigError(
+            "vllm has no LoRA kernels for float32, and dies of it: set --dtype bfloat16, or --engine vllm:lora=false "
+            "for a model without adapters"
+        )
+    return VllmEngine(recipe, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    return msgspec.structs.replace(tiny_recipe, engine="vllm", dtype="float32")
+    return msgspec.structs.replace(tiny_recipe, engine="vllm", dtype="bfloat16")
 
 
 def request(text: str, seed: int = 0, limit: int | None = None) -> Request:
@@ -40,10 +41,11 @@ REQUESTS = [request("what is " + "one plus " * count, count) for count in range(
 
 def test_greedy_rows_and_their_token_ids_are_those_of_hf(calls: Calls, recipe: Recipe) -> None:
     sampling = msgspec.structs.replace(GREEDY, stop=("th", "o"))
+    exact = msgspec.structs.replace(recipe, dtype="float32")
     for settings in (GREEDY, sampling):
-        ours = vllm.open_engine(recipe, "").generate(REQUESTS, settings)
+        ours = vllm.open_engine(exact, "lora=false").generate(REQUESTS, settings)
 
-        assert ours == hf.open_engine(msgspec.structs.replace(recipe, engine="hf"), "").generate(REQUESTS, settings)
+        assert ours == hf.open_engine(exact, "").generate(REQUESTS, settings)
 
 
 def test_the_policy_is_the_hf_engines_so_its_rows_are_the_trained_policys_own(
@@ -91,9 +93,11 @@ def test_an_adapter_goes_with_the_requests_under_a_number_of_its_own(
 def test_scores_are_those_of_hf(calls: Calls, recipe: Recipe) -> None:
     options = [["yes", "no", " a first second third"], ["one"], [], ["two", "three"]]
 
-    ours = vllm.open_engine(recipe, "").score(REQUESTS, options)
+    exact = msgspec.structs.replace(recipe, dtype="float32")
 
-    theirs = hf.open_engine(recipe, "").score(REQUESTS, options)
+    ours = vllm.open_engine(exact, "lora=false").score(REQUESTS, options)
+
+    theirs = hf.open_engine(exact, "").score(REQUESTS, options)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, abs=1e-4)
 
@@ -143,7 +147,7 @@ def test_the_fingerprint_holds_what_changes_a_text_with_and_without_the_weights(
     for argument, dtype, expected in (
         ("", "auto", "bfloat16"),
         ("lora=false", "float32", "float32"),
-        ("max_model_len=128", "float32", "float32 max_model_len 128"),
+        ("max_model_len=128", "bfloat16", "bfloat16 max_model_len 128"),
     ):
         told = msgspec.structs.replace(recipe, engine=f"vllm:{argument}".rstrip(":"), dtype=dtype)
         session = Session(told)
@@ -164,12 +168,34 @@ def test_an_aborted_row_is_an_error_and_a_dead_engine_is_temporary(calls: Calls,
         engine.generate(REQUESTS, GREEDY)
 
 
+def test_its_engine_process_is_spawned_because_a_fork_cannot_use_the_gpu(
+    calls: Calls, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
+    vllm.open_engine(recipe, "")
+    assert os.environ.pop("VLLM_WORKER_MULTIPROC_METHOD") == "spawn"
+
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "forkserver")
+    vllm.open_engine(recipe, "")
+    assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "forkserver"
+
+
 def test_options_reach_vllm(calls: Calls, recipe: Recipe) -> None:
     vllm.open_engine(recipe, "gpu_memory_utilization=0.5,tensor_parallel_size=2,max_model_len=128,lora=false")
 
     told = calls.engines[0]
     assert (told["gpu_memory_utilization"], told["tensor_parallel_size"], told["max_model_len"]) == (0.5, 2, 128)
-    assert (told["enable_lora"], told["dtype"], told["trust_remote_code"]) == (False, "float32", False)
+    assert (told["enable_lora"], told["dtype"], told["trust_remote_code"]) == (False, "bfloat16", False)
+
+
+def test_adapters_in_float32_are_refused_before_vllm_dies_of_them(calls: Calls, recipe: Recipe) -> None:
+    exact = msgspec.structs.replace(recipe, dtype="float32")
+
+    with pytest.raises(ConfigError, match=r"no LoRA kernels for float32.*--dtype bfloat16.*lora=false"):
+        vllm.open_engine(exact, "")
+    vllm.open_engine(exact, "lora=false")
+
+    assert [told["dtype"] for told in calls.engines] == ["float32"]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,9 @@ def test_a_worker_killed_at_any_moment_costs_its_batch_in_flight_at_most(
 ) -> None:
     out = tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.shards" / "1-of-2.jsonl.partial"
-    process = start(solve(single, out, "--devices", "2", "--json"), cwd=Path("/"))
+    # A quarter of a second a batch: on a busy machine the last one must not be over before it is seen.
+    slower = ("--engine", "scripted:delay=0.25")
+    process = start(solve(single, out, *slower, "--devices", "2", "--json"), cwd=Path("/"))
     wait_until(lambda: len(children_of(process.pid)) == 2 and whole_lines(partial) >= lines)
 
     victim = next(
