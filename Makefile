@@ -6,7 +6,7 @@ MODEL ?= smollm2-135m
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long clean \
+.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu clean \
         iterate round propose solve judge filter finetune eval
 
 help: ## list the targets
@@ -51,6 +51,9 @@ smoke: model ## the whole story on the real model: kills, resume, batch sizes
 
 long: model ## what proves a promise but takes too long for every change
 	$(BIN)/python -m pytest -m 'long and not gpu and not network'
+
+gpu: model ## what only a CUDA device can show
+	$(BIN)/python -m pytest -m gpu
 
 test-all: test smoke ## both
 

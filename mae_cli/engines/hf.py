@@ -2,7 +2,7 @@
 
 Its decode loop is its own (`hf_decode.py`) so that a row's text is a function of the row: each row has its own noise,
 prompts that begin alike share that beginning's cache (`hf_prefill.py`), ended rows leave and waiting ones enter
-(`hf_cache.py`). Of the model's generation_config only the ids of ending and padding tokens are used; sampling is the
+(`hf_slots.py`). Of the model's generation_config only the ids of ending and padding tokens are used; sampling is the
 recipe's.
 """
 
