@@ -61,8 +61,8 @@ class HfEngine:
     deterministic = True
     constrains = True
 
-    def __init__(self, recipe: Recipe, *, paged: bool = False) -> None:
-        self.paged = paged
+    def __init__(self, recipe: Recipe, *, paged: bool = False, captures: bool = True) -> None:
+        self.paged, self._captures = paged, captures
         self.folder = local_model(recipe.model, recipe.revision)
         device = resolve_device(recipe.device)
         self.tokenizer = load_tokenizer(self.folder)
@@ -81,7 +81,7 @@ class HfEngine:
         self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
         self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
         self.texts.context = context_length(self.model)
-        self.prefiller = Prefiller(self.model, self._pad_id)
+        self.prefiller = self._new_prefiller()
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 
@@ -98,7 +98,10 @@ class HfEngine:
             self.model = load_adapter(self._base, adapter)
             self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
         # Other weights, other keys and values.
-        self.prefiller = Prefiller(self.model, self._pad_id)
+        self.prefiller = self._new_prefiller()
+
+    def _new_prefiller(self) -> Prefiller:
+        return Prefiller(self.model, self._pad_id, captures=self._captures)
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
         """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike.
@@ -181,19 +184,33 @@ class HfEngine:
                 prompts.append(prompt.ids)
                 tails.append(encoded)
                 places.append(place)
-        for place, scores in zip(places, score(self.prefiller, prompts, tails), strict=True):
+        for place, scores in zip(places, self._score(prompts, tails), strict=True):
             result[place] = list(scores)
         self.texts.forget()
         return result
+
+    def _score(self, prompts: list[list[int]], tails: list[list[list[int]]]) -> list[list[float]]:
+        """`hf_score.score`, tried again with half the tokens at a time when memory runs out."""
+        while True:
+            try:
+                return score(self.prefiller, prompts, tails)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.prefiller.tokens_at_once <= max(len(prompt) for prompt in prompts):
+                    raise TemporaryError(
+                        "out of GPU memory with the options of a single prompt: free the GPU; what is done is kept"
+                    ) from error
+            # Outside the handler, as in `generate`.
+            self.prefiller.tokens_at_once //= 2
+            self.release_caches()
+            self.notices.append(f"out of GPU memory: {self.prefiller.tokens_at_once} tokens scored at a time")
+            log.warning("%s", self.notices[-1])
 
     def _choose(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """One of the allowed texts each, drawn by how likely the model finds it as a whole."""
         prompts = [self.texts.prompt(request.messages).ids for request in requests]
         tails = [[self.texts.option_ids(request.messages, text) for text in sampling.choices] for request in requests]
         completions = []
-        for request, prompt, ids, scores in zip(
-            requests, prompts, tails, score(self.prefiller, prompts, tails), strict=True
-        ):
+        for request, prompt, ids, scores in zip(requests, prompts, tails, self._score(prompts, tails), strict=True):
             place = draw_one(scores, request.seed, sampling.temperature)
             text = sampling.choices[place]
             completions.append(
@@ -275,8 +292,10 @@ def open_engine(recipe: Recipe, argument: str) -> HfEngine:
     """Load the recipe's model and adapter.
 
     Raises:
-        EngineError: another argument than "paged", or the model or adapter cannot be found or loaded.
+        EngineError: an unknown argument, or the model or adapter cannot be found or loaded.
     """
-    if argument not in ("", "paged"):
-        raise EngineError(f'engine hf takes "paged" or no argument, found "{argument}"; name the model with --model')
-    return HfEngine(recipe, paged=argument == "paged")
+    if argument not in ("", "paged", "steps"):
+        raise EngineError(
+            f'engine hf takes "paged", "steps" or no argument, found "{argument}"; name the model with --model'
+        )
+    return HfEngine(recipe, paged=argument == "paged", captures=argument != "steps")

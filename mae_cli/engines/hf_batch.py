@@ -65,7 +65,8 @@ def best_size(prefill: Prefiller, folder: Path, model_digest: str) -> int:
     model = prefill.model
     key = digest(
         model_digest,
-        str(model.device),
+        torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else str(model.device),
+        prefill.captures,
         str(model.dtype),
         str(torch.__version__),
         torch.get_num_threads(),
@@ -106,7 +107,7 @@ def seconds_per_step(prefill: Prefiller, rows: int) -> float:
     model = prefill.model
     if fitting(rows, 2 * PROMPT_TOKENS, model) < rows:
         return float("inf")
-    slots = slots_for(model, rows)
+    slots = slots_for(model, rows, captures=prefill.captures)
     try:
         slots.enter(prefill([[0] * PROMPT_TOKENS]), [0] * rows, STEPS)
         tokens = torch.zeros(rows, dtype=torch.long, device=model.device)

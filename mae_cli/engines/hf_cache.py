@@ -83,29 +83,29 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         """Live columns."""
         return self.end - self.start
 
-    def resize(self, slots: int, capacity: int, shape: Sequence[int], like: torch.Tensor, end: int) -> None:
-        """Buffers with room for `capacity` columns; the live part moves so that it ends at column `end`."""
-        heads, size = shape
+    def resize(self, slots: int, capacity: int, likes: tuple[torch.Tensor, torch.Tensor], end: int) -> None:
+        """Buffers with room for `capacity` columns; the live part moves so that it ends at column `end`.
+
+        `likes`: keys and values, (*, H, *, D), of this model; some models have them in two sizes.
+        """
         width = self.end - self.start
-        for name in ("key_buffer", "value_buffer"):
+        for name, like in zip(("key_buffer", "value_buffer"), likes, strict=True):
             # Columns left of a row's prompt are never read unmasked, but 0 * NaN would still be NaN.
-            fresh = like.new_zeros((slots, heads, capacity, size))
+            fresh = like.new_zeros((slots, like.shape[1], capacity, like.shape[3]))
             if self.rows:
                 fresh[: self.rows, :, end - width : end] = self.live(getattr(self, name))
             setattr(self, name, fresh)
         self.start, self.end = end - width, end
 
     def restart(self, end: int) -> None:
-        """No live column; the next prompts end at column `end` of the buffers there are, which saves clearing new ones.
-
-        What earlier rows left is masked, and finite.
-        """
+        """No live column; the next prompts end at column `end` of the buffers there are: new ones must be cleared."""
         self.start = self.end = end
 
     def put(self, place: int, prompts: PrefillLayer, rows: torch.Tensor) -> None:
         """Prompts `rows` of a prefill into places [place, place + n), right aligned."""
         places = slice(place, place + len(rows))
         split = self.end - prompts.keys.shape[-2]
+        left = self.end - prompts.get_seq_length()
         for buffer, old, new in zip(
             (self.key_buffer, self.value_buffer),
             prompts.prefix or (None, None),
@@ -114,7 +114,9 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         ):
             buffer[places, :, split : self.end] = new[rows]
             if old is not None:
-                buffer[places, :, split - old.shape[-2] : split] = old
+                buffer[places, :, left:split] = old
+            # What the slot's last row left may be NaN, and 0 * NaN, too.
+            buffer[places, :, :left] = 0
 
     def move(self, source: int, target: int) -> None:
         """One row over another."""
@@ -140,13 +142,21 @@ class FixedLayer(SlotLayer):
         self.value_buffer.index_copy_(2, self.column, value_states)
         return self.key_buffer, self.value_buffer
 
+    def put(self, place: int, prompts: PrefillLayer, rows: torch.Tensor) -> None:
+        """As `SlotLayer.put`; the columns to come are read, too, masked."""
+        super().put(place, prompts, rows)
+        for buffer in (self.key_buffer, self.value_buffer):
+            buffer[place : place + len(rows), :, self.end :] = 0
+
 
 def has_plain_layers(config: Any) -> bool:
     """Whether every layer keeps all its keys and values, so that prefixes and slots may be used.
 
-    Sliding windows and recurrent states depend on more than a row's own columns; such models are decoded batch by
-    batch without sharing prefixes between prompts.
+    Sliding windows and recurrent states depend on more than a row's own columns, and ALiBi is made from a mask of two
+    dimensions; such models are decoded batch by batch without sharing prefixes between prompts.
     """
+    if getattr(config.get_text_config(decoder=True), "alibi", False):
+        return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 

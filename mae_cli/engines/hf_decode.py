@@ -111,7 +111,7 @@ def decode(
     """
     model = prefill.model
     slots = min(slots, len(asks))
-    batch = slots_for(model, slots) if prefill.shares else WholeBatch(model, slots)
+    batch = slots_for(model, slots, captures=prefill.captures) if prefill.shares else WholeBatch(model, slots)
     waiting = _Waiting(prefill, prompts, asks, slots)
     noise = noise_for(model.device) if sampling.temperature > 0 else None
     rows: list[int] = []

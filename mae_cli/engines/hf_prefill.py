@@ -45,10 +45,14 @@ class _Prefix(NamedTuple):
 
 
 class Prefiller:
-    """Runs prompts through one model with one adapter; make a new one when either changes."""
+    """Runs prompts through one model with one adapter; make a new one when either changes.
 
-    def __init__(self, model: Any, pad_id: int) -> None:
-        self.model = model
+    Attributes:
+        captures: whether steps behind these prompts may be captured as a CUDA graph.
+    """
+
+    def __init__(self, model: Any, pad_id: int, *, captures: bool = True) -> None:
+        self.model, self.captures = model, captures
         self.shares = has_plain_layers(model.config)
         self.reused_tokens = 0
         """Prompt tokens that were not computed again."""

@@ -16,11 +16,12 @@ import torch
 
 from mae_cli.engines.hf_cache import SPARE, FixedLayer, SlotLayer, cache_of
 from mae_cli.engines.hf_prefill import Prefilled
+from mae_cli.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 GRAPH_SPARE = 256
-"""Columns of spare room with a graph: each time the buffers grow it is captured anew, at the price of a dozen steps."""
+"""Columns that full buffers grow by with a graph: it is captured anew then, at the price of a dozen steps."""
 
 
 class Slots:
@@ -55,7 +56,7 @@ class Slots:
             for layer in self.layers:
                 layer.restart(needed)
         elif self.count == 0 or width > self.end or self.end == self.mask.shape[-1]:
-            self._resize(needed, needed + max(room, SPARE), [layer.keys for layer in prompts])
+            self._resize(needed, needed + max(room, SPARE), [(layer.keys, layer.values) for layer in prompts])
         places = torch.tensor(sources, device=self.model.device)
         rows = slice(self.count, self.count + len(sources))
         for layer, prompt in zip(self.layers, prompts, strict=True):
@@ -105,12 +106,13 @@ class Slots:
         """A free column for the next token."""
         if self.end == self.mask.shape[-1]:
             width = self.layers[0].get_seq_length()
-            self._resize(width, width + self.spare, [layer.key_buffer for layer in self.layers])
+            likes = [(layer.key_buffer, layer.value_buffer) for layer in self.layers]
+            self._resize(width, width + self.spare, likes)
 
-    def _resize(self, end: int, capacity: int, likes: Sequence[torch.Tensor]) -> None:
+    def _resize(self, end: int, capacity: int, likes: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         old_start, old_end = (self.layers[0].start, self.end) if self.count else (0, 0)
         for layer, like in zip(self.layers, likes, strict=True):
-            layer.resize(self.slots, capacity, (like.shape[1], like.shape[3]), like, end)
+            layer.resize(self.slots, capacity, like, end)
         mask = self.mask.new_zeros((self.slots, capacity))
         mask[: self.count, end - (old_end - old_start) : end] = self.mask[: self.count, old_start:old_end]
         self.mask = mask
@@ -186,8 +188,14 @@ class GraphSlots(Slots):
             log.info("decoding without a CUDA graph: the model's forward pass waits for the GPU")
             return
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._logits = self._forward()
+        try:
+            with torch.cuda.graph(graph):
+                self._logits = self._forward()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise EngineError(f"no CUDA graph of the decoding step ({reason}): use --engine hf:steps") from error
         self._graph = graph
 
     def _runs_without_waiting(self) -> bool:
@@ -207,7 +215,7 @@ class GraphSlots(Slots):
     def _layer(self) -> SlotLayer:
         return FixedLayer(self._column)
 
-    def _resize(self, end: int, capacity: int, likes: Sequence[torch.Tensor]) -> None:
+    def _resize(self, end: int, capacity: int, likes: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         # The old graph's memory can be taken again, and attention kernels like rows of 64.
         self._graph = self._logits = None
         self._has_run = False
@@ -219,9 +227,9 @@ class GraphSlots(Slots):
         self.next_position[self.count :] = 0
 
 
-def slots_for(model: Any, slots: int) -> Slots:
-    """Slots as they are fastest on the model's device."""
-    return GraphSlots(model, slots) if model.device.type == "cuda" else Slots(model, slots)
+def slots_for(model: Any, slots: int, *, captures: bool) -> Slots:
+    """Slots as they are fastest on the model's device; without `captures` those that take every step by itself."""
+    return GraphSlots(model, slots) if captures and model.device.type == "cuda" else Slots(model, slots)
 
 
 class WholeBatch:

@@ -83,7 +83,8 @@ def generation(workload: str, repeats: int, others: list[str], ours: str) -> lis
                 "ours": f"{made[ours]['speed']:.1f} {unit}",
                 "ratio": ratio,
                 "bar": f">= {bar}" if other == "plain" and not HAS_GPU else "",
-                "memory": f"{made[ours]['peak_mib'] / made[other]['peak_mib']:.2f}",
+                # vLLM's memory is another process's.
+                "memory": "" if ours == "vllm" else f"{made[ours]['peak_mib'] / made[other]['peak_mib']:.2f}",
                 "note": f"{repeats} turns: " + ", ".join(f"{pair[0]:.2f}" for pair in pairs),
             }
         )
@@ -115,7 +116,7 @@ def write(rows: list[dict[str, Any]]) -> None:
         "# Measured speed",
         "",
         "Written by `make bench`; do not edit. Ratios are ours / theirs, both sides in one run; above 1 is faster.",
-        f"Machine of the last run: {machine}. Generation: smollm2-135m, {dtype}, 32 rows at a time.",
+        f"Machine of the last run: {machine}. Generation: smollm2-135m, {dtype}, 32 rows at a time unless named.",
         f"Questions of the last run: {questions()[1]}.",
         "",
         "| " + " | ".join(HEADER) + " |",
@@ -134,6 +135,8 @@ def main() -> None:
     parser.add_argument("--ours", choices=("mae", *OTHER_ENGINES), default="mae", help="our engine: hf, or another")
     arguments = parser.parse_args()
     for workload in arguments.workloads:
+        if workload == "choice" and arguments.ours != "mae":
+            parser.error("choice measures hf only")
         if workload in WHAT:
             rows = generation(workload, arguments.repeats, arguments.against, arguments.ours)
         elif workload in known:

@@ -13,6 +13,7 @@ import torch
 from mae_cli.config import Recipe
 from mae_cli.engines import hf
 from mae_cli.engines.hf_cache import SlotLayer
+from mae_cli.engines.hf_prefill import Prefiller
 from mae_cli.engines.hf_sampling import deciding_gap
 from mae_cli.engines.hf_slots import GraphSlots, Slots
 from mae_cli.errors import EngineError, TemporaryError
@@ -85,7 +86,7 @@ def test_slots_of_fixed_shape_give_the_rows_of_slots_that_shrink(
     shapes: list[tuple[int, ...]] = []
     monkeypatch.setattr("mae_cli.engines.hf_slots.SPARE", 5)
     monkeypatch.setattr(GraphSlots, "spare", 5)
-    monkeypatch.setattr("mae_cli.engines.hf_decode.slots_for", GraphSlots)
+    monkeypatch.setattr("mae_cli.engines.hf_decode.slots_for", lambda model, slots, **_: GraphSlots(model, slots))
     forward = GraphSlots._forward
 
     def noted(slots: GraphSlots) -> torch.Tensor:
@@ -399,6 +400,28 @@ def test_out_of_gpu_memory_with_one_row_says_what_to_do(engine: hf.HfEngine, mon
 
     with pytest.raises(TemporaryError, match="single row"):
         answers(engine, requests_for(3), GREEDY, 2)
+
+
+def test_running_out_of_gpu_memory_while_scoring_halves_the_tokens_at_a_time(
+    engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, options = requests_for(6), [[" ten", " sam"]] * 6
+    expected = engine.score(requests, options)
+    forward, limit = Prefiller.__call__, 300
+
+    def small_gpu(prefiller: Prefiller, prompts: Any) -> Any:
+        if prefiller.tokens_at_once > limit:
+            raise torch.cuda.OutOfMemoryError
+        return forward(prefiller, prompts)
+
+    monkeypatch.setattr(Prefiller, "__call__", small_gpu)
+    assert engine.score(requests, options) == expected
+    assert engine.prefiller.tokens_at_once == 256
+    assert sum("memory" in notice for notice in engine.notices) == 3
+
+    limit = 0
+    with pytest.raises(TemporaryError, match="options of a single prompt"):
+        engine.score(requests, options)
 
 
 def test_the_deciding_gap_recomputes_the_token_that_was_taken(engine: hf.HfEngine) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from transformers import LlamaConfig, MistralConfig
+from transformers import FalconConfig, LlamaConfig, MistralConfig
 
-from mae_cli.engines.hf_cache import PrefillLayer, SlotLayer, has_plain_layers
+from mae_cli.engines.hf_cache import FixedLayer, PrefillLayer, SlotLayer, has_plain_layers
 
 
 def states(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -35,7 +36,7 @@ def test_slots_keep_each_row_through_entering_leaving_and_growing() -> None:
     layer = SlotLayer()
     first, second, step = states(2, 5, 0), states(1, 3, 1), states(3, 1, 2)
 
-    layer.resize(3, 6, (1, 4), first, 5)
+    layer.resize(3, 6, (first, first), 5)
     layer.put(0, prompts(first), torch.tensor([0, 1]))
     layer.rows, layer.start = 2, 0
     layer.put(2, prompts(second), torch.tensor([0]))
@@ -49,7 +50,7 @@ def test_slots_keep_each_row_through_entering_leaving_and_growing() -> None:
     layer.move(2, 0)
     layer.rows = 2
     layer.start = 2
-    layer.resize(3, 10, (1, 4), first, 8)
+    layer.resize(3, 10, (first, first), 8)
 
     live = layer.live(layer.key_buffer)
     assert (layer.start, layer.end, layer.get_seq_length()) == (4, 8, 4)
@@ -62,7 +63,7 @@ def test_a_slot_gets_the_shared_prefix_and_its_own_prompt() -> None:
     source, layer = PrefillLayer((prefix, -prefix)), SlotLayer()
     source.update(new, -new)
 
-    layer.resize(4, 9, (1, 4), new, 7)
+    layer.resize(4, 9, (new, new), 7)
     layer.put(1, source, torch.tensor([1, 0, 1]))
 
     assert torch.equal(layer.key_buffer[1:4, :, 2:7], source.whole(torch.tensor([1, 0, 1]))[0])
@@ -70,8 +71,40 @@ def test_a_slot_gets_the_shared_prefix_and_its_own_prompt() -> None:
     assert not layer.key_buffer[0].any()
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_an_ended_row_left_in_a_slot_does_not_reach_the_next_one(fixed: bool) -> None:
+    new = states(2, 2, 1)
+    source = PrefillLayer()
+    source.update(new, -new)
+    layer = FixedLayer(torch.tensor([7])) if fixed else SlotLayer()
+    layer.resize(4, 9, (new, new), 7)
+    layer.key_buffer.fill_(torch.nan)
+    layer.value_buffer.fill_(torch.inf)
+
+    layer.restart(7)
+    layer.put(1, source, torch.tensor([1, 0]))
+
+    for buffer in (layer.key_buffer, layer.value_buffer):
+        # Slots that shrink read up to the last column written.
+        assert buffer[1:3, :, : 9 if fixed else 7].isfinite().all()
+    assert torch.equal(layer.key_buffer[1:3, :, 5:7], new[[1, 0]])
+
+
+def test_keys_and_values_may_differ_in_size() -> None:
+    keys, values = states(2, 3, 0), states(2, 3, 1)[..., :2]
+    source, layer = PrefillLayer(), SlotLayer()
+    source.update(keys, values)
+
+    layer.resize(2, 5, (keys, values), 3)
+    layer.put(0, source, torch.tensor([0, 1]))
+
+    assert torch.equal(layer.value_buffer[:, :, :3], values)
+
+
 def test_only_layers_that_keep_everything_share_prefixes() -> None:
     small = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
 
     assert has_plain_layers(LlamaConfig(**small))
     assert not has_plain_layers(MistralConfig(sliding_window=4, **small))
+    assert has_plain_layers(FalconConfig(alibi=False, **small))
+    assert not has_plain_layers(FalconConfig(alibi=True, **small))

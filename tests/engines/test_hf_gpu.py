@@ -41,7 +41,9 @@ def _all_memory() -> Iterator[None]:
 
 
 def held_after(engine: HfEngine) -> int:
-    """Bytes that stay with torch when an engine has ended its work."""
+    """Bytes that stay with torch when an engine has ended its work, and something large beside it is gone, too."""
+    block = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    del block
     engine.release_caches()
     return torch.cuda.memory_reserved()
 
@@ -52,9 +54,10 @@ def test_the_memory_of_a_generation_is_given_back_for_the_training_that_follows(
     argument: str, tiny_recipe: Recipe
 ) -> None:
     engine = on_gpu(tiny_recipe, argument)
+    before = torch.cuda.memory_reserved()
     engine.generate(requests_for(6), SAMPLED)
 
-    assert held_after(engine) < 2**30
+    assert held_after(engine) - before < 2**29
 
 
 @pytest.mark.parametrize("argument", ["", "paged"])
@@ -96,13 +99,13 @@ def test_a_captured_graph_gives_the_rows_of_the_steps_it_replaces(
     engine.end_ids = engine.end_ids | set(range(0, 300, 7))
     captured = []
     capture = GraphSlots._capture
+    monkeypatch.setattr(GraphSlots, "spare", 64)
     monkeypatch.setattr(GraphSlots, "_capture", lambda slots: (capture(slots), captured.append(slots._graph)))
 
     with_graph = answers(engine, requests, SAMPLED, 6)
-    monkeypatch.setattr(GraphSlots, "_capture", lambda slots: None)
 
-    assert answers(engine, requests, SAMPLED, 6) == with_graph
-    assert captured
+    assert answers(on_gpu(tiny_recipe, "steps"), requests, SAMPLED, 6) == with_graph
+    assert len(captured) > 1
     assert None not in captured
 
 
@@ -112,6 +115,7 @@ def test_a_model_that_cannot_be_captured_is_decoded_all_the_same(
     requests = requests_for(6)
     engine = on_gpu(tiny_recipe)
     expected = answers(engine, requests, SAMPLED, 6)
+    before = torch.cuda.memory_reserved()
     forward = GraphSlots._forward
 
     def asks_the_gpu(slots: GraphSlots) -> torch.Tensor:
@@ -122,7 +126,7 @@ def test_a_model_that_cannot_be_captured_is_decoded_all_the_same(
     monkeypatch.setattr(GraphSlots, "_forward", asks_the_gpu)
 
     assert answers(engine, requests, SAMPLED, 6) == expected
-    assert held_after(engine) < 2**30
+    assert held_after(engine) - before < 2**29
 
 
 def test_scores_of_options_on_cuda_are_those_of_the_cpu_in_float32(tiny_recipe: Recipe) -> None:
