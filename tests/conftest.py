@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,14 @@ def tiny_recipe(tiny_model_dir: Path) -> Any:
     from mae_cli.config import Recipe
 
     return Recipe(model=str(tiny_model_dir), device="cpu")
+
+
+@pytest.fixture
+def _all_memory() -> Iterator[None]:
+    """A GPU whose memory nobody holds, without a cap on it afterwards."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,14 +28,6 @@ FILTERED = msgspec.structs.replace(SAMPLED, top_k=20, top_p=0.9)
 def on_gpu(recipe: Recipe, argument: str = "", **changes: object) -> HfEngine:
     changed = msgspec.structs.replace(recipe, **{"device": "cuda", "dtype": "float32", **changes})
     return open_engine(changed, argument)
-
-
-@pytest.fixture
-def _all_memory() -> Iterator[None]:
-    gc.collect()
-    torch.cuda.empty_cache()
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def held_after(engine: HfEngine) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +57,6 @@ def run(
 
 def steps(folder: Path) -> list[float]:
     return [line["loss"] for line in read_json_lines(folder / "train_log.jsonl") if line.get("step")]
-
-
-@pytest.fixture
-def _all_memory() -> Iterator[None]:
-    gc.collect()
-    torch.cuda.empty_cache()
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.mark.parametrize("objective", [{"name": "sft"}, {"name": "grpo", "kl_coefficient": 0.1}])
