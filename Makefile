@@ -47,7 +47,7 @@ test: setup ## the tests: CPU, no network, no download
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not long and not gpu and not network'
 
 smoke: model ## the whole story on the real model: kills, resume, batch sizes
-	$(BIN)/python -m pytest -m 'slow and not long and not gpu and not network'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long and not gpu and not network'
 
 long: model ## what proves a promise but takes too long for every change
 	$(BIN)/python -m pytest -m 'long and not gpu and not network'
