@@ -109,7 +109,8 @@ def perturbed_logits(logits: torch.Tensor, noise: torch.Tensor | None, sampling:
     if sampling.temperature == 0 or noise is None:
         return logits
     if sampling.top_k == 0 and sampling.top_p == 1.0:
-        return gumbel(noise).add_(logits, alpha=1 / sampling.temperature)
+        # Not `alpha=1 / temperature`: that rounds otherwise than the division, and so gives other texts.
+        return gumbel(noise).add_(logits if sampling.temperature == 1 else logits / sampling.temperature)
     return filtered(logits / sampling.temperature, sampling.top_k, sampling.top_p).add_(gumbel(noise))
 
 
