@@ -145,7 +145,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_recipe(tiny_model_dir: Path) -> Any:
     """A recipe with the tiny model on the CPU."""
-    from mae_cli.config import Recipe
+    from mae_cli.recipe.sections import Recipe
 
     return Recipe(model=str(tiny_model_dir), device="cpu")
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mae_cli.cli import run_app
+from mae_cli.cli.app import run_app
 from mae_cli.records import (
     Message,
     Policy,
@@ -28,7 +28,7 @@ from mae_cli.records import (
     new_row,
     problem_id,
 )
-from mae_cli.store import encode_rows
+from mae_cli.records.resumable_file import encode_rows
 
 ROOT = Path(__file__).parent.parent
 POLICY = Policy(model="test")

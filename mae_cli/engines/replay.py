@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_cli.config import Recipe
 from mae_cli.errors import ConfigError
-from mae_cli.reading import read_rows
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Policy, Request, Row, Sampling
+from mae_cli.records.read import read_rows
 
 
 class ReplayEngine:

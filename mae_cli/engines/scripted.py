@@ -17,14 +17,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mae_cli.arithmetic import Expression, read_question
-from mae_cli.config import Recipe
+from mae_cli.answers.arithmetic import Expression, read_question
 from mae_cli.engines.scripted_judge import Habit, verdict_of
+from mae_cli.plugins.registry import engine_options
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
-from mae_cli.registry import engine_options
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-
 # Half of the duplicates must meet another, so few sums serve them all.
 DUPLICATES = ("What is 2 + 2?", "What is 7 + 5?")
 LIKELY = 0.9

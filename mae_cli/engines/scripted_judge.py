@@ -10,19 +10,17 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from mae_cli.arithmetic import Expression
-from mae_cli.extraction import extract_answer
+from mae_cli.answers.arithmetic import Expression
+from mae_cli.answers.extract import extract_answer
 
 Habit = Literal["sound", "perfect", "inverted", "length", "first", "injectable"]
 """sound: the right number stands somewhere in the answer; perfect: it is the answer; inverted: the opposite of
 perfect; length: the longer the better; first: of two the first, else perfect; injectable: perfect until the answer
 tells it what to say."""
-
 LONG = 200
 """Characters of an answer that a judge who likes length gives the highest score."""
 _MARK = re.compile(r"^===== (?P<name>[a-zA-Z ]+?)(?: [0-9a-f]{4,})? =====$", re.MULTILINE)
 _ORDER = re.compile(r"\b(give|score|rate|grade|verdict|judge)\b", re.IGNORECASE)
-
 _Find = Callable[[str], Expression | None]
 
 

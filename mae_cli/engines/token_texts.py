@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.config import Recipe
-from mae_cli.engines import chat as chats
+from mae_cli.answers import reasoning
 from mae_cli.errors import DataError, EngineError
-from mae_cli.models import model_digest
+from mae_cli.models.digests import model_digest
+from mae_cli.prompts import chat_template
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
 
 
@@ -31,15 +32,15 @@ class TokenTexts:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
-        template = chats.read_template(recipe.chat_template) if recipe.chat_template else None
+        template = chat_template.read_template(recipe.chat_template) if recipe.chat_template else None
         self.tokenizer = tokenizer
-        self.chat = chats.open_chat(tokenizer, recipe.chat_template_kwargs, template)
+        self.chat = chat_template.open_chat(tokenizer, recipe.chat_template_kwargs, template)
         self.policy = Policy(
             model=model_digest(folder), revision=recipe.revision, adapter=None, template=self.chat.digest
         )
         self.context: int | None = None
         self._think_tags = recipe.think_tags
-        self._hidden = chats.hidden_token_ids(tokenizer, self._think_tags)
+        self._hidden = chat_template.hidden_token_ids(tokenizer, self._think_tags)
         self._prompts: dict[tuple[Message, ...], Prompt] = {}
 
     def prompt(self, messages: tuple[Message, ...]) -> Prompt:
@@ -47,8 +48,8 @@ class TokenTexts:
         if messages not in self._prompts:
             try:
                 text = self.chat.text(messages)
-                ids = chats.encode(self.tokenizer, text)
-                self._prompts[messages] = Prompt(ids, chats.opens_think(text, self._think_tags))
+                ids = chat_template.encode(self.tokenizer, text)
+                self._prompts[messages] = Prompt(ids, reasoning.opens_think(text, self._think_tags))
             except EngineError as error:
                 self._prompts[messages] = Prompt([], False, str(error))
         return self._prompts[messages]
@@ -89,23 +90,23 @@ class TokenTexts:
         if not option:
             raise DataError("an option to score is empty")
         prompt = self.prompt(messages)
-        whole = chats.encode(self.tokenizer, self.chat.text(messages) + option)
+        whole = chat_template.encode(self.tokenizer, self.chat.text(messages) + option)
         # A token that spans the border would make the prompt another one; then the option is encoded by itself.
         if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
             return whole[len(prompt.ids) :]
-        return chats.encode(self.tokenizer, option)
+        return chat_template.encode(self.tokenizer, option)
 
     def stops(self, sampling: Sampling) -> list[str]:
         """Strings that end a row: the recipe's, and those of the plain template."""
-        return [*sampling.stop, *(chats.PLAIN_STOP if self.chat.is_plain else ())]
+        return [*sampling.stop, *(chat_template.PLAIN_STOP if self.chat.is_plain else ())]
 
     def completion(self, prompt: Prompt, ids: list[int], sampling: Sampling, *, stopped: bool) -> Completion:
         """A row's answer from its generated ids; `stopped` is false where a limit cut it."""
-        raw = chats.decode(self.tokenizer, ids, self._hidden)
+        raw = chat_template.decode(self.tokenizer, ids, self._hidden)
         cuts = [raw.find(stop) for stop in self.stops(sampling) if stop in raw]
         if cuts:
             raw = raw[: min(cuts)]
-        parts = chats.split_reasoning(raw, self._think_tags, prompt.opens_think)
+        parts = reasoning.split_reasoning(raw, self._think_tags, prompt.opens_think)
         return Completion(
             raw=raw,
             reasoning=parts.reasoning,

@@ -20,12 +20,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from mae_cli.config import Recipe
 from mae_cli.engines.token_texts import Prompt, TokenTexts
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError
-from mae_cli.models import adapter_digest, local_model
+from mae_cli.models.digests import adapter_digest
+from mae_cli.models.locate import local_model
+from mae_cli.plugins.registry import engine_options
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
-from mae_cli.registry import engine_options
 
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
@@ -58,7 +59,7 @@ class VllmEngine:
         self._vllm = _import("vllm")
         self.folder = local_model(recipe.model, recipe.revision)
         # Above the check for vllm, a machine without it would load torch only to be told so.
-        from mae_cli.engines.hf_model import context_length, end_token_ids, load_tokenizer
+        from mae_cli.models.load import context_length, end_token_ids, load_tokenizer
 
         self.tokenizer = load_tokenizer(self.folder)
         self.texts = TokenTexts(recipe, self.folder, self.tokenizer)

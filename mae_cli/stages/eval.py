@@ -12,20 +12,24 @@ from pathlib import Path
 
 import msgspec
 
-from mae_cli import contracts, registry
-from mae_cli.accuracy import benchmark_of
-from mae_cli.benchmarks import Benchmark, load_benchmarks, spec_text, unreadable
-from mae_cli.config import Spec
+from mae_cli.answers.stated import read_solution
 from mae_cli.errors import ConfigError
-from mae_cli.eval_report import by_policy, figures_of, plain, power_lines
-from mae_cli.lineage import adapter_label
-from mae_cli.prompting import load_prompt, question_with_choices
-from mae_cli.reading import STDIO, read_rows, summary_path
+from mae_cli.models.lineage import adapter_label
+from mae_cli.plugins import contracts, registry
+from mae_cli.prompts.prompt_files import load_prompt, question_with_choices
+from mae_cli.recipe.sections import Spec
 from mae_cli.records import Policy, Row, choices_of, new_row
-from mae_cli.scoring import check_readings, check_rows
-from mae_cli.stages import Session, StageSummary, generate
-from mae_cli.stages.solve import read_solution
-from mae_cli.store import write_json
+from mae_cli.records.atomic import write_json
+from mae_cli.records.file_names import STDIO, summary_path
+from mae_cli.records.read import read_rows
+from mae_cli.reports.accuracy import benchmark_of
+from mae_cli.reports.eval_figures import by_policy, figures_of, plain
+from mae_cli.reports.eval_report import power_lines
+from mae_cli.stages.evaluation.benchmarks import Benchmark, load_benchmarks, spec_text, unreadable
+from mae_cli.stages.evaluation.readings import check_readings, check_rows
+from mae_cli.stages.generation.generate import generate
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary
 
 
 def run_eval(
@@ -53,7 +57,7 @@ def run_eval(
     section = session.recipe.eval
     specs = list(benchmarks) or section.benchmarks
     if section.via == "lm-eval":
-        from mae_cli.stages.lm_eval import run_lm_eval
+        from mae_cli.stages.evaluation.lm_eval import run_lm_eval
 
         return run_lm_eval(session, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
     if not specs:

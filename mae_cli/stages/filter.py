@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mae_cli import registry
 from mae_cli.errors import ConfigError, GateError
-from mae_cli.reading import STDIO
+from mae_cli.plugins import registry
 from mae_cli.records import Row
-from mae_cli.stages import Session, StageSummary, dropped_path_for, limit_rows
+from mae_cli.records.file_names import STDIO
+from mae_cli.stages.generation.generate import dropped_path_for, limit_rows
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary
 
 ROWS_PER_APPEND = 256
 NOT_STORED = "none"

@@ -8,31 +8,34 @@ fine-tuning goes on from the weights of the model it starts with. An interrupted
 from __future__ import annotations
 
 import importlib.util
-import re
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from mae_cli import contracts, registry
-from mae_cli.config import Recipe
+from mae_cli.data.formats import FORMATS, read_foreign, rows_of
 from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
-from mae_cli.foreign import FORMATS, read_foreign, rows_of
-from mae_cli.lineage import base_reference
-from mae_cli.lora import CONFIG
-from mae_cli.models import is_whole_model, local_model, model_digest, reference_identity
-from mae_cli.reading import STDIO, Input, beside
-from mae_cli.records import Policy, Row, digest
-from mae_cli.roles import ROLES, is_fixed
-from mae_cli.stages import Session, StageSummary, limit_rows
-from mae_cli.store import FolderOutput
+from mae_cli.models.adapters import CONFIG
+from mae_cli.models.digests import is_whole_model, model_digest, reference_identity
+from mae_cli.models.lineage import base_reference
+from mae_cli.models.locate import local_model
+from mae_cli.plugins import contracts, registry
+from mae_cli.recipe.roles import ROLES, is_fixed
+from mae_cli.recipe.sections import Recipe
+from mae_cli.records import Row, digest
+from mae_cli.records.file_names import STDIO, beside
+from mae_cli.records.read import Input
+from mae_cli.records.resumable_folder import FolderOutput
+from mae_cli.stages.generation.generate import limit_rows
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary
+from mae_cli.training.eligible_rows import _retokenised, own_rows, trainable
 
 if TYPE_CHECKING:
     from mae_cli.training.logs import StepNote, TrainReport
-    from mae_cli.training.world import World
+    from mae_cli.training.processes import World
 
 
 def run_finetune(
@@ -92,7 +95,7 @@ def run_finetune(
             f"finetune: {unpaid} of the {len(rows)} trained rows have reward 0 or none, and this objective does not "
             f"look at rewards; the filter best_of_k with min_reward keeps the good ones"
         )
-    from mae_cli.training.world import joined
+    from mae_cli.training.processes import joined
 
     output = FolderOutput(
         output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite, inputs=[input_path]
@@ -185,63 +188,9 @@ def require_tracker(name: str) -> None:
         raise MissingDependencyError(f"finetune.report_to {name} needs the package {name}: pip install {name}")
 
 
-def trainable(rows: list[Row], purposes: list[str], objective: contracts.Objective) -> tuple[list[Row], dict[str, int]]:
-    """The rows to train on, and how many were left out for which reason."""
-    left_out: dict[str, int] = {}
-    chosen = []
-    for row in rows:
-        if row.purpose not in purposes:
-            reason = f"purpose {row.purpose}"
-        elif row.kept is False:
-            reason = "only stored, not kept" if row.stored else "dropped by filter"
-        elif row.status in ("error", "too_long") or not row.raw:
-            reason = "nothing generated"
-        elif row.reward is None and (objective.needs.reward or row.reward_terms):
-            # Terms without a reward: somebody was asked about the row, and what was said is unknown.
-            reason = "reward unknown"
-        else:
-            chosen.append(row)
-            continue
-        left_out[reason] = left_out.get(reason, 0) + 1
-    return chosen, left_out
-
-
 def _nothing_left(input_path: Path, left_out: dict[str, int]) -> NoReturn:
     counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     raise GateError(f"{input_path}: no row to train on ({counts})")
-
-
-def own_rows(rows: list[Row], policy: Policy | None, fixed: Sequence[str]) -> tuple[list[Row], dict[str, int]]:
-    """The rows that the trained policy wrote itself, and how many others wrote.
-
-    A gradient that treats another model's text as the policy's own is no policy gradient. Rows of a role that the
-    recipe gives to another policy are the other's, and rows whose policy names other weights are. Where a row names its
-    model otherwise (a server's name for it) nobody here can tell, and it counts as the policy's own.
-    """
-    own: list[Row] = []
-    left_out: dict[str, int] = {}
-    for row in rows:
-        if row.role in fixed or (policy is not None and _other_weights(row.policy, policy)):
-            reason = f"{row.role} rows another policy wrote (finetune.other_models trains them)"
-            left_out[reason] = left_out.get(reason, 0) + 1
-        else:
-            own.append(row)
-    return own, left_out
-
-
-def _other_weights(one: Policy, other: Policy) -> bool:
-    return one.model != other.model and all(WEIGHTS_DIGEST.fullmatch(policy.model) for policy in (one, other))
-
-
-def _retokenised(row: Row, policy: Policy) -> Row:
-    """A row of other weights without its token ids: another model's tokenizer may have made them."""
-    if not _other_weights(row.policy, policy):
-        return row
-    return msgspec.structs.replace(row, prompt_token_ids=None, completion_token_ids=None)
-
-
-WEIGHTS_DIGEST = re.compile("[0-9a-f]{20}")
-"""How a policy names a model whose weights were at hand; see `models.model_digest`."""
 
 
 def _train(
@@ -252,7 +201,7 @@ def _train(
     start_adapter: Path | None,
     world: World,
 ) -> TrainReport:
-    from mae_cli.training.full import Source
+    from mae_cli.training.full_tuning import Source
     from mae_cli.training.tracking import tracker
     from mae_cli.training.trainer import train
 

@@ -11,14 +11,15 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_cli import contracts, registry
+from mae_cli.answers.questions import extract_question
 from mae_cli.errors import ConfigError
-from mae_cli.extraction import extract_question
-from mae_cli.prompting import load_prompt, quoted
-from mae_cli.reading import STDIO
+from mae_cli.plugins import contracts, registry
+from mae_cli.prompts.prompt_files import load_prompt, quoted
 from mae_cli.records import Problem, Row, new_row, problem_id, seed_from
-from mae_cli.stages import Session, StageSummary, generate
-from mae_cli.stages.solve import rollout_details
+from mae_cli.records.file_names import STDIO
+from mae_cli.stages.generation.generate import generate
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary, rollout_details
 
 
 def run_propose(session: Session, input_path: Path | None, output_path: Path) -> StageSummary:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from mae_cli import pools
-from mae_cli.checking.programs import extract_code, is_code_problem
-from mae_cli.checking.unit_tests import entry_point_of
+from mae_cli.answers.stated import read_solution
+from mae_cli.data import pools
 from mae_cli.errors import DataError
-from mae_cli.extraction import Extraction, extract_answer, extract_choice
-from mae_cli.prompting import Prompt, load_prompt, question_with_choices
-from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, new_row, verdicts_on
-from mae_cli.stages import Session, StageSummary, generate, limit_rows
+from mae_cli.prompts.prompt_files import Prompt, load_prompt, question_with_choices
+from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, draw, new_row, verdicts_on
+from mae_cli.stages.generation.generate import generate, limit_rows
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary, rollout_details
 
 
 def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
@@ -28,7 +27,7 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
     prompt = load_prompt(section.prompt)
     plan = _Planner(session, prompt, section.sampling(), session.engine_for("solver").policy)
     pool = pools.read_questions(pool_path) if pool_path else []
-    drawn = pools.draw(pool, section.num_problems, session.recipe.seed, "solve", session.round_number)
+    drawn = draw(pool, section.num_problems, session.recipe.seed, "solve", session.round_number)
     everything = _plan_all(plan, session, data.rows, data.problems, drawn)
     limited = None
     if session.limit is not None:
@@ -125,33 +124,3 @@ def proposals(rows: Sequence[Row], *, checked_only: bool) -> tuple[list[Problem]
         found.setdefault(row.problem.id, row.problem)
         parents.setdefault(row.problem.id, []).append(row.id)
     return list(found.values()), parents
-
-
-def read_solution(row: Row) -> Row:
-    """Read the answer out of a rollout; without one an otherwise sound row is `unparsed`."""
-    if row.completion is None:
-        return row
-    found = stated_answer(row.problem, row.completion)
-    row.answer, row.answer_source = found.answer, found.source
-    if row.status == "ok" and row.answer is None:
-        row.status = "unparsed"
-    return row
-
-
-def stated_answer(problem: Problem | None, text: str) -> Extraction:
-    """The answer a text gives, read as its problem wants it: a choice's letter, a program, or any other answer."""
-    choices = choices_of(problem) if problem else []
-    if choices:
-        return extract_choice(text, [chr(ord("A") + index) for index in range(len(choices))])
-    if problem and is_code_problem(problem):
-        return extract_code(text, entry_point_of(problem))
-    return extract_answer(text)
-
-
-def rollout_details(rows: Sequence[Row]) -> dict[str, Any]:
-    """How the new rows ended: counts by status, and the truncated share."""
-    if not rows:
-        return {}
-    statuses = sorted({row.status for row in rows})
-    counts: dict[str, Any] = {status: sum(row.status == status for row in rows) for status in statuses}
-    return {**counts, "truncated_share": round(sum(r.status == "truncated" for r in rows) / len(rows), 4)}

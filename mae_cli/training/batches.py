@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import torch
 
-from mae_cli.contracts import Unit
+from mae_cli.plugins.contracts import Unit
 from mae_cli.records import digest
 from mae_cli.training.examples import Example
 
@@ -20,7 +20,6 @@ PASS_COST = {"cpu": 32, "cuda": 4096}
 Measured: a CPU reads all weights once per pass; a GPU waits for thousands of small LoRA kernels to be launched (H100:
 0.1 to 0.2 s per pass, whatever its size, for 135M and 1.5B parameters).
 """
-
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 """`finetune.micro_batch_tokens` = 0, by device type; halved when memory runs out."""
 

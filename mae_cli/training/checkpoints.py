@@ -15,7 +15,8 @@ import msgspec
 import torch
 
 from mae_cli.errors import DataError
-from mae_cli.store import compare_fingerprints, replacing
+from mae_cli.records.atomic import replacing
+from mae_cli.records.fingerprint import compare_fingerprints
 
 STATE = "state.pt"
 FROZEN = "frozen.pt"

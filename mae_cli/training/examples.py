@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mae_cli.contracts import Rewarded
 from mae_cli.errors import EngineError
 from mae_cli.records import Message, Row, digest, mean_score, verdicts_on
+from mae_cli.records.rewarded import Rewarded
 
 
 class Renderer(Protocol):

@@ -8,16 +8,9 @@ from typing import Any
 
 import torch
 
-from mae_cli.config import FinetuneSection
 from mae_cli.errors import EngineError
-from mae_cli.training.batches import (
-    MICRO_BATCH_TOKENS,
-    PASS_COST,
-    MicroBatch,
-    collate,
-    micro_batches,
-    shared_prefix,
-)
+from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.batches import MICRO_BATCH_TOKENS, PASS_COST, MicroBatch, collate, micro_batches, shared_prefix
 from mae_cli.training.examples import Example
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.config import FinetuneSection
-from mae_cli.contracts import Objective, Unit
+from mae_cli.plugins.contracts import Objective, Unit
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.training.batches import steps
 from mae_cli.training.examples import Example
 from mae_cli.training.logs import DataNote

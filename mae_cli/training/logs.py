@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from mae_cli.contracts import Unit
 from mae_cli.errors import DataError
-from mae_cli.store import write_atomically
+from mae_cli.plugins.contracts import Unit
+from mae_cli.records.atomic import write_atomically
 from mae_cli.training.examples import Example, Examples
 
 LOG = "train_log.jsonl"

@@ -15,18 +15,17 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.cards import write_card
-from mae_cli.config import FinetuneSection
-from mae_cli.contracts import Objective, Unit
 from mae_cli.errors import CollapseError, GateError
-from mae_cli.lineage import LINEAGE, Lineage
-from mae_cli.models import reference_identity, trained_digest
+from mae_cli.models.cards import write_card
+from mae_cli.models.digests import reference_identity, trained_digest
+from mae_cli.models.lineage import LINEAGE, Lineage
+from mae_cli.plugins.contracts import Objective, Unit
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row, digest
-from mae_cli.store import write_json
-from mae_cli.training.adapters import LoraTuning
+from mae_cli.records.atomic import write_json
 from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
-from mae_cli.training.full import FullTuning, Source
+from mae_cli.training.full_tuning import FullTuning, Source
 from mae_cli.training.job import Job
 from mae_cli.training.logs import (
     LOG,
@@ -39,9 +38,10 @@ from mae_cli.training.logs import (
     trained_rows,
     write_lines,
 )
-from mae_cli.training.loop import Loop
+from mae_cli.training.lora_tuning import LoraTuning
+from mae_cli.training.optimization import Loop
+from mae_cli.training.processes import World
 from mae_cli.training.tuning import Tuning, save_tokenizer, trainable
-from mae_cli.training.world import World
 
 # They change speed, memory or output on the screen, and no result beyond float noise.
 _NOT_IN_FINGERPRINT = (

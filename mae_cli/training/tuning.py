@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mae_cli.config import FinetuneSection
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import seed_from
 from mae_cli.training.examples import Renderer
 

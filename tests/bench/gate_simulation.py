@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mae_cli.significance import binomial_tail, spent_level
+from mae_cli.reports.statistics.paired_tests import binomial_tail, spent_level
 
 REDRAWN = 0.5
 """Share of an item's answers that a round draws anew; with the difficulties below about a sixth of all change."""

@@ -39,7 +39,7 @@ def load_plain() -> tuple[Any, Any]:
     """Model and tokenizer as a user would load them."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mae_cli.models import local_model
+    from mae_cli.models.locate import local_model
 
     folder = local_model(MODEL, None)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -81,8 +81,9 @@ def plain(workload: Workload) -> Iterator[int]:
 
 def open_mae(engine: str = "hf") -> Any:
     """Our engine, with as many rows in flight as the other side."""
-    from mae_cli.engines import hf, vllm
-    from mae_cli.recipe_files import load_recipe
+    from mae_cli.engines import vllm
+    from mae_cli.engines.hf import engine as hf
+    from mae_cli.recipe.load import load_recipe
 
     settings = [f"model={MODEL}", f"batch_size={BATCH}", f"dtype={DTYPE}", f"device={DEVICE}"]
     recipe = load_recipe(None, settings)
@@ -124,7 +125,7 @@ def distilabel(workload: Workload) -> Iterator[int]:
     """distilabel's TransformersLLM, batches of 32 in file order."""
     from distilabel.models.llms import TransformersLLM
 
-    from mae_cli.models import local_model
+    from mae_cli.models.locate import local_model
 
     llm = TransformersLLM(model=str(local_model(MODEL, None)), torch_dtype=DTYPE, device=DEVICE)
     llm.load()

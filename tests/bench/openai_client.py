@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.fault_server import running
+from tests.engines.openai.fault_server import running
 
 REQUESTS, IN_FLIGHT, LATENCY_SECONDS, WARM_UP, TURNS = 4000, 256, 0.02, 300, 3
 ROOT = Path(__file__).parents[2]
@@ -65,8 +65,8 @@ def many_clients(url: str) -> float:
 
 def engine(url: str) -> float:
     """Seconds that the engine takes, each request a segment."""
-    from mae_cli.config import Recipe
-    from mae_cli.engines.openai import open_engine
+    from mae_cli.engines.openai.engine import open_engine
+    from mae_cli.recipe.sections import Recipe
     from mae_cli.records import Message, Request, Sampling
 
     opened = open_engine(Recipe(model="test-model", base_url=url, max_concurrent=IN_FLIGHT), "")

@@ -40,8 +40,8 @@ def question(row: dict[str, Any]) -> list[dict[str, str]]:
 
 def ours() -> tuple[Any, Any, Any]:
     """Model, chat and end ids."""
-    from mae_cli.engines.hf import open_engine
-    from mae_cli.recipe_files import load_recipe
+    from mae_cli.engines.hf.engine import open_engine
+    from mae_cli.recipe.load import load_recipe
 
     engine: Any = open_engine(load_recipe(None, ["device=cpu"]), "")
     return engine.model, engine.chat, frozenset(engine.end_ids)
@@ -49,8 +49,8 @@ def ours() -> tuple[Any, Any, Any]:
 
 def train(rows: list[Any], objective: str, batch_size: int) -> float:
     """Seconds of the whole training."""
-    from mae_cli.config import FinetuneSection
-    from mae_cli.registry import build
+    from mae_cli.plugins.registry import build
+    from mae_cli.recipe.sections import FinetuneSection
     from mae_cli.training.trainer import train as run_training
 
     model, chat, end_ids = ours()
@@ -75,7 +75,7 @@ def train(rows: list[Any], objective: str, batch_size: int) -> float:
 
 def sft_mae() -> tuple[int, float]:
     """Rows and seconds."""
-    from mae_cli.foreign import read_foreign, rows_of
+    from mae_cli.data.formats import read_foreign, rows_of
 
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         for row in questions()[0][:SFT_ROWS]:
@@ -94,7 +94,7 @@ def trl_parts() -> tuple[Any, Any, Any]:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mae_cli.models import local_model
+    from mae_cli.models.locate import local_model
 
     folder = local_model("smollm2-135m", None)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -20,15 +20,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from mae_cli.extraction import extract_answer
-from mae_cli.progress import Progress
-from mae_cli.recipe_files import load_recipe
-from mae_cli.stages import Session
+from mae_cli.answers.extract import extract_answer
+from mae_cli.plugins.verifiers.math import Math
+from mae_cli.recipe.load import load_recipe
+from mae_cli.stages.generation.progress import Progress
+from mae_cli.stages.generation.session import Session
 from mae_cli.stages.judge import run_judge
-from mae_cli.verifiers.math import Math
+from tests.plugins.verifiers.math_forms import different, same
+from tests.plugins.verifiers.test_math import GOLDS
 from tests.support import a_problem, a_row, command, write_rows
-from tests.verifiers.math_forms import different, same
-from tests.verifiers.test_math import GOLDS
 
 PAIRS, ROWS, TURNS = 1000, 20_000, 3
 

@@ -146,7 +146,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
             calls.generates.append({"params": sampling_params, "lora": lora_request, "count": len(prompts)})
             model = self.base
             if lora_request is not None:
-                from mae_cli.lora import load_adapter
+                from mae_cli.models.adapters import load_adapter
 
                 model = load_adapter(self.base, __import__("pathlib").Path(lora_request.lora_path))
             outputs = [
@@ -154,7 +154,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
                 for prompt, params in zip(prompts, sampling_params, strict=True)
             ]
             if lora_request is not None:
-                from mae_cli.lora import strip_adapter
+                from mae_cli.models.adapters import strip_adapter
 
                 strip_adapter(self.base)
             return outputs

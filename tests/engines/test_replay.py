@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mae_cli.config import Recipe
 from mae_cli.engines import replay, scripted
 from mae_cli.errors import ConfigError
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Row, Sampling, complete_row, new_row, request_of
 
 SAMPLING = Sampling(max_new_tokens=50)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from mae_cli.config import Recipe
 from mae_cli.engines.scripted import Options, ScriptedEngine, open_engine
 from mae_cli.errors import ConfigError
-from mae_cli.prompting import load_prompt
+from mae_cli.prompts.prompt_files import load_prompt
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
 
 SAMPLING = Sampling(max_new_tokens=100)

@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from mae_cli.config import Recipe
-from mae_cli.engines import hf, vllm
-from mae_cli.engines.hf_policy import PolicyEngine
+from mae_cli.engines import vllm
+from mae_cli.engines.hf import engine as hf
+from mae_cli.engines.hf.policy_only import PolicyEngine
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
-from mae_cli.stages.session import Session
+from mae_cli.stages.generation.session import Session
 from tests.engines.fake_vllm import Calls, install
-from tests.engines.test_hf_model import make_adapter
+from tests.models.test_load import make_adapter
 from tests.support import mae, write_sums
 
 GREEDY = Sampling(max_new_tokens=12, temperature=0.0)

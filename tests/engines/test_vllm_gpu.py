@@ -10,10 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from mae_cli.config import FinetuneSection, Recipe
-from mae_cli.engines import hf, vllm
+from mae_cli.engines import vllm
+from mae_cli.engines.hf import engine as hf
 from mae_cli.errors import EngineError
-from mae_cli.models import resolve_model
+from mae_cli.models.locate import resolve_model
+from mae_cli.recipe.sections import FinetuneSection, Recipe
 from mae_cli.records import Completion, Message, Request, Sampling
 
 pytestmark = [

@@ -357,7 +357,7 @@ def test_a_run_whose_bars_have_no_problems_ends_before_it_starts(
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_embedded_model_is_refused_as_a_judge(tmp_path: Path) -> None:
-    from mae_cli.recipe_files import shipped_dir
+    from mae_cli.recipe.files import shipped_dir
 
     out = tmp_path / "c.jsonl"
     arguments = [

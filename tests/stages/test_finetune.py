@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mae_cli import registry
+from mae_cli.plugins import registry
 from mae_cli.records import Row, Verdict
-from mae_cli.stages.finetune import trainable
+from mae_cli.training.eligible_rows import trainable
 from tests.conftest import save_tiny_model
 from tests.support import a_row, here, read_json_lines, write_rows
 

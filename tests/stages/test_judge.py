@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from mae_cli.plugins.rewards.mae import recompute
 from mae_cli.records import Term
-from mae_cli.rewards.mae import recompute
 from tests.support import a_problem, a_row, here, read_json_lines, write_json_lines, write_rows, write_sums
 
 ENGINE = ("--engine", "scripted")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mae_cli.engines.chat import Chat, open_chat
-from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
+from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.prompts.chat_template import Chat, open_chat
 from mae_cli.records import Message, Policy, Row, Sampling, new_row
 
 ANSWERS = {"proposer": " how many apples has sam", "solver": " the answer is ten", "judge": " score one good"}

@@ -5,17 +5,9 @@ import random
 import pytest
 import torch
 
-from mae_cli.contracts import Unit
-from mae_cli.engines.chat import PLAIN_TEMPLATE, open_chat
-from mae_cli.training.batches import (
-    collate,
-    common_prefix,
-    micro_batches,
-    num_steps,
-    order,
-    shared_prefix,
-    steps,
-)
+from mae_cli.plugins.contracts import Unit
+from mae_cli.prompts.chat_template import PLAIN_TEMPLATE, open_chat
+from mae_cli.training.batches import collate, common_prefix, micro_batches, num_steps, order, shared_prefix, steps
 from mae_cli.training.examples import Example, marked, read_examples, turn_end_id
 
 from .conftest import Tiny, make_row

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from mae_cli.config import FinetuneSection
-from mae_cli.engines.chat import open_chat
-from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
-from mae_cli.lineage import read_lineage
-from mae_cli.registry import build
-from mae_cli.training.trainer import TrainReport, train
+from mae_cli.models.lineage import read_lineage
+from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.plugins.registry import build
+from mae_cli.prompts.chat_template import open_chat
+from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.logs import TrainReport
+from mae_cli.training.trainer import train
 from tests.support import here, read_json_lines, write_rows, write_sums
 
 from .conftest import Tiny, load_tiny, make_groups

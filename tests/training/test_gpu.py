@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from mae_cli.config import FinetuneSection
-from mae_cli.engines.chat import open_chat
-from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
-from mae_cli.recipe_files import find_recipe, load_recipe
-from mae_cli.registry import build
-from mae_cli.training.full import Source
-from mae_cli.training.trainer import TrainReport, train
+from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.plugins.registry import build
+from mae_cli.prompts.chat_template import open_chat
+from mae_cli.recipe.files import find_recipe
+from mae_cli.recipe.load import load_recipe
+from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.full_tuning import Source
+from mae_cli.training.logs import TrainReport
+from mae_cli.training.trainer import train
 from tests.conftest import save_tiny_model
 from tests.support import read_json_lines
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mae_cli import registry
-from mae_cli.store import encode_rows
-from tests.kill_driver import Fork, Launcher, Moment
+from mae_cli.plugins import registry
+from mae_cli.records.resumable_file import encode_rows
+from tests.stories.kill_driver import Fork, Launcher, Moment
 from tests.support import ROOT
 
 from .conftest import load_tiny, make_groups
@@ -39,8 +39,8 @@ FULL = "grpo, every parameter"
 
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Launcher]:
-    modules = [f"mae_cli.objectives.{name}" for name in ("preference", "policy_gradient", "sft", "kto", "mix")]
-    libraries = ("torch", "transformers", "peft", "datasets", "mae_cli.engines.hf", "mae_cli.training.trainer")
+    modules = [f"mae_cli.plugins.objectives.{name}" for name in ("preference", "policy_gradient", "sft", "kto", "mix")]
+    libraries = ("torch", "transformers", "peft", "datasets", "mae_cli.engines.hf.engine", "mae_cli.training.trainer")
     server = Fork(ROOT, *libraries, *modules)
     yield server
     server.close()

@@ -13,16 +13,17 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from mae_cli.config import FinetuneSection
-from mae_cli.contracts import Needs, ObjectiveBatch, ObjectiveOutput
 from mae_cli.errors import CollapseError, ConfigError, DataError, EngineError, GateError
-from mae_cli.objectives.sft import Sft
+from mae_cli.plugins.contracts import Needs, ObjectiveBatch, ObjectiveOutput
+from mae_cli.plugins.objectives.sft import Sft
+from mae_cli.plugins.registry import OBJECTIVES, build
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
-from mae_cli.registry import OBJECTIVES, build
 from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.forward import Forward
-from mae_cli.training.loop import learning_rate
-from mae_cli.training.trainer import TrainReport, train
+from mae_cli.training.logs import TrainReport
+from mae_cli.training.optimization import learning_rate
+from mae_cli.training.trainer import train
 
 from .conftest import Tiny, make_groups, make_row, make_rows
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 
-from mae_cli.config import FinetuneSection
-from mae_cli.engines.chat import open_chat
-from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
-from mae_cli.registry import build
-from mae_cli.training.adapters import attached
-from mae_cli.training.frozen import Frozen, read_frozen
-from mae_cli.training.loop import Loop
+from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.plugins.registry import build
+from mae_cli.prompts.chat_template import open_chat
+from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.frozen_policies import Frozen, read_frozen
+from mae_cli.training.lora_tuning import attached
+from mae_cli.training.optimization import Loop
 from mae_cli.training.trainer import prepare
 from mae_cli.training.tuning import trainable
 
@@ -168,7 +168,7 @@ def side(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Iterator[Side]
         with opened(tiny_model_dir, torch.float64) as found:
             yield found
     else:
-        from mae_cli.models import local_model
+        from mae_cli.models.locate import local_model
 
         with opened(local_model("smollm2-135m", None), torch.float32) as found:
             yield found

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from mae_cli.config import FinetuneSection
-from mae_cli.engines.hf_model import load_model
-from mae_cli.lineage import read_lineage
-from mae_cli.lora import load_adapter, strip_adapter
-from mae_cli.registry import build
-from mae_cli.stages.export import run_export
-from mae_cli.training.adapters import attached
-from mae_cli.training.trainer import TrainReport, train
+from mae_cli.models.adapters import load_adapter, strip_adapter
+from mae_cli.models.lineage import read_lineage
+from mae_cli.models.load import load_model
+from mae_cli.plugins.registry import build
+from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.runs.export import run_export
+from mae_cli.training.logs import TrainReport
+from mae_cli.training.lora_tuning import attached
+from mae_cli.training.trainer import train
 from tests.support import here, read_json_lines, write_rows
 
 from .conftest import Tiny, load_tiny, make_rows

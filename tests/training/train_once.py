@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import torch
 
-from mae_cli.config import FinetuneSection
-from mae_cli.engines.chat import open_chat
-from mae_cli.engines.hf_model import end_token_ids, load_model, load_tokenizer
+from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.plugins.registry import build
+from mae_cli.prompts.chat_template import open_chat
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
-from mae_cli.registry import build
 from mae_cli.training.logs import StepNote, TrainReport
 from mae_cli.training.trainer import train
 

@@ -1,0 +1,6 @@
+"""`python -m mae_cli`: the same as the command `mae`."""
+
+from mae_cli.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""FIXME mae_cli.answers.format."""
+
+from typing import Literal
+
+from mae_cli.answers.tags import _tag_pattern, count_tag_pairs
+
+
+def format_reward(
+    text: str,
+    tag: str,
+    *,
+    variant: Literal["paper", "code"],
+    role: Literal["proposer", "solver", "judge"],
+) -> float:
+    """Reward a response for its tag format: 0.0, 0.5 or 1.0.
+
+    paper: 1.0 for exactly one pair, 0.5 for more, else 0.0, for every role; a stray tag beside a pair does not matter.
+    code: solver and judge 1.0 for exactly one pair, 0.5 for more, else 0.0; proposer 1.0 for one to three pairs, 0.5
+    for more, else 0.0; a stray tag gives 0.0.
+
+    Empty text gives 0.0 in both: a policy's own malformed output is a measured fact. The released code pays 0.5 there.
+    It also counts prompt and response together (two pairs come from the prompt of proposer and judge); here only the
+    response is passed, so its constants are shifted by two.
+
+    Args:
+        text: the response alone, as the role wrote it.
+        tag: `question`, `answer` or `score`.
+        variant: which of the two published rules.
+        role: who wrote the text; only the code rule depends on it.
+
+    Source: MAE, arXiv:2510.23595, format reward, and its released code.
+    """
+    pairs = count_tag_pairs(text, tag)
+    has_stray_tag = len(_tag_pattern((tag,)).findall(text)) != 2 * pairs
+    if pairs == 0 or (variant == "code" and has_stray_tag):
+        return 0.0
+    full_up_to = 3 if variant == "code" and role == "proposer" else 1
+    return 1.0 if pairs <= full_up_to else 0.5

@@ -1,0 +1,22 @@
+"""FIXME mae_cli.answers.questions."""
+
+from __future__ import annotations
+
+from mae_cli.answers.arithmetic import canonical_key
+from mae_cli.answers.reasoning import split_named_reasoning
+from mae_cli.answers.tags import tag_spans
+from mae_cli.records import normalise_question
+
+
+def extract_question(text: str) -> str | None:
+    """Return the last `<question>..</question>` span outside reasoning, stripped; None if empty.
+
+    Source: MAE, arXiv:2510.23595, released code: the last span counts.
+    """
+    spans = tag_spans(split_named_reasoning(text).visible, "question")
+    return (spans[-1].strip() or None) if spans else None
+
+
+def question_key(question: str) -> str:
+    """What makes two questions one item."""
+    return canonical_key(question) or normalise_question(question).casefold()

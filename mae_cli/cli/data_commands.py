@@ -1,0 +1,125 @@
+"""The commands `mae data ...`: results are printed on standard output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+data_app = typer.Typer(help="Make, import and describe problem files.", no_args_is_help=True)
+Out = Annotated[Path, typer.Option("-o", "--output", help="output file", show_default=False)]
+
+
+@data_app.command("make")
+def data_make(
+    name: Annotated[str, typer.Argument(help="arithmetic, or gym:NAME,NAME,... of reasoning-gym")],
+    train: Annotated[Path, typer.Option("--train", help="file for the training problems", show_default=False)],
+    held_out: Annotated[Path, typer.Option("--held-out", help="file for the held-out problems", show_default=False)],
+    gate: Annotated[Path | None, typer.Option("--gate", help="file for problems that decide about promotion")] = None,
+    num_train: Annotated[int, typer.Option("--num-train", min=1, help="training problems")] = 600,
+    num_held_out: Annotated[int, typer.Option("--num-held-out", min=1, help="held-out problems")] = 200,
+    num_gate: Annotated[int, typer.Option("--num-gate", min=1, help="gate problems, where --gate names a file")] = 60,
+    seed: Annotated[int, typer.Option("--seed", help="the set is a function of it")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
+) -> None:
+    """Build a problem set from a generator; train, held-out and gate share no problem.
+
+    Example: mae data make arithmetic --train t.jsonl ...
+    """
+    from mae_cli.data.make import make_set
+
+    numbers = {"num_train": num_train, "num_held_out": num_held_out, "num_gate": num_gate}
+    print(make_set(name, train, held_out, gate, **numbers, seed=seed, replace=overwrite))
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[str, typer.Argument(help="JSONL file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the data set hub")],
+    output: Out,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="take the first N problems only")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+) -> None:
+    """Turn rows with the usual field names into a problem file.
+
+    Example: mae data import questions.jsonl -o problems.jsonl
+    """
+    from mae_cli.data.imports import import_set
+
+    print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[Path, typer.Argument(help="training file of any known format, or records of a stage")],
+    output: Out,
+    to: Annotated[str, typer.Option("--to", help="messages, prompt-completion, preference, sharegpt or alpaca")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+) -> None:
+    """Write a training file in the format of another tool; what that cannot hold is refused, never dropped.
+
+    Of records, the rows that would be trained are written; as preference, best against worst of each group.
+
+    Example: mae data convert selected.jsonl -o train.jsonl --to messages
+    """
+    from mae_cli.data.convert import convert
+
+    print(convert(source, output, to, replace=overwrite), file=sys.stderr)
+
+
+@data_app.command("pools")
+def data_pools(
+    folder: Annotated[Path, typer.Argument(help="folder of the round, e.g. runs/mine/round-002")],
+    recipe_name: Annotated[str, typer.Option("--recipe", "-c", help="recipe file or name", show_default=False)],
+    before: Annotated[Path | None, typer.Option("--before", help="folder of the round before; none in round 1")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="section.key=value, over the recipe")
+    ] = None,
+) -> None:
+    """Write the question and pair pools of a round, as `mae run` does."""
+    from mae_cli.data.pools import write_pairs, write_questions
+    from mae_cli.errors import ConfigError
+    from mae_cli.recipe.files import find_recipe
+    from mae_cli.recipe.load import load_recipe
+    from mae_cli.records.lock import Lock
+    from mae_cli.records.resumable_file import replace_aside
+    from mae_cli.runs.layout import Round
+    from mae_cli.runs.round_pools import file_seeds, next_pools
+
+    path = find_recipe(recipe_name)
+    recipe = load_recipe(path, settings or [])
+    if recipe.self_seeds:
+        raise ConfigError(f"{path}: self_seeds needs the model; use mae run")
+    questions, pairs = next_pools(recipe, Round(before, 0) if before else None, file_seeds(recipe, path))
+    current = Round(folder, 0)
+    with Lock(folder.parent / "run"):
+        replace_aside(current.questions, lambda target: write_questions(target, questions))
+        replace_aside(current.pairs, lambda target: write_pairs(target, pairs))
+
+
+@data_app.command("merge")
+def data_merge(
+    shards: Annotated[list[Path], typer.Argument(help="all outputs of one command with --shard 1/N to N/N")],
+    output: Out,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="move an existing output aside")] = False,
+) -> None:
+    """Put the shards of one command together, as one process would have written them.
+
+    Example: mae data merge part-*.jsonl -o rollouts.jsonl
+    """
+    from mae_cli.records.merge_shards import merge_shards
+
+    merged = merge_shards(shards, output, overwrite=overwrite)
+    done = f"{merged.shards} shards, {merged.rows} rows -> {output}" if merged.is_new else f"{output} is up to date"
+    figures = "; the same mae eval without --shard prints the figures" if merged.stage == "eval" else ""
+    print(f"merge: {merged.stage}: {done}{figures}", file=sys.stderr)
+
+
+@data_app.command("features")
+def data_features() -> None:
+    """The record schema as `datasets` features, for load_dataset("json", features=Features.from_dict(...))."""
+    from mae_cli.data.features import record_features
+
+    print(msgspec.json.format(msgspec.json.encode(record_features()), indent=1).decode())

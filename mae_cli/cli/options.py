@@ -1,0 +1,181 @@
+"""Command-line options made from the recipe's own fields, so that a flag, its help and its key cannot drift apart.
+
+Every scalar field of a section is a flag of its command; the keys above the sections are flags of every command.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+import typer
+
+from mae_cli.recipe.load import load_recipe
+from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+
+SHORT = {"model": "-m", "temperature": "-T"}
+# Of the keys above the sections, those that make sense for one stage; the rest belong to `mae run`.
+COMMON = (
+    "model",
+    "revision",
+    "adapter",
+    "engine",
+    "base_url",
+    "api_key_env",
+    "max_concurrent",
+    "timeout_seconds",
+    "device",
+    "dtype",
+    "batch_size",
+    "seed",
+    "chat_template",
+)
+GENERATING = ("propose", "solve", "judge", "calibrate", "eval")
+
+
+class Common(msgspec.Struct):
+    """The flags every stage has that are not recipe keys."""
+
+    recipe: str | None = None
+    settings: list[str] = []
+    limit: int | None = None
+    shard: str | None = None
+    devices: str | None = None
+    round_number: int = 1
+    dry_run: bool = False
+    overwrite: bool = False
+    allow_incomplete: bool = False
+    quiet: bool = False
+    json: bool = False
+
+
+_PLAIN: dict[str, tuple[Any, Any]] = {
+    "recipe": (str | None, typer.Option("--recipe", "-c", help="recipe file, or the name of a shipped one")),
+    "settings": (list[str], typer.Option("--set", help="section.key=value, over the recipe", metavar="KEY=VALUE")),
+    "limit": (int | None, typer.Option("--limit", min=1, help="work on the first N input rows only")),
+    "shard": (str | None, typer.Option("--shard", metavar="I/N", help="do part I of N only; see mae data merge")),
+    "devices": (
+        str | None,
+        typer.Option("--devices", metavar="LIST", help="a worker process per device: all, N, cuda:0,cuda:1 or cpu:2"),
+    ),
+    "round_number": (int, typer.Option("--round", min=0, help="round the rows belong to")),
+    "dry_run": (bool, typer.Option("--dry-run", help="check everything, generate nothing, write nothing")),
+    "overwrite": (bool, typer.Option("--overwrite", help="move an existing output aside and begin anew")),
+    "allow_incomplete": (bool, typer.Option("--allow-incomplete", help="read the output of an interrupted command")),
+    "quiet": (bool, typer.Option("--quiet", "-q", help="say nothing on success")),
+    "json": (bool, typer.Option("--json", help="end with one JSON object on standard output")),
+}
+
+
+def _flag_type(kind: Any) -> tuple[Any, str] | None:
+    """(type of the flag, note for its help) of a recipe field; none where it can only be given with --set."""
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [part for part in get_args(kind) if part is not type(None)]
+        if set(inner) == {str, dict[str, Any]}:
+            return str | None, ""
+        if len(inner) == 1:
+            return _flag_type(inner[0])
+        if set(inner) == {str, list[str]}:
+            return list[str] | None, ""
+        return str | None, ""
+    if get_origin(kind) is Literal:
+        return str | None, " [" + "|".join(get_args(kind)) + "]"
+    if get_origin(kind) is list:
+        return list[str] | None, ""
+    if get_origin(kind) is dict:
+        return None
+    if isinstance(kind, type) and issubclass(kind, (bool, int, float, str)):
+        return kind | None, ""
+    return None
+
+
+def _recipe_options(prefix: str, struct: type[msgspec.Struct], only: tuple[str, ...] | None) -> dict[str, Any]:
+    """Parameter name -> (dotted key, annotation)."""
+    found: dict[str, Any] = {}
+    for name, kind, doc, default in section_fields(struct):
+        if only is not None and name not in only:
+            continue
+        if prefix and (name in COMMON or name in _PLAIN):
+            continue  # finetune.batch_size and eval.limit are other things than the flags of that name: use --set
+        flag_type = _flag_type(kind)
+        if flag_type is None:
+            continue
+        declared, note = flag_type
+        flag = "--" + name.replace("_", "-")
+        names = [flag, *([SHORT[name]] if name in SHORT else [])]
+        if declared == bool | None:
+            names = [f"{flag}/--no-{flag[2:]}"]
+        shown = "" if default in (None, [], "") or isinstance(default, dict) else f" [default: {default}]"
+        option = typer.Option(*names, help=f"{doc}{note}{shown}", show_default=False)
+        found[f"{prefix}{name}"] = (f"{prefix}{name}".replace("__", "."), Annotated[declared, option])
+    return found
+
+
+def with_options(section: str | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of its section and the common ones.
+
+    The wrapped function gets its own parameters, then `recipe` (a checked `Recipe`) and `common` (a `Common`).
+    """
+    options = _recipe_options("", Recipe, COMMON if section else None)
+    if section is not None:
+        options |= _recipe_options(f"{section}__", dict(section_structs())[section], None)
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in inspect.signature(function, eval_str=True).parameters.values()
+            if parameter.name not in ("recipe", "common")
+        ]
+
+        def command(**values: Any) -> None:
+            plain = {name: values.pop(name) for name in _PLAIN if name in values}
+            flags = {options[name][0]: values.pop(name) for name in list(options) if name in values}
+            flags = {key: value for key, value in flags.items() if value not in (None, [], ())}
+            for key in ("batch_size", "max_concurrent"):
+                if isinstance(flags.get(key), str) and flags[key].isdigit():
+                    flags[key] = int(flags[key])
+            if section is None:  # `mae run RECIPE`: its recipe is an argument
+                plain["recipe"] = values["recipe_name"]
+            common = Common(**plain)
+            if section is None:
+                common.recipe = values["recipe_name"]
+            function(**values, recipe=_load(common, flags), common=common)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=keyword) for parameter in own]
+        for name, (_, annotation) in options.items():
+            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
+        taken = {parameter.name for parameter in own}
+        for name, (kind, option) in _PLAIN.items():
+            if name in taken or (section is None and name in ("recipe", "round_number", "limit")):
+                continue
+            if name == "shard" and section not in GENERATING:
+                continue
+            if name == "devices" and section not in (*GENERATING, None):
+                continue
+            default = getattr(Common(), name)
+            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option]))
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        return command
+
+    return decorate
+
+
+def _load(common: Common, flags: dict[str, Any]) -> Recipe:
+    from mae_cli.recipe.files import find_recipe
+
+    path: Path | None = find_recipe(common.recipe) if common.recipe else None
+    return load_recipe(path, common.settings, flags)
+
+
+def section_structs() -> list[tuple[str, type[msgspec.Struct]]]:
+    """The sections and their structs, in the order of the stages."""
+    kinds = {name: kind for name, kind, _, _ in section_fields(Recipe)}
+    return [(name, kinds[name]) for name in SECTIONS]

@@ -1,0 +1,1 @@
+"""Data: what `mae data` makes, imports and converts, and the pools of a run."""

@@ -1,0 +1,89 @@
+"""Rows to preference pairs: which of two answers to one prompt is better, and by how much.
+
+A pair has one prompt and two different completions. What makes one better is its reward, or what a pairwise judge said
+of the two. A row whose reward is unknown takes part in no pair by reward.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from collections import Counter
+from collections.abc import Sequence
+from mae_cli.records.rewarded import Rewarded, known
+from typing import Literal
+
+Source = Literal["best_vs_worst", "all", "verdicts"]
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Indices of two rows, and how much better the chosen one is."""
+
+    chosen: int
+    rejected: int
+    gap: float
+
+
+def make_pairs(rows: Sequence[Rewarded], source: Source, *, min_gap: float) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs within each group of equal prompts, and the rows that are in none, by reason.
+
+    Args:
+        rows: rewarded rows; `prompt` and `completion` digests tell equal texts apart from others.
+        source: best_vs_worst: one pair per group, highest against lowest reward; all: every two rows whose rewards
+            differ; verdicts: every two rows that a judge has compared, with a gap of 2 |score - 0.5|.
+        min_gap: smallest difference that counts; a tie never does.
+    """
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    dropped: Counter[str] = Counter()
+    for index, row in enumerate(rows):
+        if source != "verdicts" and row.reward is None:
+            dropped["no_reward"] += 1
+        else:
+            groups.setdefault((row.role, row.group, row.prompt), []).append(index)
+    pairs: list[Pair] = []
+    for members in groups.values():
+        # Equal rewards are ordered by text, so that the order of a file decides nothing.
+        ordered = sorted(members, key=lambda index: (-(rows[index].reward or 0.0), rows[index].completion))
+        found, reason = _of_group(rows, ordered, source, min_gap)
+        pairs += found
+        paired = {index for pair in found for index in (pair.chosen, pair.rejected)}
+        if len(paired) < len(members):
+            dropped[reason] += len(members) - len(paired)
+    return pairs, dict(sorted(dropped.items()))
+
+
+def _of_group(
+    rows: Sequence[Rewarded], ordered: Sequence[int], source: Source, min_gap: float
+) -> tuple[list[Pair], str]:
+    """The pairs of one group, and why its other rows are in none."""
+    if len(ordered) == 1:
+        return [], "alone"
+    if source == "best_vs_worst":
+        candidates = [_by_reward(rows, ordered[0], ordered[-1])]
+    else:
+        compare = _by_verdict if source == "verdicts" else _by_reward
+        both = [(one, other) for place, one in enumerate(ordered) for other in ordered[place + 1 :]]
+        candidates = [pair for one, other in both if (pair := compare(rows, one, other)) is not None]
+    if not candidates:
+        return [], "no_verdict"
+    wide = [pair for pair in candidates if pair is not None and pair.gap > 0 and pair.gap >= min_gap]
+    if not wide:
+        return [], "no_spread"
+    pairs = [pair for pair in wide if rows[pair.chosen].completion != rows[pair.rejected].completion]
+    return pairs, "not_paired" if pairs else "equal_sides"
+
+
+def _by_reward(rows: Sequence[Rewarded], better: int, worse: int) -> Pair | None:
+    return Pair(better, worse, known(rows[better].reward) - known(rows[worse].reward))
+
+
+def _by_verdict(rows: Sequence[Rewarded], one: int, other: int) -> Pair | None:
+    """Whichever the judge preferred; the verdict may stand on either row or on both."""
+    scores = []
+    if rows[other].id in rows[one].against:
+        scores.append(rows[one].against[rows[other].id])
+    if rows[one].id in rows[other].against:
+        scores.append(1.0 - rows[other].against[rows[one].id])
+    if not scores:
+        return None
+    gap = 2.0 * sum(scores) / len(scores) - 1.0
+    return Pair(one, other, gap) if gap >= 0.0 else Pair(other, one, -gap)

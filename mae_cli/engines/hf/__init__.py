@@ -1,0 +1,1 @@
+"""Engine hf: transformers in this process, one decode loop on CPU and GPU."""

@@ -1,0 +1,299 @@
+"""The `hf` engine: transformers in this process, LoRA adapters attached and detached on one base.
+
+Its decode loop is its own (`hf_decode.py`) so that a row's text is a function of the row: each row has its own noise,
+prompts that begin alike share that beginning's cache (`hf_prefill.py`), ended rows leave and waiting ones enter
+(`hf_slots.py`). Of the model's generation_config only the ids of ending and padding tokens are used; sampling is the
+recipe's.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import torch
+
+from mae_cli.engines.hf.batch_size import DEFAULT, SIZES, best_size, fitting
+from mae_cli.engines.hf.decode import Ask, Decoded, decode
+from mae_cli.engines.hf.paged import decode_paged
+from mae_cli.engines.hf.prefill import Prefiller, order_for_sharing
+from mae_cli.engines.hf.sampling import draw_one
+from mae_cli.engines.hf.score import score
+from mae_cli.engines.token_texts import TokenTexts
+from mae_cli.errors import EngineError, TemporaryError
+from mae_cli.models.adapters import load_adapter
+from mae_cli.models.cache import cache_dir
+from mae_cli.models.digests import adapter_digest
+from mae_cli.models.load import (
+    context_length,
+    detach_adapter,
+    end_token_ids,
+    load_model,
+    load_tokenizer,
+    pad_token_id,
+    resolve_device,
+    resolve_dtype,
+)
+from mae_cli.models.locate import local_model
+from mae_cli.prompts import chat_template
+from mae_cli.recipe.sections import Recipe
+from mae_cli.records import Completion, Message, Request, Sampling, Usage
+
+log = logging.getLogger(__name__)
+SEGMENT_BATCHES = 4
+"""Micro-batches in one segment of a long job: rows enter a running batch within a segment only, because a segment is
+redone as a whole after a kill and must then give the same bytes."""
+SEGMENTS_AT_LEAST = 16
+"""A job is cut into so many segments before they grow beyond one micro-batch: a kill costs a sixteenth at most."""
+ROOM = 512
+"""New tokens a row is expected to need when the memory of a batch is estimated."""
+
+
+class HfEngine:
+    """Generates with a transformers model in this process; see the Protocol in contracts.py."""
+
+    deterministic = True
+    constrains = True
+
+    def __init__(self, recipe: Recipe, *, paged: bool = False, captures: bool = True) -> None:
+        self.paged, self._captures = paged, captures
+        self.folder = local_model(recipe.model, recipe.revision)
+        device = resolve_device(recipe.device)
+        self.tokenizer = load_tokenizer(self.folder)
+        self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
+        self.chat = self.texts.chat
+        dtype = resolve_dtype(recipe.dtype, device)
+        self.model = load_model(self.folder, device=device, dtype=dtype, load_in_4bit=recipe.load_in_4bit)
+        self._is_auto = recipe.batch_size == "auto"
+        self.batch_size = DEFAULT if recipe.batch_size == "auto" else recipe.batch_size
+        """Rows decoded at a time."""
+        self._most = max(SIZES)
+        self.batch_sizes_used: list[int] = []
+        self.notices: list[str] = list(self.chat.notices)
+        self.policy = self.texts.policy
+        self._base = self.model
+        self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
+        self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
+        self.texts.context = context_length(self.model)
+        self.prefiller = self._new_prefiller()
+        if recipe.adapter:
+            self.attach(Path(recipe.adapter))
+
+    def attach(self, adapter: Path | None) -> None:
+        """Put an adapter on the base in place of the one attached, or take it off.
+
+        Raises:
+            EngineError: the adapter is missing, broken or for another base; the base is left without one.
+        """
+        if self.model is not self._base:
+            self._base = self.model = detach_adapter(self.model)
+            self.policy = msgspec.structs.replace(self.policy, adapter=None)
+        if adapter is not None:
+            self.model = load_adapter(self._base, adapter)
+            self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
+        # Other weights, other keys and values.
+        self.prefiller = self._new_prefiller()
+
+    def _new_prefiller(self) -> Prefiller:
+        return Prefiller(self.model, self._pad_id, captures=self._captures)
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike.
+
+        With `batch_size: auto` the micro-batch is what was measured on this machine and fits its memory.
+        """
+        groups: dict[tuple[Message, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.messages, []).append(index)
+        members = list(groups.values())
+        order = order_for_sharing([self.texts.prompt(messages).ids for messages in groups])
+        flat = [index for place in order for index in members[place]]
+        if self._is_auto:
+            longest = max((len(self.texts.prompt(messages).ids) for messages in groups), default=0)
+            batch_size = self.batch_size = self._auto_size(len(flat), longest)
+        batches = len(flat) // (SEGMENTS_AT_LEAST * batch_size)
+        size = batch_size * max(1, min(SEGMENT_BATCHES, batches))
+        return [flat[start : start + size] for start in range(0, len(flat), size)]
+
+    def _auto_size(self, rows: int, longest: int) -> int:
+        """Rows at a time for a job of so many rows; a job that fits two default batches is not worth a measurement."""
+        if not self.prefiller.shares:
+            return DEFAULT
+        size = DEFAULT if rows <= 2 * DEFAULT else best_size(self.prefiller, cache_dir(), self.policy.model)
+        return fitting(min(size, self._most), longest + ROOM, self.model)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer the requests, order kept, at most `batch_size` of them at a time."""
+        answers: dict[int, Completion] = {}
+        ready: list[int] = []
+        for index, request in enumerate(requests):
+            refusal = self.texts.refusal(self.texts.prompt(request.messages))
+            if refusal is None:
+                ready.append(index)
+            else:
+                answers[index] = refusal
+        if sampling.choices:
+            chosen = self._choose([requests[index] for index in ready], sampling)
+            answers.update(zip(ready, chosen, strict=True))
+        stop = self._stop_check(sampling)
+        while len(answers) < len(requests):
+            left = [index for index in ready if index not in answers]
+            try:
+                self._decode([requests[index] for index in left], left, sampling, stop, answers)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch_size == 1:
+                    raise TemporaryError(
+                        "out of GPU memory with a single row: free the GPU or lower max_new_tokens; "
+                        "what is done is kept"
+                    ) from error
+            else:
+                break
+            # Outside the handler: inside it the traceback would keep the failed batch's memory.
+            self.release_caches()
+            self.batch_size = self._most = max(1, min(self.batch_size, len(left)) // 2)
+            self.notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
+            log.warning("%s", self.notices[-1])
+        # Prompts of a segment do not come back once it is stored.
+        self.texts.forget()
+        return [answers[index] for index in range(len(requests))]
+
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Natural log-probability of each option as the whole continuation so far of its prompt, without an end token.
+
+        An option's tokens are those it has behind the prompt's text. Null where the prompt cannot be fed.
+
+        Raises:
+            DataError: an empty option.
+        """
+        prompts, tails, places = [], [], []
+        result: list[list[float | None]] = [[None] * len(choices) for choices in options]
+        for place, (request, choices) in enumerate(zip(requests, options, strict=True)):
+            prompt = self.texts.prompt(request.messages)
+            if prompt.error is not None:
+                continue
+            encoded = [self.texts.option_ids(request.messages, choice) for choice in choices]
+            longest = max((len(ids) for ids in encoded), default=0)
+            context = self.texts.context
+            if choices and (context is None or len(prompt.ids) + longest <= context):
+                prompts.append(prompt.ids)
+                tails.append(encoded)
+                places.append(place)
+        for place, scores in zip(places, self._score(prompts, tails), strict=True):
+            result[place] = list(scores)
+        self.texts.forget()
+        return result
+
+    def _score(self, prompts: list[list[int]], tails: list[list[list[int]]]) -> list[list[float]]:
+        """`hf_score.score`, tried again with half the tokens at a time when memory runs out."""
+        while True:
+            try:
+                return score(self.prefiller, prompts, tails)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.prefiller.tokens_at_once <= max(len(prompt) for prompt in prompts):
+                    raise TemporaryError(
+                        "out of GPU memory with the options of a single prompt: free the GPU; what is done is kept"
+                    ) from error
+            # Outside the handler, as in `generate`.
+            self.prefiller.tokens_at_once //= 2
+            self.release_caches()
+            self.notices.append(f"out of GPU memory: {self.prefiller.tokens_at_once} tokens scored at a time")
+            log.warning("%s", self.notices[-1])
+
+    def _choose(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """One of the allowed texts each, drawn by how likely the model finds it as a whole."""
+        prompts = [self.texts.prompt(request.messages).ids for request in requests]
+        tails = [[self.texts.option_ids(request.messages, text) for text in sampling.choices] for request in requests]
+        completions = []
+        for request, prompt, ids, scores in zip(requests, prompts, tails, self._score(prompts, tails), strict=True):
+            place = draw_one(scores, request.seed, sampling.temperature)
+            text = sampling.choices[place]
+            completions.append(
+                Completion(
+                    raw=text,
+                    completion=text,
+                    prompt_token_ids=prompt,
+                    completion_token_ids=ids[place],
+                    finish_reason="stop",
+                    usage=Usage(len(prompt), len(ids[place])),
+                )
+            )
+        return completions
+
+    def release_caches(self) -> None:
+        """Give memory back: kept prefixes, and what torch keeps for later."""
+        self.prefiller.forget()
+        gc.collect()
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Free the model."""
+        self.prefiller.forget()
+        self.model = self._base = self.prefiller.model = None
+        self.texts.forget()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _decode(
+        self,
+        requests: Sequence[Request],
+        indices: Sequence[int],
+        sampling: Sampling,
+        stop: Callable[[list[int]], bool] | None,
+        answers: dict[int, Completion],
+    ) -> None:
+        """Decode the requests; each finished one is put into `answers` under its index."""
+        groups: dict[tuple[Message, ...], list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(request.messages, []).append(place)
+        distinct = list(groups)
+        order = order_for_sharing([self.texts.prompt(messages).ids for messages in distinct])
+        prompts = [self.texts.prompt(distinct[place]).ids for place in order]
+        asks, places = [], []
+        for number, at in enumerate(order):
+            for place in groups[distinct[at]]:
+                asks.append(Ask(number, requests[place].seed, self.texts.limit(requests[place], sampling)))
+                places.append(place)
+
+        def done(row: int, decoded: Decoded) -> None:
+            place = places[row]
+            prompt = self.texts.prompt(requests[place].messages)
+            answers[indices[place]] = self.texts.completion(prompt, decoded.ids, sampling, stopped=decoded.stopped)
+
+        run = (
+            partial(decode_paged, self.model)
+            if self.paged
+            else partial(decode, self.prefiller, entered=self.batch_sizes_used.append)
+        )
+        run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
+
+    def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
+        stops = self.texts.stops(sampling)
+        if not stops:
+            return None
+        # A token is at least one byte of text, so a tail this long always holds a whole stop string.
+        window = max(len(stop.encode()) for stop in stops) + 8
+
+        def hits_stop(ids: list[int]) -> bool:
+            tail = chat_template.decode(self.tokenizer, ids[-window:], frozenset())
+            return any(stop in tail for stop in stops)
+
+        return hits_stop
+
+
+def open_engine(recipe: Recipe, argument: str) -> HfEngine:
+    """Load the recipe's model and adapter.
+
+    Raises:
+        EngineError: an unknown argument, or the model or adapter cannot be found or loaded.
+    """
+    if argument not in ("", "paged", "steps"):
+        raise EngineError(
+            f'engine hf takes "paged", "steps" or no argument, found "{argument}"; name the model with --model'
+        )
+    return HfEngine(recipe, paged=argument == "paged", captures=argument != "steps")

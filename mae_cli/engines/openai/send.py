@@ -1,0 +1,220 @@
+"""One request to one server, and what its answer means: an answer, a refusal, a wait, a fault, or the end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from mae_cli.engines.openai.dialect import Dialect, Refusal, read_refusal, retry_after_seconds
+from mae_cli.engines.openai.jobs import Again, Busy, Done, Fatal, Outcome, Server, Trouble
+from mae_cli.engines.openai.reply import read_reply
+from mae_cli.errors import EngineError, MaeError, TemporaryError, did_you_mean
+from mae_cli.records import Message, Request, Sampling
+
+GREETING_SECONDS = 10.0
+PROBE_TOKENS = 16
+ADAPTER_SECONDS = 300.0
+TOP_LOGPROBS = 20
+"""The most that OpenAI's interface allows, and vLLM's default bound."""
+FEWER_LOGPROBS = 5
+NO_RUNTIME_LORA = (
+    "cannot load adapters while it runs: start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, "
+    "or give --adapter the name of one that is served"
+)
+
+
+class Ask:
+    """What one HTTP request asks for: `places` (segment, place in it) are answered by it, all with one prompt."""
+
+    __slots__ = ("limit", "places", "request", "sampling", "scores")
+
+    def __init__(
+        self, places: list[tuple[int, int]], request: Request, sampling: Sampling, *, scores: bool = False
+    ) -> None:
+        self.places, self.request, self.sampling, self.scores = places, request, sampling, scores
+        self.limit = sampling.max_new_tokens
+        """New tokens it may have; less than the sampling's where the context is too small for both."""
+
+
+class Sender:
+    """Speaks to servers for the pool; holds the model's name, the adapter, and the key to cut out of what they say."""
+
+    def __init__(self, dialect: Dialect, model: str, key: str | None, timeout_seconds: float) -> None:
+        self._dialect, self._key, self._timeout = dialect, key, timeout_seconds
+        self._served: dict[str, list[str]] = {}
+        self._loaded: dict[str, set[str]] = {}
+        self._top_logprobs = TOP_LOGPROBS
+        self.use(model)
+
+    def use(self, model: str, folder: Path | None = None) -> None:
+        """Ask for this name from now on; with a folder, the servers load it as an adapter of that name first."""
+        self._model, self._folder = model, folder
+
+    # ---- chat
+
+    async def send(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+        """Ask one server once."""
+        spoken = self._dialect.version
+        more: dict[str, Any] = {"logprobs": True, "top_logprobs": self._top_logprobs} if ask.scores else {}
+        try:
+            body = self._dialect.body(
+                self._model, ask.request, ask.sampling, max_new_tokens=ask.limit, number=len(ask.places), **more
+            )
+        except MaeError as error:
+            return Fatal(error)
+        reply = await self._exchange(lane, "POST", f"{server.url}/chat/completions", body, self._timeout)
+        if isinstance(reply, Trouble):
+            return reply
+        if reply.status_code != 200:
+            try:
+                return self._refused(ask, server, reply, spoken)
+            except MaeError as error:
+                return Fatal(error)
+        answer = read_reply(reply.content)
+        if answer is None or answer.is_broken_off:
+            return Trouble("an answer that is cut off or no chat completion")
+        return Done(answer, answer.num_tokens)
+
+    def _refused(self, ask: Ask, server: Server, reply: httpx2.Response, spoken: int) -> Outcome:
+        status = reply.status_code
+        refusal = read_refusal(status, reply.content, self._key)
+        fault = self._fault(server, reply, refusal)
+        if fault is not None:
+            return fault
+        if status == 404 and self._folder is not None:
+            # Started anew, a server has lost the adapter; the next check brings it back.
+            server.is_greeted = False
+            return Trouble(f"the adapter is gone: {refusal.message}", is_unreachable=True)
+        if status in (404, 405) or status < 400:
+            return Fatal(EngineError(self._not_there(server, refusal, reply.headers.get("location"))))
+        if ask.scores and self._top_logprobs > FEWER_LOGPROBS and refusal.names("top_logprobs"):
+            self._top_logprobs = FEWER_LOGPROBS
+            return Again()
+        if refusal.is_overflow:
+            room = refusal.room
+            if room is not None and 1 <= room < ask.limit:
+                ask.limit = room
+                return Again()
+            return Done(refusal)
+        if self._dialect.learn(refusal, ask.sampling, number=len(ask.places), spoken=spoken):
+            return Again()
+        return Done(refusal)
+
+    def _fault(self, server: Server, reply: httpx2.Response, refusal: Refusal) -> Outcome | None:
+        """Faults that no row is to blame for; none for a refusal of the row or of how it was asked."""
+        status = reply.status_code
+        reason = f"HTTP {status}: {refusal.message}"
+        if status in (401, 403):
+            told = "refuses the key" if self._key else "wants a key, and none is set (--api-key-env)"
+            return Fatal(EngineError(f"{server.url}: the server {told}: {reason}"))
+        if status == 429 and refusal.code == "insufficient_quota":
+            return Fatal(TemporaryError(f"{server.url}: {reason}"))
+        after = retry_after_seconds(reply.headers)
+        if status == 429 or (status in (503, 529) and after is not None):
+            return Busy(reason, after)
+        if status in (408, 409, 425) or (status >= 500 and status != 501):
+            return Trouble(reason)
+        return None
+
+    def _not_there(self, server: Server, refusal: Refusal, location: str | None) -> str:
+        if location:
+            return f"{server.url}: the server redirects to {location}; give that address with --base-url"
+        served = self._served.get(server.url, [])
+        if served and self._model not in served:
+            return f'{server.url}: no model "{self._model}"; {did_you_mean(self._model, served)} (give it with -m)'
+        return (
+            f"{server.url}: HTTP {refusal.status}: {refusal.message}; is --base-url right, and the name of the model?"
+        )
+
+    # ---- the server itself
+
+    async def greet(self, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+        """Check a server, and let it load the adapter."""
+        reply = await self._exchange(lane, "GET", f"{server.url}/models", None, GREETING_SECONDS)
+        if isinstance(reply, Trouble):
+            return reply
+        refusal = read_refusal(reply.status_code, reply.content, self._key)
+        fault = self._fault(server, reply, refusal) if reply.status_code >= 400 else None
+        # One that cannot list its models may answer all the same; these three are said by proxies of one that is gone.
+        if isinstance(fault, Fatal) or (isinstance(fault, Trouble) and reply.status_code in (502, 503, 504)):
+            return fault
+        self._served[server.url] = _model_names(reply.content)
+        if self._folder is None or self._model in self._served[server.url]:
+            return Done(None)
+        return await self._load(server, lane, self._folder)
+
+    async def probe(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+        """Ask for a few tokens about nothing, else as `ask` does: `Done` only where the model itself answers.
+
+        A list of models, as `greet` wants it, still comes from servers whose engine has died.
+        """
+        sampling = msgspec.structs.replace(ask.sampling, max_new_tokens=min(PROBE_TOKENS, ask.sampling.max_new_tokens))
+        question = Ask([(0, 0)], Request("probe", (Message("user", "Hello"),), 0), sampling)
+        outcome = await self.send(question, server, lane)
+        if isinstance(outcome, Done) and isinstance(outcome.value, Refusal):
+            return Trouble(f"HTTP {outcome.value.status}: {outcome.value.message}")
+        return outcome
+
+    async def _load(self, server: Server, lane: httpx2.AsyncClient, folder: Path) -> Outcome:
+        ours = self._loaded.setdefault(server.url, set())
+        body = msgspec.json.encode({"lora_name": self._model, "lora_path": str(folder)})
+        reply = await self._exchange(lane, "POST", f"{server.url}/load_lora_adapter", body, ADAPTER_SECONDS)
+        if isinstance(reply, Trouble):
+            return reply
+        refusal = read_refusal(reply.status_code, reply.content, self._key)
+        if reply.status_code in (403, 404, 405):
+            return Fatal(EngineError(f"{server.url}: the server {NO_RUNTIME_LORA}"))
+        if reply.status_code >= 500:
+            return Trouble(f"HTTP {reply.status_code}: {refusal.message}")
+        if reply.status_code >= 400 and "already" not in refusal.message:
+            return Fatal(
+                EngineError(
+                    f"{server.url}: the server does not load {folder}: {refusal.message}; can it see that path?"
+                )
+            )
+        if reply.status_code < 400:
+            ours.add(self._model)
+        # Only what this process has brought is taken away again: another may use the same server.
+        for name in ours - {self._model}:
+            body = msgspec.json.encode({"lora_name": name})
+            await self._exchange(lane, "POST", f"{server.url}/unload_lora_adapter", body, GREETING_SECONDS)
+            ours.discard(name)
+        return Done(None)
+
+    async def _exchange(
+        self, lane: httpx2.AsyncClient, method: str, url: str, body: bytes | None, seconds: float
+    ) -> httpx2.Response | Trouble:
+        """One exchange within a time limit for all of it; everything that can break on the way is a `Trouble`."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await lane.request(method, url, content=body)
+        except TimeoutError:
+            return Trouble(f"no answer within {seconds:g} s", is_slow=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            return Trouble(f"cannot connect: {self._plain(error)}", is_unreachable=True)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            return Trouble(f"the connection broke: {self._plain(error)}")
+
+    def _plain(self, error: Exception) -> str:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text.replace(self._key, "***") if self._key else text
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+def _model_names(body: bytes) -> list[str]:
+    """The names a server lists; none where it lists nothing readable."""
+    try:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []

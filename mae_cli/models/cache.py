@@ -1,0 +1,11 @@
+"""FIXME mae_cli.models.cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Where models are kept: $MAE_CACHE, by default ~/.cache/mae."""
+    return Path(os.environ.get("MAE_CACHE") or Path.home() / ".cache" / "mae")

@@ -1,0 +1,92 @@
+"""Where an adapter comes from: its base, its parent, the rows it was trained on. And the adapters of a run.
+
+Place in the flow: the trainer writes `lineage.json` into the adapter's folder, so that it moves with it; `mae list
+adapters`, `mae trace`, `mae export` and the cards read it. Contract: no times, hosts or absolute paths, so equal
+trainings write equal bytes. Adapters are named by `models.adapter_digest`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mae_cli.errors import DataError
+from mae_cli.models.embedded import EMBEDDED
+from mae_cli.models.locate import HUB_ID
+from mae_cli.records.read import read_lines
+
+LINEAGE = "lineage.json"
+TRAIN_ROWS = "train_rows.jsonl"
+ADAPTER = "5_adapter"
+
+
+class Lineage(msgspec.Struct, kw_only=True):
+    """One adapter's origin; null is unknown."""
+
+    schema: int = 1
+    adapter: str
+    """Its digest; of a model where the kind is full."""
+    kind: Literal["lora", "full"] = "lora"
+    """An adapter, or a whole model every parameter of which was trained."""
+    parent: str | None
+    """Digest of the adapter it continues; null: trained from the base alone."""
+    base: str
+    """As adapter_config.json names it: a hub id, or a name and a digest."""
+    base_digest: str | None
+    base_revision: str | None = None
+    template: str | None = None
+    round: int | None = None
+    data: str
+    """Digest of the rows with their tokens, rewards and weights."""
+    rows: int
+    roles: dict[str, int]
+    trained_tokens: int
+    """Of one pass."""
+    seed: int
+    objective: str
+    steps: int
+    learning_rate: float
+    settings: dict[str, Any] = {}
+    """Rank, scale, targets and variant of the LoRA; of a whole model, how many parameters were trained."""
+    stopped: str | None = None
+    """Why the training ended before its last step."""
+
+
+def adapter_label(folder: Path) -> str:
+    """What tables call an adapter: its round's name, or its folder's."""
+    return folder.parent.name if folder.name == ADAPTER else folder.name
+
+
+def base_reference(name: str, digest: str) -> str:
+    """What an adapter calls its base: a hub id as it stands, else a name that moves, with the content's digest.
+
+    A path of this machine says nothing elsewhere; the digest says whether a base found there is the right one.
+    """
+    is_hub = name not in EMBEDDED and not Path(name).expanduser().is_dir() and HUB_ID.fullmatch(name)
+    return name if is_hub else f"{name if name in EMBEDDED else Path(name).expanduser().resolve().name}@{digest}"
+
+
+def read_lineage(folder: Path) -> Lineage | None:
+    """The lineage in an adapter's folder; null in one that an older version or another tool wrote.
+
+    Raises:
+        DataError: the file is not what it should be.
+    """
+    path = folder / LINEAGE
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Lineage)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DataError(f"{path}: not a lineage: {error}") from error
+
+
+def trained_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """Lines of the adapter's train_rows.jsonl by id; empty where it has none."""
+    path = folder / TRAIN_ROWS
+    if not path.is_file():
+        return {}
+    rows = [msgspec.json.decode(line) for _, line in read_lines(path)]
+    return {row["id"]: row for row in rows}

@@ -1,0 +1,288 @@
+"""What each kind of plugin must have: the Protocols of the extension points, and what passes through them.
+
+A plugin is a frozen msgspec Struct whose fields are its options and which has the one method of its Protocol (engines
+and objectives: see there). `registry.py` says which there are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from mae_cli.records import Completion, Message, Policy, Problem, Request, Row, Sampling, Term, Verdict, VerdictStatus
+from mae_cli.records.rewarded import Rewarded
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    """Turns prompts into completions."""
+
+    policy: Policy
+    deterministic: bool
+    """Whether a row's text is a function of the row alone, in the sense of the records contract."""
+
+    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
+        """Split requests into segments (indices), a pure function of the requests and the micro-batch.
+
+        Every index stands in exactly one segment. A segment is generated, stored and redone as a whole.
+        """
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Answer one segment, order kept; one failing request never loses the others."""
+
+    def close(self) -> None:
+        """Free the model and its caches."""
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that works on many segments at once; the stages take the others' segments one after another."""
+
+    def stream(
+        self, segments: Iterable[Sequence[Request]], sampling: Sampling
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """(number of the segment, its completions) of each segment, as soon as it is whole, in any order.
+
+        Segments are taken from the iterable only as there is room for them. Closing the iterator drops what is in
+        flight.
+        """
+
+
+class ScoringEngine(Engine, Protocol):
+    """An engine that can tell how likely it finds given texts; `judge` reads verdicts that way where asked to.
+
+    An engine whose `generate` honours `Sampling.choices` says so with an attribute `constrains = True`.
+    """
+
+    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Natural log-probability of each option text as the continuation of the rendered prompt.
+
+        One list per request, in order, one value per option of it, each <= 0; null where it could not be computed.
+        """
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """One planned proposal: its prompt's variables and the problems it refers to."""
+
+    prompt: str
+    """Which of the proposer's prompts: "zero" or "reference"."""
+    references: tuple[Problem, ...] = ()
+
+
+class Proposer(Protocol):
+    """Decides what one proposal prompt is built from."""
+
+    def draw(self, rng: random.Random, pool: Sequence[Problem]) -> Draw:
+        """Draw the references of one proposal from the pool of this round."""
+
+
+class Verifier(Protocol):
+    """A deterministic program check with a hard time limit.
+
+    A verifier that can check a problem without an answer also has `check_problem(problem) -> Verdict`. One that works
+    without a reference answer says so by a class attribute `needs_reference = False`. See `BatchVerifier` too.
+    """
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        """The verdict on an extracted answer; a missing answer is a wrong one, never an unknown one."""
+
+
+class BatchVerifier(Verifier, Protocol):
+    """A verifier that wants many answers at once: to compare those of a group, or to keep a worker process busy."""
+
+    def check_many(
+        self, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+    ) -> list[Verdict]:
+        """One verdict per answer, in order. Answers with one group name are rollouts compared with each other."""
+
+
+def check_answers(
+    verifier: Verifier, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+) -> list[Verdict]:
+    """The verdicts on many answers, in order, at once where the verifier can."""
+    many = getattr(verifier, "check_many", None)
+    if many is not None:
+        return list(many(problems, answers, groups))
+    return [verifier.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One verdict a judge may give: what stands in its tags, and what it is worth, in [0, 1]."""
+
+    text: str
+    score: float
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One prompt for a model judge, and every verdict it leaves open."""
+
+    messages: tuple[Message, ...]
+    options: tuple[Option, ...]
+
+
+class Reading(NamedTuple):
+    """What a judgement says: a score in [0, 1] or null, its status, and why."""
+
+    score: float | None
+    status: VerdictStatus
+    reason: str
+
+
+class Judge(Protocol):
+    """A model-graded check: writes the prompt, reads the reply; the stage owns the engine calls, so they resume."""
+
+    targets: ClassVar[frozenset[str]]
+    """What it grades, by the number of candidates it is given: `problem` (none), `answer` (one), `pair` (two)."""
+    read: Literal["sampled", "probability"]
+    """A verdict is read out of a generated reply, or expected over the probabilities of its options."""
+
+    def shown(self, answer: str, completion: str) -> str:
+        """Which of the two texts of a rollout it is shown."""
+
+    def ask(self, problem: Problem, candidates: Sequence[str], nonce: str) -> Ask:
+        """The prompt that grades the candidates, or the problem itself when there is none."""
+
+    def read_reply(self, reply: str, options: Sequence[Option]) -> Reading:
+        """The verdict in one reply without its reasoning block."""
+
+    def read_logprobs(self, logprobs: Sequence[float | None], options: Sequence[Option]) -> Reading:
+        """The verdict expected from the log-probability of each option, in their order."""
+
+    def reply_of(self, option: Option) -> str:
+        """The whole reply that gives this verdict: what is scored, or decoded under a constraint."""
+
+    def format_score(self, reply: str) -> float:
+        """How well the reply keeps the judge's own format, in [0, 1]."""
+
+
+class RewardContext(msgspec.Struct):
+    """What a reward may look at besides its row."""
+
+    problem_verdicts: list[Verdict]
+    """Verdicts about the row's problem (quality, program checks)."""
+    answer_verdicts: list[Verdict]
+    """Verdicts about the row's own answer; for a judge row, those about the answer it graded."""
+    solve_verdicts: list[list[Verdict]]
+    """Verdicts about each rollout that estimates the difficulty of the row's problem."""
+    judge_format: float | None = None
+    """How well a judge row keeps its judge's format; null for other roles."""
+    pair_verdicts: list[Verdict] = []
+    """How the row's answer did against each other answer of its group."""
+
+
+class RewardReading(msgspec.Struct, frozen=True):
+    """A reward and everything it was computed from; a null reward is unknown and is never trained."""
+
+    reward: float | None
+    terms: tuple[Term, ...]
+
+
+class Reward(Protocol):
+    """Verdicts to a number; pure, with formula and source in the docstring."""
+
+    def score(self, row: Row, context: RewardContext) -> RewardReading:
+        """The reward of a train row; recomputes exactly from its terms."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What a filter says about one row: `reason` drops it from training, `stored` puts it into a pool.
+
+    Both are null where the filter has nothing to say.
+    """
+
+    reason: str | None = None
+    stored: str | None = None
+
+
+class Filter(Protocol):
+    """Keep/drop and store decisions over whole rows; pure, each drop has a reason."""
+
+    def select(self, rows: Sequence[Row]) -> list[Selection]:
+        """One selection per row, in order; rows of another purpose or role get an empty one."""
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """What is trained as a whole, never split over steps or micro-batches: one row, or a pair."""
+
+    rows: tuple[int, ...]
+    """Index of the row; of a pair, chosen before rejected."""
+    value: float
+    """What the loss reads of it: an advantage, a weight, a label or a margin."""
+    part: int = 0
+    """Which objective of a mix it belongs to."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What an objective makes of the rows before training."""
+
+    units: tuple[Unit, ...]
+    skipped: tuple[str, ...] = ()
+    """Roles whose rewards hardly differ: none of their rows is trained."""
+    dropped: dict[str, int] = {}
+    """Rows in no unit, by reason: the trainer spends no forward pass on them."""
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What a loss reads beside the policy's log-probabilities; the trainer computes nothing else."""
+
+    reward: bool = False
+    """A row without a reward cannot be trained."""
+    entropy: bool = False
+    behaviour: bool = False
+    """Log-probabilities from before the first update."""
+    reference: bool = False
+    """Log-probabilities of the frozen policy that `finetune.reference` names."""
+    mismatched: bool = False
+    """How far the policy is from the reference on completions of other prompts (KTO's z)."""
+
+
+class ObjectiveBatch(msgspec.Struct):
+    """Tensors of one micro-batch of U units of one part. B rows (U, or 2U for pairs), T positions, right padded.
+
+    logprobs: (B, T) natural log, of the policy, with gradient, 0 where masked. mask: (B, T) 1.0 where a token is
+    trained. values: (U,) of the units. behaviour_logprobs, reference_logprobs: (B, T) without gradient, and entropy:
+    (B, T) in nats with gradient, each only where the objective needs it. divergence: () nats, for `mismatched`. The
+    rows of a pair stand next to each other, chosen first.
+    """
+
+    logprobs: torch.Tensor
+    mask: torch.Tensor
+    values: torch.Tensor
+    behaviour_logprobs: torch.Tensor | None = None
+    reference_logprobs: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None
+    part: int = 0
+
+
+class ObjectiveOutput(msgspec.Struct):
+    """The loss of each unit and, for the log, sums with what they are divided by in the end."""
+
+    losses: torch.Tensor
+    """(U,) with gradient."""
+    metrics: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    """Name to (sum, count), both without gradient."""
+
+
+class Objective(Protocol):
+    """Rewards to units, log-probabilities to a loss; pure functions.
+
+    The loss of an optimizer step is the sum over its units of scale * loss.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """What the trainer has to compute."""
+
+    def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
+        """The units to train; a baseline with a reward spread under `min_spread` is never divided by."""
+
+    def scales(self, units: Sequence[Unit], tokens: Sequence[int]) -> list[float]:
+        """How much the loss of each unit of one step counts; `tokens` are the trained tokens of each."""
+
+    def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
+        """The loss of each unit, to be minimised."""

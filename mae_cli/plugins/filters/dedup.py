@@ -1,0 +1,46 @@
+"""Drop repeated rows. The shortest filter: copy this one to write another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mae_cli.answers.arithmetic import canonical_key
+from mae_cli.plugins.contracts import Selection
+from mae_cli.records import Row, normalise_question
+
+
+class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keep the first train row of each repeated one.
+
+    Proposals repeat when their questions are equal after normalisation, or are one arithmetic problem in other words;
+    rollouts and judgements repeat when prompt and completion are equal. Rows that an earlier filter dropped do not
+    count, or the last sound copy would go with the broken first one. Source: exact deduplication, as MAE's own
+    loop lacks it (its weakness 10: the proposer copies).
+    """
+
+    def select(self, rows: Sequence[Row]) -> list[Selection]:
+        """One selection per row."""
+        seen: dict[tuple[str, str, str], str] = {}
+        selections = []
+        for row in rows:
+            key = _key(row)
+            if row.purpose != "train" or row.kept is False or key is None:
+                selections.append(Selection())
+            elif key in seen:
+                selections.append(Selection(reason=f"dedup:same as {seen[key]}"))
+            else:
+                seen[key] = row.id
+                selections.append(Selection())
+        return selections
+
+
+def _key(row: Row) -> tuple[str, str, str] | None:
+    if row.role == "proposer":
+        if row.problem is None:
+            return None
+        question = row.problem.question
+        return ("proposer", canonical_key(question) or normalise_question(question).casefold(), "")
+    prompt = "\n".join(message.content for message in row.messages)
+    return (row.role, prompt, (row.completion or "").strip())

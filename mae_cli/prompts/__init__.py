@@ -1,0 +1,1 @@
+"""Prompts: the shipped prompt files and the chat templates."""

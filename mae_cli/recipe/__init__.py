@@ -1,0 +1,1 @@
+"""Recipes: every key with its default, the files they are read from, and the roles."""

@@ -1,0 +1,58 @@
+"""Which model plays a role: the policy that is trained, or one of the role's own.
+
+Without `roles:` all three roles are the trained policy. A role with a model, revision or server of its own, or that
+names an adapter (also `none`), is fixed: it stays as it is over the rounds of `mae run`, and its rows are not trained,
+since the trained policy did not write them. Another engine that loads the same weights and adapters is no other policy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from mae_cli.recipe.sections import Recipe, RoleSection
+from mae_cli.records import Role
+
+ROLES: tuple[Role, ...] = ("proposer", "solver", "judge")
+MODEL_KEYS = ("model", "revision", "engine", "base_url")
+"""Keys that say which model answers; the others say how it is run or prompted."""
+LOADING_ENGINES = ("hf", "vllm")
+"""Engines that load a model's weights and adapters themselves: the same keys mean the same policy."""
+
+
+def own_keys(recipe: Recipe, role: Role) -> dict[str, Any]:
+    """The keys the role sets itself."""
+    section: RoleSection = getattr(recipe.roles, role)
+    return {name: getattr(section, name) for name in section.__struct_fields__ if getattr(section, name) is not UNSET}
+
+
+def is_fixed(recipe: Recipe, role: Role) -> bool:
+    """Whether another policy than the trained one plays this role."""
+    return "adapter" in own_keys(recipe, role) or _has_own_model(recipe, role)
+
+
+def _has_own_model(recipe: Recipe, role: Role) -> bool:
+    own = own_keys(recipe, role)
+    changed = {key for key in MODEL_KEYS if key in own and own[key] != getattr(recipe, key)}
+    names = {own.get("engine", recipe.engine).partition(":")[0], recipe.engine.partition(":")[0]}
+    return bool(changed if not names <= set(LOADING_ENGINES) else changed - {"engine"})
+
+
+def recipe_for(recipe: Recipe, role: Role) -> Recipe:
+    """The recipe with the role's own keys above the sections; an adapter of another model is not inherited."""
+    own = own_keys(recipe, role)
+    if _has_own_model(recipe, role):
+        revision = recipe.revision if own.get("model", recipe.model) == recipe.model else None
+        own = {"revision": revision, "adapter": None, **own}
+    return msgspec.structs.replace(recipe, **own)
+
+
+def adapter_for(recipe: Recipe, role: Role, trained: Path | None) -> Path | None:
+    """The adapter (or model) the role plays with while `trained` is what the trained policy has on."""
+    if not is_fixed(recipe, role):
+        return trained
+    own = recipe_for(recipe, role).adapter
+    return Path(own) if own else None

@@ -1,0 +1,1 @@
+"""Reports: rows to figures, figures to text."""

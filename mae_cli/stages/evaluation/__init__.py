@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, how answers are read, and lm-evaluation-harness, for `mae eval`."""

@@ -1,0 +1,1 @@
+"""Generation: planned rows in, finished rows out, resumable; shared by every stage that asks a model."""

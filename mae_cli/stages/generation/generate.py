@@ -1,0 +1,213 @@
+"""What the six stages share: one session per process, planned rows in, finished rows out.
+
+A generating stage plans every row first (ids and seeds included), then `generate` works on the segments that are not
+finished yet, stores each as it comes, and hands back all rows in planned order. Read this file, then `solve.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.errors import ConfigError, DataError
+from mae_cli.plugins import contracts
+from mae_cli.records import Role, Row, complete_row, request_of
+from mae_cli.records.file_names import STDIO, beside
+from mae_cli.records.resumable_file import Output
+from mae_cli.records.shards import part_of
+from mae_cli.stages.generation.segments import Answer, answered_segments
+from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.summary import StageSummary, WorkerReport
+from mae_cli.stages.generation.workers import Crew
+
+
+class Generated(msgspec.Struct):
+    """The planned rows, finished, and what it took."""
+
+    rows: list[Row]
+    passed: list[Row] = []
+    """The input rows that pass through, or the shard's part of them."""
+    tokens: int = 0
+    made: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    workers: list[WorkerReport] = []
+
+    def summary(self, stage: str, path: Path, *, read: int, written: int) -> StageSummary:
+        """The stage's summary."""
+        return StageSummary(
+            stage=stage,
+            path="stdout" if path == STDIO else str(path),
+            read=read,
+            written=written,
+            skipped=self.skipped,
+            failed=sum(row.status in ("error", "too_long") for row in self.rows),
+            tokens=self.tokens,
+            seconds=round(self.seconds, 3),
+            tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+            workers=self.workers,
+        )
+
+
+def generate(
+    session: Session,
+    output: Output,
+    planned: Sequence[Row],
+    *,
+    passed: Sequence[Row] = (),
+    finish: Callable[[Row], Row],
+    role: Role | None = None,
+    limited: Sequence[Row] | None = None,
+    prepare: Callable[[Row], contracts.Engine] | None = None,
+    answer: Answer | None = None,
+    command: Sequence[object] = (),
+) -> Generated:
+    """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
+
+    Args:
+        session: gives the engine and the micro-batch.
+        output: entered; rows are appended to it segment by segment, in the order they are finished.
+        planned: all rows of this command, whatever `--limit` says, each id once.
+        passed: input rows that pass through; they may stand in the earlier output too.
+        finish: parses a completed row (question, answer, score, status).
+        role: whose engine generates; the trained policy's by default.
+        limited: the planned rows to work on now; all by default.
+        prepare: called with the first row of each run of segments with one policy, before they are generated; gives the
+            engine that answers them.
+        answer: answers the rows that it knows how to; the engine generates the others.
+        command: the stage and its own arguments, as a worker process is given them.
+
+    Raises:
+        ConfigError: rows of the earlier output are not planned any more (input rows were removed or changed).
+        DataError: the input holds rows of this very stage already.
+    """
+    start = time.monotonic()
+    _check_plan(output, planned, passed)
+    part = part_of(session.shard, passed, planned)
+    wanted = planned if limited is None else limited
+    finished = {**output.elsewhere, **output.known}
+    done = {row.id: finished[row.id] for row in planned if row.id in part.ids and row.id in finished}
+    todo = [row for row in wanted if row.id in part.ids and row.id not in done]
+    result = Generated(rows=[], passed=part.passed, skipped=len(done))
+    if todo and session.crew is not None:
+        result.workers = _employ(session, session.crew, output, command, passed, planned, todo)
+        made = [output.elsewhere[row.id] for row in todo]
+        done.update((row.id, row) for row in made)
+        result.made, result.tokens, todo = len(made), _tokens(made), []
+    engine = session.engine_for(role) if todo else None
+    segments = _segments(session, engine, todo) if engine is not None else []
+    whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
+    recovered = [row.id for segment in whole for row in segment]
+    asked_for = {row.id for row in wanted}
+    # What an interrupted run made beyond this one's --limit stays too, or the next one would make it again.
+    beyond = [name for name in output.partial if name in part.ids and name not in asked_for and name not in done]
+    if todo or not output.was_complete:
+        output.begin([*beyond, *recovered])
+    done.update((identity, output.partial[identity]) for identity in (*beyond, *recovered))
+    result.skipped += len(beyond) + len(recovered)
+    with session.progress.task(output.stage, len(todo)) as task:
+        task.advance(len(recovered))
+        asked = [segment for segment in segments if segment[0].id not in done]
+        for segment, completions in answered_segments(engine, asked, prepare, answer):
+            rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
+            output.append(rows)
+            done.update((row.id, row) for row in rows)
+            tokens = _tokens(rows)
+            result.tokens += tokens
+            result.made += len(rows)
+            task.advance(len(rows), tokens)
+    # Rows an earlier run made beyond this one's --limit stay: nothing made is lost.
+    result.rows = [done[row.id] for row in planned if row.id in done]
+    if session.shard is not None:
+        output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=session.limit)
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(row.usage.completion_tokens for row in rows if row.usage)
+
+
+def _employ(
+    session: Session,
+    crew: Crew,
+    output: Output,
+    command: Sequence[object],
+    passed: Sequence[Row],
+    planned: Sequence[Row],
+    todo: Sequence[Row],
+) -> list[WorkerReport]:
+    """Have the workers make the rows, and find them in `output.elsewhere`."""
+    options: list[object] = ["--round", session.round_number]
+    if session.limit is not None:
+        options += ["--limit", session.limit]
+    if session.allow_incomplete:
+        options += ["--allow-incomplete"]
+    recipe = msgspec.structs.replace(session.recipe, adapter=str(session.adapter) if session.adapter else None)
+    reports = crew.work(
+        output.path,
+        command,
+        recipe,
+        shard=session.shard,
+        passed=passed,
+        planned=planned,
+        todo=todo,
+        options=options,
+        progress=session.progress,
+    )
+    output.look_elsewhere()
+    return reports
+
+
+def _segments(session: Session, engine: contracts.Engine, rows: Sequence[Row]) -> list[list[Row]]:
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.policy, row.sampling), []).append(row)
+    segments = []
+    for group in groups.values():
+        plan = engine.plan([request_of(row) for row in group], session.batch_size)
+        segments += [[group[index] for index in indices] for indices in plan]
+    return segments
+
+
+def _check_plan(output: Output, planned: Sequence[Row], passed: Sequence[Row]) -> None:
+    known = {row.id: row for row in planned}
+    if len(known) != len(planned):
+        raise DataError("two planned rows have one id; are two input rows equal?")
+    given = {row.id for row in passed}
+    again = known.keys() & given
+    if again:
+        raise DataError(
+            f"{len(again)} input rows are what {output.stage} would make from the others; "
+            f"give it the file of the stage before"
+        )
+    lost = [
+        row.id
+        for row in (*output.known.values(), *output.partial.values(), *output.elsewhere.values())
+        if row.id not in given and not _is_planned(row, known)
+    ]
+    if lost:
+        raise ConfigError(
+            f"{output.path}: {len(lost)} of its rows (first {lost[0]}) come from input rows that were removed or "
+            f"changed; use --overwrite (moves it aside) or another -o"
+        )
+
+
+def _is_planned(made: Row, planned: Mapping[str, Row]) -> bool:
+    """Whether a row of an earlier run is one of the planned, about the same problem with the same reference answer."""
+    plan = planned.get(made.id)
+    return plan is not None and (plan.problem is None or plan.problem == made.problem)
+
+
+def limit_rows(session: Session, rows: list[Any]) -> list[Any]:
+    """The first `--limit` input rows, or all."""
+    return rows if session.limit is None else rows[: session.limit]
+
+
+def dropped_path_for(path: Path) -> Path:
+    """Where the dropped rows of an output go unless the user says so."""
+    return beside(path, ".dropped.jsonl")

@@ -1,0 +1,203 @@
+"""One process's session: the recipe, the engines kept loaded and shared between roles, where progress goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mae_cli.errors import ConfigError
+from mae_cli.models.digests import adapter_digest, is_whole_model
+from mae_cli.models.locate import local_model
+from mae_cli.plugins import contracts, registry
+from mae_cli.recipe.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
+from mae_cli.recipe.sections import Recipe
+from mae_cli.records import Policy, Role, digest
+from mae_cli.records.read import Input, read_input
+from mae_cli.records.resumable_file import Output
+from mae_cli.records.shards import Shard
+from mae_cli.stages.generation.progress import Progress
+from mae_cli.stages.generation.workers import Crew
+
+AUTO_BATCH_SIZE = 64
+"""Micro-batch of `batch_size: auto`; more gains little on a CPU and fits every GPU for small models."""
+
+
+class Session:
+    """What the stages of one process share: the recipe, the engines kept loaded, where progress goes.
+
+    Attributes:
+        adapter: what the trained policy has on now, an adapter or a whole model in place of the recipe's; the loop and
+            `mae eval` change it between stages.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        progress: Progress | None = None,
+        round_number: int = 1,
+        limit: int | None = None,
+        shard: Shard | None = None,
+        crew: Crew | None = None,
+        overwrite: bool = False,
+        allow_incomplete: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.progress = progress or Progress()
+        self.round_number = round_number
+        self.limit = limit
+        self.shard = shard
+        self.crew = crew
+        self.overwrite = overwrite
+        self.allow_incomplete = allow_incomplete
+        self.adapter = Path(recipe.adapter) if recipe.adapter else None
+        self._engines: dict[str, contracts.Engine] = {}
+        self._trained: dict[str, str] = {}
+        """Of the engines of the trained policy, by key: their model."""
+
+    @property
+    def engine(self) -> contracts.Engine:
+        """The engine of the policy that is trained."""
+        return self.engine_for(None)
+
+    def engine_for(self, role: Role | None, *, weights: bool = False) -> contracts.Engine:
+        """The engine that plays a role (none: the trained policy), with its adapter on; opened at first use.
+
+        Roles with the same model and settings share one loaded model; an adapter is swapped where it differs. Where
+        workers generate, the engine only names its policy, unless its `weights` are wanted for training.
+        """
+        recipe, adapter = self.recipe, self.adapter
+        if role is not None:
+            recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
+        recipe, adapter = standing(recipe, adapter)
+        name, _, argument = recipe.engine.partition(":")
+        # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
+        names_only = self.crew is not None and name in LOADING_ENGINES and not weights
+        key = digest(names_only, *(getattr(recipe, key) for key in _ENGINE_KEYS))
+        if role is None or not is_fixed(self.recipe, role):
+            self._leave_models_but(recipe.model)
+            self._trained[key] = recipe.model
+        if key in self._engines:
+            _put_on(self._engines[key], adapter, recipe.engine)
+            return self._engines[key]
+        if name in LOADING_ENGINES:
+            # A missing model must not show only after the seconds that loading torch takes.
+            local_model(recipe.model, recipe.revision)
+        recipe = msgspec.structs.replace(recipe, adapter=str(adapter) if adapter else None)
+        engine: contracts.Engine
+        if names_only and self.crew is not None:
+            from mae_cli.engines.hf.policy_only import PolicyEngine
+
+            engine = PolicyEngine(recipe, self.crew.device_type)
+        else:
+            engine = registry.load("engines", name)(recipe, argument)
+        if adapter and not hasattr(engine, "attach"):
+            raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
+        if role is not None and is_fixed(self.recipe, role):
+            model = "" if name in ("scripted", "replay") else f" {recipe.model}"
+            self.progress.say(f"{role}: played by another policy than the trained one: {recipe.engine}{model}")
+        self._engines[key] = engine
+        return engine
+
+    @property
+    def batch_size(self) -> int:
+        """The micro-batch that segments are cut by; not part of the fingerprint."""
+        size = self.recipe.batch_size
+        if size == "auto":
+            return AUTO_BATCH_SIZE
+        if size < 1:
+            raise ConfigError(f"batch_size: {size}; expected at least 1, or auto")
+        return size
+
+    def close(self) -> None:
+        """Free the engines."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def close_others(self, kept: contracts.Engine | None) -> None:
+        """Free every engine but one, which needs the memory."""
+        for key, engine in list(self._engines.items()):
+            if engine is not kept:
+                engine.close()
+                del self._engines[key]
+
+    def _leave_models_but(self, model: str) -> None:
+        """Free the engines that hold the trained policy as it was before: its weights are in another model now."""
+        for key in [key for key, name in self._trained.items() if name != model]:
+            del self._trained[key]
+            if key in self._engines:
+                self._engines.pop(key).close()
+
+    def read(self, path: Path) -> Input:
+        """A stage's input, with its notices said."""
+        data = read_input(path, allow_incomplete=self.allow_incomplete)
+        for notice in data.notices:
+            self.progress.say(notice)
+        return data
+
+    def output(
+        self, stage: str, path: Path, options: Mapping[str, Any], *inputs: Path, companion: Path | None = None
+    ) -> Output:
+        """The stage's output; the fingerprint is what decides content: policy, seed, round and options."""
+        fingerprint = {"seed": self.recipe.seed, "round": self.round_number, **options}
+        return Output(
+            path,
+            stage=stage,
+            fingerprint=fingerprint,
+            inputs=inputs,
+            companion=companion,
+            overwrite=self.overwrite,
+            shard=self.shard,
+        )
+
+    def policy_fingerprint(self, policy: Policy, role: Role | None = None) -> dict[str, Any]:
+        """The digests of the policy that plays the role, and the engine where it is not the real one."""
+        # Its options that change a text are in the policy; a delay or a file's place change none.
+        name = (recipe_for(self.recipe, role) if role else self.recipe).engine.partition(":")[0]
+        engine = {} if name == "hf" else {"engine": name}
+        played = self.engine_for(role)
+        numerics = getattr(played, "numerics", None) or str(getattr(getattr(played, "model", None), "dtype", "none"))
+        if getattr(played, "paged", False):
+            # Another noise than the engine's own decode loop has.
+            numerics += " paged"
+        if self.recipe.load_in_4bit and name == "hf":
+            numerics += " 4bit"
+        return {
+            "policy": msgspec.to_builtins(policy),
+            "deterministic": played.deterministic,
+            "dtype": numerics,
+            "think_tags": self.recipe.think_tags,
+            **engine,
+        }
+
+
+# What decides which model is loaded and how: roles with the same values share an engine. Adapters are put on it later.
+_ENGINE_KEYS = [
+    *("model", "revision", "engine", "base_url", "api_key_env", "device", "dtype", "load_in_4bit"),
+    *("chat_template", "chat_template_kwargs", "think_tags", "batch_size"),
+]
+
+
+def _put_on(engine: contracts.Engine, adapter: Path | None, name: str) -> None:
+    """Give an engine an adapter, or none, unless it has that one on."""
+    attach = getattr(engine, "attach", None)
+    if attach is None:
+        if adapter is not None:
+            raise ConfigError(f'engine "{name}" cannot use an adapter')
+        return
+    on = engine.policy.adapter
+    # On a server an adapter may be a name, of which only the engine knows a digest.
+    digest_of = getattr(engine, "adapter_digest", adapter_digest)
+    if on != (digest_of(adapter) if adapter is not None else None):
+        attach(adapter)
+
+
+def standing(recipe: Recipe, trained: Path | None) -> tuple[Recipe, Path | None]:
+    """(recipe, adapter) of a policy with what was trained on: a whole model stands in the model's place."""
+    if trained is not None and recipe.engine.partition(":")[0] in LOADING_ENGINES and is_whole_model(trained):
+        return msgspec.structs.replace(recipe, model=str(trained), revision=None), None
+    return recipe, trained

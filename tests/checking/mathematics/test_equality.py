@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mae_cli.checking.mathematics.equality import equality
+from mae_cli.checking.mathematics.expressions import UnreadableError, read_expression
+from mae_cli.checking.mathematics.objects import Collection, Matrix, Number, Sequence, Text, Union, Unread, read_object
+from mae_cli.checking.mathematics.values import value
+
+# fmt: off
+PIECES = ["1", "2", "x", "\\frac", "{", "}", "(", ")", "[", "]", "\\sqrt", "^", "_", "+", "-", "/", ",", "=", "\\pi",
+          "|", "\\pm", "\\cup", "\\text{a}", "$", "%", "!", "<", "\\{", "\\}", " ", "\\sin",
+          "9999999", "e", "i", ":"]
+# fmt: on
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1+2*3", "7"),
+        ("-2^2", "-4"),
+        ("2^{3^2}", "512"),
+        ("\\frac12", "1/2"),  # LaTeX takes one digit each
+        ("\\frac{1}{2}\\cdot 4", "2"),
+        ("1\\frac{4}{5}", "9/5"),
+        ("2(3+4)", "14"),
+        ("\\sqrt{16}", "4"),
+        ("\\sqrt[2]{9}", "3"),
+        ("|-3|+1", "4"),
+        ("5!", "120"),
+        ("\\binom{5}{2}", "10"),
+        ("\\lfloor 7/2 \\rfloor", "3"),
+        (".5", "1/2"),
+        ("6/2/3", "1"),
+    ],
+)
+def test_an_expression_has_its_value(text: str, expected: str) -> None:
+    assert value(read_expression(text), {}) == Fraction(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1 2", "x2", "1+", "(1", "\\foo{1}", "\\ldots", "x'", "2^{9999999}", "99999!", "\\frac{1}{0}", "\\sin^{-1} x",
+     "(" * 100 + "1" + ")" * 100, "1+" * 700 + "1"],
+)  # fmt: skip
+def test_what_is_not_understood_or_too_large_is_unreadable(text: str) -> None:
+    with pytest.raises(UnreadableError):
+        value(read_expression(text), {"x": Fraction(2)})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("(1, 2)", Sequence),
+        ("[1, 2)", Sequence),
+        ("1, 2", Collection),
+        ("\\{1, 2\\}", Collection),
+        ("2 \\pm 1", Collection),
+        ("(0,9) \\cup (9,36)", Union),
+        ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", Matrix),
+        ("\\text{east}", Text),
+        ("Evelyn", Text),
+        ("12,345", Number),
+        ("$\\frac{1}{2}$.", Number),
+        ("\\boxed{5 \\text{ cm}}", Number),
+        ("\\int x dx", Unread),
+        ("1, \\ldots, n", Unread),
+    ],
+)
+def test_a_text_is_read_as_what_it_is(text: str, kind: type) -> None:
+    assert type(read_object(text)) is kind
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+)
+def test_any_two_texts_are_compared_soon_without_an_error_and_in_both_orders_alike(first: str, second: str) -> None:
+    start = time.monotonic()
+
+    assert equality(first, second) is equality(second, first)
+
+    assert time.monotonic() - start < 2
+
+
+@given(st.fractions(max_denominator=1000), st.fractions(max_denominator=1000))
+def test_fractions_are_equal_exactly_when_they_are(a: Fraction, b: Fraction) -> None:
+    written = [f"\\frac{{{x.numerator}}}{{{x.denominator}}}" for x in (a, b)]
+
+    assert equality(*written) is (a == b)
+    assert equality(written[0], f"{a.numerator * 7}/{a.denominator * 7}") is True
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 50))
+def test_a_sum_may_be_reordered_and_a_changed_coefficient_shows(a: int, b: int, step: int) -> None:
+    assert equality(f"{a}x^2+({b})y", f"({b})y+{a}x^2") is True
+    assert equality(f"{a}x^2+({b})y", f"({b + step})y+{a}x^2") is False

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mae_cli.errors import ConfigError
+from mae_cli.plugins.verifiers.regex import Regex
+from tests.support import a_problem
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "expected"),
+    [
+        ({"pattern": r"\d{4}-\d\d-\d\d"}, " 2024-01-31 ", (1.0, "ok")),
+        ({"pattern": r"\d{4}-\d\d-\d\d"}, "on 2024-01-31", (0.0, "ok")),
+        ({"pattern": r"\d{4}-\d\d-\d\d", "whole": False}, "on 2024-01-31", (1.0, "ok")),
+        ({"pattern": "yes"}, "YES", (0.0, "ok")),
+        ({"pattern": "yes", "ignore_case": True}, "YES", (1.0, "ok")),
+        ({"pattern": "yes"}, None, (0.0, "ok")),
+        ({}, "yes", (None, "unsupported")),
+        ({"pattern": "a"}, "a" * 100_001, (None, "unsupported")),
+    ],
+)
+def test_an_answer_matches_or_not(
+    options: dict[str, object], answer: str | None, expected: tuple[float | None, str]
+) -> None:
+    verdict = Regex(**options).check(a_problem(), answer)
+
+    assert (verdict.score, verdict.status) == expected
+
+
+def test_a_problem_may_bring_its_own_pattern_and_a_broken_one_is_an_error() -> None:
+    assert Regex().check(a_problem(pattern="[ab]+"), "abba").score == 1.0
+    assert Regex().check(a_problem(pattern="[ab"), "abba").status == "error"
+
+
+def test_a_broken_pattern_of_a_recipe_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r'verifier regex: pattern "\[ab": unterminated'):
+        Regex(pattern="[ab")
+
+
+def test_a_pattern_that_takes_for_ever_is_a_timeout() -> None:
+    verifier = Regex(pattern="(a+)+b", timeout_seconds=0.5)
+    assert verifier.check(a_problem(), "aab").score == 1.0  # the helper has started
+    start = time.monotonic()
+
+    verdict = verifier.check(a_problem(), "a" * 40)
+
+    assert (verdict.score, verdict.status) == (None, "timeout")
+    assert time.monotonic() - start < 1.5
