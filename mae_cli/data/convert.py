@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mae_cli.data.formats import Format, Sample, checked_format, read_foreign, written
 from mae_cli.data.preference_pairs import make_pairs
 from mae_cli.errors import DataError
@@ -10,8 +12,6 @@ from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import refuse_existing
 from mae_cli.records.read import read_rows
 from mae_cli.records.rewarded import Rewarded
-from pathlib import Path
-
 
 
 def convert(source: Path, output: Path, to: str, *, replace: bool) -> str:

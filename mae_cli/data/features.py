@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 import types
-from mae_cli.records import Row
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import msgspec
+
+from mae_cli.records import Row
 
 
 def record_features() -> dict[str, Any]:

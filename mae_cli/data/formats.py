@@ -7,13 +7,15 @@ travel along. Source of the layouts: the documentation of TRL ("Dataset formats"
 
 from __future__ import annotations
 
-import msgspec
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.records import Message, Policy, Row, Sampling, new_row
 from mae_cli.records.read import decode_object, read_lines
-from pathlib import Path
-from typing import Any, Literal, get_args
 
 Format = Literal["messages", "prompt-completion", "preference", "sharegpt", "alpaca"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from itertools import product
-from mae_cli.answers.arithmetic import Expression, Operator, number_words
-from mae_cli.errors import DataError
 from typing import NamedTuple, TypedDict
 
+from mae_cli.answers.arithmetic import Expression, Operator, number_words
+from mae_cli.errors import DataError
 
 
 class ProblemRow(TypedDict):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from mae_cli.errors import ConfigError, MaeError, TemporaryError
 from typing import Any
+
+from mae_cli.errors import ConfigError, MaeError, TemporaryError
 
 HUB = "hub:"
 PROBE_TIMEOUT_SECONDS = 5

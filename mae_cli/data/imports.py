@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
 from mae_cli.data.hub import HUB, hub_rows
 from mae_cli.errors import DataError
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import refuse_existing
 from mae_cli.records.problems import problem_from
 from mae_cli.records.read import read_lines
-from pathlib import Path
-from typing import Any
-
 
 
 def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -> str:

@@ -5,16 +5,18 @@ A made set is a pure function of (name, counts, seed), and no held-out problem i
 
 from __future__ import annotations
 
-import msgspec
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
 from mae_cli.answers.arithmetic import canonical_key
 from mae_cli.data.graded_sums import make_problems
 from mae_cli.errors import ConfigError, MissingDependencyError
 from mae_cli.records import normalise_question
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import refuse_existing
-from pathlib import Path
-from typing import Any
 
 GYM = "gym:"
 

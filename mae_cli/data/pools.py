@@ -6,16 +6,18 @@ run names its row in `from_row`; one without is a seed. Source of the two pools:
 
 from __future__ import annotations
 
-import msgspec
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
 from mae_cli.answers.stated import candidate_text
 from mae_cli.errors import DataError
 from mae_cli.records import Problem, Row
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.problems import problem_from
 from mae_cli.records.read import decode_object, read_lines
-from pathlib import Path
-from typing import Any
 
 QUESTIONS = "questions"
 PAIRS = "pairs"

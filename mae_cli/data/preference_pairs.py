@@ -6,11 +6,13 @@ of the two. A row whose reward is unknown takes part in no pair by reward.
 
 from __future__ import annotations
 
-import msgspec
 from collections import Counter
 from collections.abc import Sequence
-from mae_cli.records.rewarded import Rewarded, known
 from typing import Literal
+
+import msgspec
+
+from mae_cli.records.rewarded import Rewarded, known
 
 Source = Literal["best_vs_worst", "all", "verdicts"]
 

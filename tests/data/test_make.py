@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from mae_cli.errors import ConfigError, DataError
 from mae_cli.answers.questions import question_key
 from mae_cli.data.imports import import_set
 from mae_cli.data.make import make_set
-from mae_cli.records.read import read_problems
-from mae_cli.recipe.files import shipped_dir
+from mae_cli.errors import ConfigError, DataError
 from mae_cli.plugins.verifiers.arithmetic import Arithmetic
+from mae_cli.recipe.files import shipped_dir
+from mae_cli.records.read import read_problems
 
 DATA = shipped_dir("data")
 GYM = (

@@ -6,10 +6,10 @@ import pytest
 
 from mae_cli.answers import stated
 from mae_cli.data import pools
-from mae_cli.records.problems import problem_from
-from mae_cli.errors import DataError
 from mae_cli.data.pools import Pair
+from mae_cli.errors import DataError
 from mae_cli.records import Problem, draw
+from mae_cli.records.problems import problem_from
 from tests.support import a_problem, a_row, write_json_lines
 
 SEEDS = [a_problem(f"What is {n} + 1?", str(n + 1)) for n in range(3)]
@@ -75,7 +75,10 @@ def test_pairs_are_capped_the_same_way() -> None:
 
 
 def test_a_judge_is_shown_the_marked_answer_or_the_whole_text() -> None:
-    assert stated.candidate_text(a_row(completion="x <answer>5</answer>", answer="5", answer_source="answer_tag")) == "5"
+    row = a_row(completion="x <answer>5</answer>", answer="5", answer_source="answer_tag")
+    assert stated.candidate_text(row) == "5"
+        stated.candidate_text(a_row(completion="x <answer>5</answer>", answer="5", answer_source="answer_tag")) == "5"
+    )
     assert stated.candidate_text(a_row(completion="it is 5", answer="5", answer_source="last_number")) == "it is 5"
     assert stated.candidate_text(a_row(completion=None)) == ""
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mae_cli.models import gguf
 from mae_cli.errors import EngineError, GateError, MaeError
-from mae_cli.models.gguf import missing_files, trained_embeddings
+from mae_cli.models import gguf
 from mae_cli.models.adapters import load_adapter
+from mae_cli.models.gguf import missing_files, trained_embeddings
 from mae_cli.records.read import read_json
 from mae_cli.runs.export import run_export
 from tests.support import here, write_rows

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mae_cli.recipe.sections import EvalSection
-from mae_cli.errors import ConfigError
 from mae_cli.answers.questions import question_key
+from mae_cli.errors import ConfigError
+from mae_cli.recipe.sections import EvalSection
 from mae_cli.runs.gate import read_sets
 from mae_cli.runs.promotion import Promotion, decide, promotion_line
 from tests.bench.gate_simulation import Loops, simulate

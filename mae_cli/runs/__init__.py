@@ -1,0 +1,1 @@
+"""Runs: a run folder, made round by round."""

@@ -1,0 +1,1 @@
+"""Views: what a run folder shows (trace, diff, adapters, summary)."""
