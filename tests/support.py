@@ -169,7 +169,7 @@ def eval_rows(outcomes: Sequence[float | Sequence[float | None] | None], **meta:
             status: VerdictStatus = "ok" if score is not None else "error"
             row.answer, row.completion = ("1" if score else "2"), "text"
             row.verdicts = [
-                Verdict(f"numeric/{reading}", "verifier", "answer", score=score, status=status)
+                Verdict(f"numeric/{reading}", "verifier", "answer", score=score, status=status, reading=reading)
                 for reading in ("strict", "flexible")
             ]
             rows.append(row)

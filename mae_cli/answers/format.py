@@ -10,12 +10,11 @@ def format_reward(
     tag: str,
     *,
     variant: Literal["paper", "code"],
-    role: Literal["proposer", "solver", "judge"],
 ) -> float:
     """Reward a response for its tag format: 0.0, 0.5 or 1.0.
 
-    paper: 1.0 for exactly one pair, 0.5 for more, else 0.0, for every role; a stray tag beside a pair does not matter.
-    code: solver and judge 1.0 for exactly one pair, 0.5 for more, else 0.0; proposer 1.0 for one to three pairs, 0.5
+    paper: 1.0 for exactly one pair, 0.5 for more, else 0.0, for every tag; a stray tag beside a pair does not matter.
+    code: answer and score 1.0 for exactly one pair, 0.5 for more, else 0.0; question 1.0 for one to three pairs, 0.5
     for more, else 0.0; a stray tag gives 0.0.
 
     Empty text gives 0.0 in both: a policy's own malformed output is a measured fact. The released code pays 0.5 there.
@@ -23,10 +22,9 @@ def format_reward(
     response is passed, so its constants are shifted by two.
 
     Args:
-        text: the response alone, as the role wrote it.
+        text: the response alone, as it was written.
         tag: `question`, `answer` or `score`.
         variant: which of the two published rules.
-        role: who wrote the text; only the code rule depends on it.
 
     Source: MAE, arXiv:2510.23595, format reward, and its released code.
     """
@@ -34,5 +32,5 @@ def format_reward(
     has_stray_tag = len(_tag_pattern((tag,)).findall(text)) != 2 * pairs
     if pairs == 0 or (variant == "code" and has_stray_tag):
         return 0.0
-    full_up_to = 3 if variant == "code" and role == "proposer" else 1
+    full_up_to = 3 if variant == "code" and tag == "question" else 1
     return 1.0 if pairs <= full_up_to else 0.5

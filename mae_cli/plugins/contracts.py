@@ -132,6 +132,16 @@ class Reading(NamedTuple):
     reason: str
 
 
+class Comparison(NamedTuple):
+    """One answer against another: 1 won, 0 lost, 0.5 a tie, null unknown."""
+
+    score: float | None
+    status: VerdictStatus
+    reason: str
+    orders_disagree: bool = False
+    """Whether the verdict depends on which of the two was shown first."""
+
+
 class Judge(Protocol):
     """A model-graded check: writes the prompt, reads the reply; the stage owns the engine calls, so they resume."""
 
@@ -157,6 +167,13 @@ class Judge(Protocol):
 
     def format_score(self, reply: str) -> float:
         """How well the reply keeps the judge's own format, in [0, 1]."""
+
+
+class PairJudge(Judge, Protocol):
+    """A judge whose targets hold `pair`: it is asked about two answers, in both orders."""
+
+    def combine(self, shown_first: Sequence[Reading], shown_second: Sequence[Reading]) -> Comparison:
+        """Return one answer against another, from the votes where it was shown first and those where it was second."""
 
 
 class RewardContext(msgspec.Struct):

@@ -1,20 +1,22 @@
 """Where recipes, problem sets and caches lie, and how a recipe file, `--set` and flags become a checked `Recipe`.
 
-Precedence: defaults in `config.py` < recipe file < --set section.key=value < flags.
+Precedence: defaults in `sections.py` < recipe file < --set section.key=value < flags.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
-from mae_cli.errors import ConfigError, did_you_mean
-from mae_cli.recipe.sections import SECTIONS, Recipe, Section, section_fields
+from mae_cli.errors import ConfigError
+from mae_cli.recipe.keys import assign, check_keys, convert_section
+from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+from mae_cli.recipe.steps import steps_of, written
 
 
 def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
@@ -44,15 +46,12 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
         if value is not None:
             origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
             _assign(tree, key, value, origins[key])
-    _check_keys(tree, Recipe, where, "", origins)
+    check_keys(tree, Recipe, where, "", origins)
+    recipe = convert_section(tree, Recipe, where, origins)
     try:
-        recipe = msgspec.convert(_spelled_out(tree, Recipe), Recipe)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        field = place.strip("`$.") or "recipe"
-        raise ConfigError(
-            f"{origins.get(field, where)}: {field}: {message[:1].lower()}{message[1:].replace('`', '')}"
-        ) from error
+        recipe = msgspec.structs.replace(recipe, pipeline=[written(step) for step in steps_of(recipe)])
+    except ConfigError as error:
+        raise ConfigError(f"{origins.get('pipeline', where)}: {error}") from error
     for field, variable in key_variables(recipe).items():
         if not _VARIABLE.fullmatch(variable):
             raise _no_variable(field)
@@ -64,8 +63,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 def key_variables(recipe: Recipe) -> dict[str, str]:
     """The names of environment variables that hold API keys, by their place in the recipe."""
-    sections = {role: getattr(recipe.roles, role) for role in recipe.roles.__struct_fields__}
-    roles = {f"roles.{role}.api_key_env": section.api_key_env for role, section in sections.items()}
+    roles = {f"roles.{role}.api_key_env": section.api_key_env for role, section in recipe.roles.items()}
     return {k: name for k, name in {"api_key_env": recipe.api_key_env, **roles}.items() if isinstance(name, str)}
 
 
@@ -85,19 +83,6 @@ def _no_variable(field: str) -> ConfigError:
         f"{field}: no environment variable of that name is set; expected the name of the variable that holds the key, "
         "never the key"
     )
-
-
-def _spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The tree without empty sections, and with null for the word "none" where a key may be null."""
-    hints = {name: hint for name, hint, _, _ in section_fields(kind)}
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        hint = hints[key]
-        if isinstance(hint, type) and issubclass(hint, Section):
-            result[key] = _spelled_out(value or {}, hint)
-        else:
-            result[key] = None if value == "none" and type(None) in get_args(hint) else value
-    return result
 
 
 def _load_yaml(text: str) -> Any:
@@ -142,34 +127,38 @@ def _yaml_value(text: str) -> Any:
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
-    *parents, leaf = dotted.split(".")
-    for name in parents:
-        child = tree.setdefault(name, {})
-        if child is None:
-            child = tree[name] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f'{where}: "{name}" is not a section')
-        tree = child
-    if not parents and leaf in SECTIONS and isinstance(value, dict):
+    """Set a key of the recipe or of one of its steps; what is set for a section wins over what its steps have."""
+    head, *rest = dotted.split(".")
+    steps = list(_step_trees(tree))
+    known = {name for name, _, _, _ in section_fields(Recipe)}
+    if rest and head not in known:
+        for name, _, keys in steps:
+            if name == head:
+                return assign(keys, rest, value, where)
+    if head in SECTIONS and rest:
+        for _, stage, keys in steps:
+            if stage == head and rest[0] in keys:
+                assign(keys, rest, value, where)
+    if not rest and head in SECTIONS and isinstance(value, dict):
         # `--set solve={a: 1}` changes a section's keys; it does not throw the others away.
-        tree[leaf] = {**(tree.get(leaf) or {}), **value}
-    else:
-        tree[leaf] = value
+        tree[head] = {**(tree.get(head) or {}), **value}
+        for _, stage, keys in steps:
+            keys.update({key: value[key] for key in keys.keys() & value.keys()} if stage == head else {})
+        return None
+    return assign(tree, [head, *rest], value, where)
 
 
-def _check_keys(
-    tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str, origins: Mapping[str, str]
-) -> None:
-    known = {name: hint for name, hint, _, _ in section_fields(kind)}
-    for key, value in tree.items():
-        if key not in known:
-            near = did_you_mean(str(key), known)
-            place = origins.get(f"{prefix}{key}", where)
-            raise ConfigError(f'{place}: unknown key "{prefix}{key}"; {near}')
-        inner = known[key]
-        if isinstance(inner, type) and issubclass(inner, Section):
-            if value is None:
-                continue
-            if not isinstance(value, Mapping):
-                raise ConfigError(f'{origins.get(key, where)}: "{key}" is a section; found {value!r}')
-            _check_keys(value, inner, where, f"{prefix}{key}.", origins)
+def _step_trees(tree: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, stage, keys) of each step of a raw recipe, the keys to be changed in place; what is no step is passed."""
+    pipeline = tree.get("pipeline")
+    if not isinstance(pipeline, list):
+        pipeline = tree["pipeline"] = list(Recipe().pipeline)
+    for index, entry in enumerate(pipeline):
+        if isinstance(entry, str):
+            entry = pipeline[index] = {entry: {}}
+        if isinstance(entry, dict) and len(entry) == 1:
+            ((stage, keys),) = entry.items()
+            if keys is None:
+                keys = entry[stage] = {}
+            if isinstance(keys, dict):
+                yield str(keys.get("name", stage)), str(stage), keys

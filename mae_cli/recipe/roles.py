@@ -1,8 +1,9 @@
-"""Which model plays a role: the policy that is trained, or one of the role's own.
+"""Roles of a recipe, and which model plays each: the policy that is trained, or one of the role's own.
 
-Without `roles:` all three roles are the trained policy. A role with a model, revision or server of its own, or that
-names an adapter (also `none`), is fixed: it stays as it is over the rounds of `mae run`, and its rows are not trained,
-since the trained policy did not write them. Another engine that loads the same weights and adapters is no other policy.
+A role without keys of its own is played by the trained policy. A role with a model, revision or server of its own, or
+one that names an adapter (also `none`), is fixed: it stays as it is over the rounds of `mae run`, and its rows are not
+trained, since the trained policy did not write them. Another engine that loads the same weights and adapters is no
+other policy.
 """
 
 from __future__ import annotations
@@ -13,25 +14,48 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from mae_cli.errors import ConfigError
 from mae_cli.recipe.sections import Recipe, RoleSection
 from mae_cli.records import Role
 
-ROLES: tuple[Role, ...] = ("proposer", "solver", "judge")
+PREDEFINED: tuple[Role, ...] = ("proposer", "solver", "judge")
+"""Roles that every recipe has; it declares further ones under `roles:`."""
 MODEL_KEYS = ("model", "revision", "engine", "base_url")
 """Keys that say which model answers; the others say how it is run or prompted."""
 LOADING_ENGINES = ("hf", "vllm")
 """Engines that load a model's weights and adapters themselves: the same keys mean the same policy."""
 
 
+def roles_of(recipe: Recipe) -> tuple[Role, ...]:
+    """Return the roles a recipe may name: the predefined ones, then those it declares, in its order."""
+    return tuple(dict.fromkeys((*PREDEFINED, *recipe.roles)))
+
+
+def check_role(recipe: Recipe, role: str, where: str) -> None:
+    """Refuse a role that the recipe does not declare.
+
+    Raises:
+        ConfigError: an undeclared role; names the declared ones.
+    """
+    known = roles_of(recipe)
+    if role not in known:
+        raise ConfigError(f'{where}: role "{role}" is not declared; declared: {", ".join(known)} (recipe key roles)')
+
+
 def own_keys(recipe: Recipe, role: Role) -> dict[str, Any]:
     """The keys the role sets itself."""
-    section: RoleSection = getattr(recipe.roles, role)
+    section = recipe.roles.get(role, RoleSection())
     return {name: getattr(section, name) for name in section.__struct_fields__ if getattr(section, name) is not UNSET}
 
 
 def is_fixed(recipe: Recipe, role: Role) -> bool:
     """Whether another policy than the trained one plays this role."""
     return "adapter" in own_keys(recipe, role) or _has_own_model(recipe, role)
+
+
+def fixed_roles(recipe: Recipe) -> list[Role]:
+    """Return the roles that another policy than the trained one plays."""
+    return [role for role in roles_of(recipe) if is_fixed(recipe, role)]
 
 
 def _has_own_model(recipe: Recipe, role: Role) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from mae_cli.records import Sampling
+from mae_cli.records import Purpose, Role, Sampling
 
 Spec = str | dict[str, Any]
 Count = Annotated[int, Meta(ge=0)]
@@ -23,6 +23,11 @@ Alpha = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 def _doc(text: str) -> Meta:
     return Meta(description=text)
+
+
+def _free(text: str) -> Meta:
+    """Of a key that changes speed, place or what is shown, never a file: it may differ when a run goes on."""
+    return Meta(description=text, extra={"free": True})
 
 
 class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +57,8 @@ class GeneratingSection(Section):
 class ProposeSection(GeneratingSection):
     """`propose:` the policy writes problems."""
 
+    role: Annotated[Role, _doc("role that writes the problems: proposer, or one declared under roles")] = "proposer"
+    purpose: Annotated[Purpose, _doc("purpose of the proposals: train, or context to have them read only")] = "train"
     proposer: Annotated[Spec, _doc("how a proposal is prompted (mae list proposers)")] = "mixed"
     num_problems: Annotated[Count, _doc("proposals per round")] = 32
     p_reference: Annotated[Share, _doc("chance that a proposal prompt carries references")] = 0.5
@@ -64,6 +71,10 @@ class ProposeSection(GeneratingSection):
 class SolveSection(GeneratingSection):
     """`solve:` the policy answers problems."""
 
+    role: Annotated[Role, _doc("role that answers: solver, or one declared under roles")] = "solver"
+    purpose: Annotated[
+        Purpose, _doc("purpose of the rollouts: train, difficulty (only measures a problem) or context (only read)")
+    ] = "train"
     prompt: Annotated[str, _doc("solver prompt: a shipped name or a file")] = "solve"
     rollouts_per_problem: Annotated[Positive, _doc("train rollouts per problem")] = 8
     num_problems: Annotated[Count, _doc("problems drawn from the question pool (--pool, or the run's) to solve")] = 0
@@ -75,6 +86,7 @@ class SolveSection(GeneratingSection):
 class JudgeSection(GeneratingSection):
     """`judge:` programs and the policy grade answers and problems; rewards are computed."""
 
+    role: Annotated[Role, _doc("role that judges: judge, or one declared under roles")] = "judge"
     verifier: Annotated[Spec | None, _doc("program check of answers, or none")] = None
     judge: Annotated[Spec | list[Spec] | None, _doc("model judge or judges (mae list judges), or none")] = "rubric"
     aggregate: Annotated[
@@ -91,10 +103,13 @@ class JudgeSection(GeneratingSection):
         Count, _doc("pairs drawn from the pair pool (--pool, or the run's) as judge training rows")
     ] = 0
     num_own_pairs: Annotated[Count, _doc("pairs drawn from this round's own rollouts as judge training rows")] = 0
-    proposer_reward: Annotated[Spec, _doc("reward of proposer rows")] = "mae_proposer"
-    solver_reward: Annotated[Spec, _doc("reward of solver rows")] = "mae_solver"
-    judge_reward: Annotated[Spec, _doc("reward of judge rows")] = "mae_judge"
-    max_unparsed: Annotated[Share, _doc("share of unparsed or failed judgements above which the stage exits 3")] = 0.2
+    rewards: Annotated[
+        dict[Role, Spec], _doc("reward of each role's rows, by role; a role left out has one of the next three")
+    ] = {}
+    proposer_reward: Annotated[Spec, _doc("reward of rows that propose a problem")] = "mae_proposer"
+    solver_reward: Annotated[Spec, _doc("reward of rows that answer one")] = "mae_solver"
+    judge_reward: Annotated[Spec, _doc("reward of rows that judge")] = "mae_judge"
+    max_unparsed: Annotated[Share, _free("share of unparsed or failed judgements above which the stage exits 3")] = 0.2
     shuffle_rewards: Annotated[bool, _doc("control run: rewards are shuffled among the rows of each role")] = False
 
 
@@ -106,10 +121,10 @@ class CalibrateSection(Section):
     num_rollouts: Annotated[Count, _doc("real answers drawn from --rollouts; 0 is all")] = 64
     verifier: Annotated[Spec | None, _doc("program that tells right from wrong real answers, or none")] = "numeric"
     bars: Annotated[
-        dict[str, float], _doc("bars a judge must pass, e.g. {auc: 0.7, injection: 0.1}; a run stops at a missed one")
+        dict[str, float], _free("bars a judge must pass, e.g. {auc: 0.7, injection: 0.1}; a run stops at a missed one")
     ] = {}
     compare: Annotated[
-        Literal["interval", "value"], _doc("what must pass a bar: all of the figure's interval, or its value alone")
+        Literal["interval", "value"], _free("what must pass a bar: all of the figure's interval, or its value alone")
     ] = "interval"
     confidence: Annotated[float, Meta(gt=0.0, lt=1.0, description="level of the intervals")] = 0.95
     resamples: Annotated[Positive, _doc("bootstrap resamples over problems")] = 1000
@@ -151,7 +166,7 @@ class FinetuneSection(Section):
     max_grad_norm: Annotated[float, Meta(gt=0.0, description="gradient clipping, L2")] = 1.0
     batch_size: Annotated[Positive, _doc("rows (or pairs) per optimizer step")] = 16
     micro_batch_tokens: Annotated[
-        Count, _doc("most tokens (padding included) in one forward pass; 0: 4096 on a CPU, 16384 on a GPU")
+        Count, _free("most tokens (padding included) in one forward pass; 0: 4096 on a CPU, 16384 on a GPU")
     ] = 0
     epochs: Annotated[Positive, _doc("passes over the rows")] = 1
     max_steps: Annotated[Count, _doc("stop after this many optimizer steps; 0 is off")] = 0
@@ -159,18 +174,18 @@ class FinetuneSection(Section):
         Count, _doc("stop after the optimizer step that reaches this many trained tokens; 0 is off")
     ] = 0
     max_length: Annotated[Positive, _doc("longest prompt + completion, in tokens; longer rows are dropped")] = 4096
-    save_every: Annotated[Count, _doc("optimizer steps between checkpoints; 0 is none")] = 10
+    save_every: Annotated[Count, _free("optimizer steps between checkpoints; 0 is none")] = 10
     min_spread: Annotated[float, Meta(ge=0.0, description="reward spread under which a role is skipped and named")] = (
         1e-4
     )
     max_nll_jump: Annotated[
         float, Meta(ge=0.0, description="nats per trained token over the median of the last steps that stop it; 0: off")
     ] = 6.0
-    gradient_checkpointing: Annotated[bool, _doc("recompute activations to save memory")] = False
+    gradient_checkpointing: Annotated[bool, _free("recompute activations to save memory")] = False
     report_to: Annotated[
-        Literal["none", "tensorboard", "trackio", "wandb"], _doc("also send each step's figures to a tracker")
+        Literal["none", "tensorboard", "trackio", "wandb"], _free("also send each step's figures to a tracker")
     ] = "none"
-    show_batch: Annotated[Count, _doc("print this many examples with the trained span marked")] = 0
+    show_batch: Annotated[Count, _free("print this many examples with the trained span marked")] = 0
 
 
 class EvalSection(GeneratingSection):
@@ -204,7 +219,7 @@ class EvalSection(GeneratingSection):
 
 
 class RoleSection(Section):
-    """`roles.ROLE:` what one role has of its own; see `roles.py`. An unset key is the one above the sections."""
+    """`roles.ROLE:` declares a role, and what it has of its own; an unset key is the one above the sections."""
 
     model: Annotated[str | UnsetType, _doc("its own model; its rows are then not trained")] = UNSET
     revision: Annotated[str | UnsetType | None, _doc("hub revision of that model")] = UNSET
@@ -212,20 +227,12 @@ class RoleSection(Section):
         str | UnsetType | None, _doc("its own LoRA adapter, fixed over the rounds; none: the model without one")
     ] = UNSET
     engine: Annotated[str | UnsetType, _doc("its own engine")] = UNSET
-    base_url: Annotated[str | list[str] | UnsetType | None, _doc("server of engine openai")] = UNSET
-    api_key_env: Annotated[str | UnsetType | None, _doc("environment variable with that server's key")] = UNSET
-    device: Annotated[str | UnsetType, _doc("auto, cpu, cuda, cuda:N or mps")] = UNSET
+    base_url: Annotated[str | list[str] | UnsetType | None, _free("server of engine openai")] = UNSET
+    api_key_env: Annotated[str | UnsetType | None, _free("environment variable with that server's key")] = UNSET
+    device: Annotated[str | UnsetType, _free("auto, cpu, cuda, cuda:N or mps")] = UNSET
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | UnsetType, _doc("type of its weights")] = UNSET
     chat_template: Annotated[str | UnsetType | None, _doc("file with a chat template for its model")] = UNSET
     chat_template_kwargs: Annotated[dict[str, Any] | UnsetType, _doc("options handed to its template")] = UNSET
-
-
-class RolesSection(Section):
-    """`roles:` a model of its own for a role; without it all three are the policy that is trained."""
-
-    proposer: RoleSection = msgspec.field(default_factory=RoleSection)
-    solver: RoleSection = msgspec.field(default_factory=RoleSection)
-    judge: RoleSection = msgspec.field(default_factory=RoleSection)
 
 
 class Recipe(Section):
@@ -236,25 +243,25 @@ class Recipe(Section):
     adapter: Annotated[str | None, _doc("what mae finetune wrote, to start from: an adapter or a model")] = None
     engine: Annotated[str, _doc("engine, with its argument after a colon (replay:FILE)")] = "hf"
     base_url: Annotated[
-        str | list[str] | None, _doc("address of the engine openai's server, or of several replicas of it")
+        str | list[str] | None, _free("address of the engine openai's server, or of several replicas of it")
     ] = None
     api_key_env: Annotated[
-        str | None, _doc("name of the environment variable that holds the API key; else OPENAI_API_KEY where set")
+        str | None, _free("name of the environment variable that holds the API key; else OPENAI_API_KEY where set")
     ] = None
     max_concurrent: Annotated[
-        int | Literal["auto"], _doc("requests in flight to servers; auto finds out what they take")
+        int | Literal["auto"], _free("requests in flight to servers; auto finds out what they take")
     ] = "auto"
-    timeout_seconds: Annotated[float, Meta(gt=0.0, description="longest wait for one answer of a server")] = 600.0
-    device: Annotated[str, _doc("auto, cpu, cuda, cuda:N or mps")] = "auto"
+    timeout_seconds: Annotated[float, Meta(gt=0.0), _free("longest wait for one answer of a server")] = 600.0
+    device: Annotated[str, _free("auto, cpu, cuda, cuda:N or mps")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")
     ] = "auto"
     load_in_4bit: Annotated[bool, _doc("store the base model in four bits (package bitsandbytes)")] = False
-    batch_size: Annotated[int | Literal["auto"], _doc("rows generated at a time; auto measures this machine once")] = (
+    batch_size: Annotated[int | Literal["auto"], _free("rows generated at a time; auto measures this machine once")] = (
         "auto"
     )
     seed: Annotated[Count, _doc("the run's seed; every row's seed derives from it")] = 0
-    rounds: Annotated[Positive, _doc("rounds of `mae run`")] = 1
+    rounds: Annotated[Positive, _free("rounds of `mae run`")] = 1
     chat_template: Annotated[str | None, _doc("file with a chat template for this model")] = None
     chat_template_kwargs: Annotated[
         dict[str, Any], _doc("options handed to the template, e.g. {enable_thinking: false}")
@@ -270,18 +277,23 @@ class Recipe(Section):
     ] = False
     pool_limit: Annotated[Count, _doc("largest pool; the oldest that are not seeds leave first; 0 is no limit")] = 0
     on_empty: Annotated[
-        Literal["stop", "skip"], _doc("no row kept in a round: stop (exit 3) or go on without training")
+        Literal["stop", "skip"], _free("no row kept in a round: stop (exit 3) or go on without training")
     ] = "stop"
     keep_adapters: Annotated[
-        Count, _doc("rounds whose adapter weights stay besides the accepted and the best; 0 keeps all")
+        Count, _free("rounds whose adapter weights stay besides the accepted and the best; 0 keeps all")
     ] = 0
     on_harm: Annotated[
-        Literal["go_back", "stop"], _doc("the gate shows harm: go on from the last accepted round, or stop (exit 4)")
+        Literal["go_back", "stop"], _free("the gate shows harm: go on from the last accepted round, or stop (exit 4)")
     ] = "go_back"
 
-    roles: Annotated[RolesSection, _doc("a model of its own for proposer, solver or judge")] = msgspec.field(
-        default_factory=RolesSection
-    )
+    pipeline: Annotated[
+        list[str | dict[str, Any]],
+        _doc("steps of a round: stages, or {STAGE: {name, from, when, every, KEYS}}"),
+    ] = msgspec.field(default_factory=lambda: ["propose", "solve", "judge", "filter", "finetune", "eval"])
+    roles: Annotated[
+        dict[Role, RoleSection],
+        _doc("roles beside proposer, solver and judge; a model of its own for any of them"),
+    ] = {}
     propose: ProposeSection = msgspec.field(default_factory=ProposeSection)
     solve: SolveSection = msgspec.field(default_factory=SolveSection)
     judge: JudgeSection = msgspec.field(default_factory=JudgeSection)
@@ -304,6 +316,32 @@ def section_fields(section: type[msgspec.Struct]) -> list[tuple[str, Any, str, A
         default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
         result.append((field.name, kind, doc, default))
     return result
+
+
+@functools.cache
+def free_keys(section: type[msgspec.Struct] = Recipe) -> frozenset[str]:
+    """Return the dotted keys that change no file; `roles.*.KEY` stands for every role's, `KEY.` for all below it."""
+    found: set[str] = set()
+    hints = get_type_hints(section, include_extras=True)
+    for field in msgspec.structs.fields(section):
+        hint = hints[field.name]
+        kind, _ = _bare(hint)
+        notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        if any(isinstance(note, Meta) and (note.extra or {}).get("free") for note in notes):
+            found |= {field.name, *([f"{field.name}."] if get_origin(kind) is dict else [])}
+        elif isinstance(kind, type) and issubclass(kind, Section):
+            found |= {f"{field.name}.{key}" for key in free_keys(kind)}
+        elif get_origin(kind) is dict and get_args(kind)[1] is RoleSection:
+            found |= {f"{field.name}.*.{key}" for key in free_keys(RoleSection)}
+    return frozenset(found)
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted recipe key changes speed, place or what is shown, never what is in a file."""
+    parts = key.split(".")
+    general = ".".join([parts[0], "*", *parts[2:]]) if parts[0] == "roles" else key
+    known = free_keys()
+    return general in known or any(general.startswith(one) for one in known if one.endswith("."))
 
 
 def _bare(hint: Any) -> tuple[Any, str]:

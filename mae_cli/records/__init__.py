@@ -3,11 +3,15 @@
 Stable for plugin authors (CONTRIBUTING, "Your own plugin"): the names in `__all__`.
 """
 
+from mae_cli.records.ids import digest, draw, new_row, normalise_question, problem_id, row_id, seed_from
 from mae_cli.records.row import (
     SCHEMA_VERSION,
+    Asked,
     Completion,
     FinishReason,
+    Label,
     Message,
+    Origin,
     Policy,
     Problem,
     Purpose,
@@ -15,6 +19,7 @@ from mae_cli.records.row import (
     Role,
     Row,
     Sampling,
+    Span,
     Status,
     Term,
     Usage,
@@ -22,25 +27,21 @@ from mae_cli.records.row import (
     VerdictStatus,
     choices_of,
     complete_row,
-    digest,
-    draw,
     mean_of_known,
     mean_score,
-    new_row,
-    normalise_question,
-    problem_id,
     request_of,
-    row_id,
-    seed_from,
     verdicts_on,
     why_unknown,
 )
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Asked",
     "Completion",
     "FinishReason",
+    "Label",
     "Message",
+    "Origin",
     "Policy",
     "Problem",
     "Purpose",
@@ -48,6 +49,7 @@ __all__ = [
     "Role",
     "Row",
     "Sampling",
+    "Span",
     "Status",
     "Term",
     "Usage",

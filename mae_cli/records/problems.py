@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mae_cli.errors import DataError
-from mae_cli.records.row import Problem, problem_id
+from mae_cli.records.ids import problem_id
+from mae_cli.records.row import Problem
 
 QUESTION_KEYS = ("question", "problem", "prompt", "query", "input", "instruction")
 ANSWER_KEYS = ("reference_answer", "answer", "final_answer", "target", "answerKey", "label", "gold", "output")

@@ -26,6 +26,7 @@ from mae_cli.records.fingerprint import compare_fingerprints, plain
 from mae_cli.records.lock import Lock
 from mae_cli.records.read import decode_row, iterate_rows, read_json
 from mae_cli.records.row import SCHEMA_VERSION, Row
+from mae_cli.records.schema_1 import as_schema_1
 from mae_cli.records.shards import Shard, name_of, shard_in
 from mae_cli.records.worker_files import rows_elsewhere, work_folder
 
@@ -33,8 +34,12 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def encode_rows(rows: Iterable[msgspec.Struct]) -> bytes:
-    """The rows as JSON lines."""
-    return b"".join(_ENCODER.encode(row) + b"\n" for row in rows)
+    """Return the rows as JSON lines, each in the schema it says it has."""
+    return b"".join(_ENCODER.encode(_as_written(row)) + b"\n" for row in rows)
+
+
+def _as_written(row: msgspec.Struct) -> Any:
+    return as_schema_1(row) if isinstance(row, Row) and row.schema == 1 else row
 
 
 ROWS_PER_WRITE = 512
@@ -71,6 +76,7 @@ class Output:
         partial: rows an interrupted run had finished, by id, in the order they were finished.
         elsewhere: rows that worker processes of this command finished, by id.
         notices: what a person should know about the recovery.
+        schema: of the rows in the file: that of an earlier, unfinished try, or else the one asked for.
         place: where the rows of a shard stand in the whole output; for the meta file.
     """
 
@@ -84,8 +90,10 @@ class Output:
         companion: Path | None = None,
         overwrite: bool = False,
         shard: Shard | None = None,
+        schema: int = SCHEMA_VERSION,
     ) -> None:
         self.path = path
+        self.schema = schema
         self.companion = companion
         self.shard = shard
         self.place: dict[str, Any] = {}
@@ -156,6 +164,7 @@ class Output:
             compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
             if (held := shard_in(meta)) != self.shard:
                 raise ConfigError(f"{self.path}: holds {name_of(held)}, not {name_of(self.shard)}; give another -o")
+            self.schema = meta.get("schema", 1)
             self.was_complete = bool(meta.get("complete")) and self.path.exists()
         else:
             # Without a meta nobody knows the settings of what stands there, an interrupted run's rows included.
@@ -205,9 +214,15 @@ class Output:
 
     def is_current(self, rows: Sequence[Row]) -> bool:
         """Whether the finished file holds exactly these rows already, so that there is nothing to write."""
+        self._put_schema(rows)
         is_same = self.was_complete and list(self.known.values()) == list(rows)
         self._is_settled = self._is_settled or is_same
         return is_same
+
+    def _put_schema(self, rows: Iterable[Row]) -> None:
+        """A file has rows of one schema: the one it was begun with."""
+        for row in rows:
+            row.schema = self.schema
 
     def begin(self, keep: Iterable[str]) -> None:
         """Start writing: mark the output incomplete and keep only these rows of an interrupted run.
@@ -226,6 +241,7 @@ class Output:
         """Store finished rows at once, whole lines."""
         if self._file is None:
             return
+        self._put_schema(rows)
         data = memoryview(encode_rows(rows))
         while data:
             data = data[os.write(self._file.fileno(), data) :]
@@ -234,6 +250,8 @@ class Output:
         self, rows: Sequence[Row], *, dropped: Sequence[Row] | None = None, dropped_path: Path | None = None
     ) -> None:
         """Write the canonical file (and the dropped rows before it), then the completion marker."""
+        self._put_schema(rows)
+        self._put_schema(dropped or ())
         if dropped is not None and dropped_path is not None:
             write_atomically(dropped_path, _canonical(dropped_path, dropped))
         if self.is_stream:
@@ -254,7 +272,7 @@ class Output:
 
     def _write_meta(self, *, complete: bool, rows: int | None = None) -> None:
         meta: dict[str, Any] = {
-            "schema": SCHEMA_VERSION,
+            "schema": self.schema,
             "stage": self.stage,
             "complete": complete,
             "rows": rows,

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import ConfigError, DataError
-from mae_cli.records.row import Row, digest
+from mae_cli.records.ids import digest
+from mae_cli.records.row import Row
 
 
 class Shard(msgspec.Struct, frozen=True):

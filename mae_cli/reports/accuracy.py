@@ -78,8 +78,8 @@ class Accuracy(msgspec.Struct):
 
 def readings_in(rows: Iterable[Row]) -> list[str]:
     """The readings that rows carry verdicts of, in order of appearance."""
-    found = (verdict.name.rpartition("/")[2] for row in rows for verdict in row.verdicts if "/" in verdict.name)
-    return list(dict.fromkeys(found))
+    found = (verdict.reading for row in rows for verdict in row.verdicts)
+    return list(dict.fromkeys(reading for reading in found if reading is not None))
 
 
 def benchmark_of(problem: Problem) -> str | None:
@@ -99,7 +99,7 @@ def items_of(rows: Sequence[Row], reading: str, benchmark: str | None = None) ->
     for row in sorted(rows, key=lambda row: row.sample_index):
         if row.problem is None or (benchmark is not None and benchmark_of(row.problem) != benchmark):
             continue
-        verdict = next((v for v in row.verdicts if v.name.endswith("/" + reading)), None)
+        verdict = next((v for v in row.verdicts if v.reading == reading), None)
         if verdict is None:
             continue
         item = found.setdefault(row.problem.id, Item(row.problem, [], []))

@@ -15,34 +15,12 @@ import msgspec
 from mae_cli import __version__
 from mae_cli.errors import ConfigError
 from mae_cli.recipe.load import check_keys_are_names
-from mae_cli.recipe.roles import ROLES, is_fixed
+from mae_cli.recipe.roles import fixed_roles
+from mae_cli.recipe.sections import is_free
 from mae_cli.records.atomic import write_atomically, write_json
 from mae_cli.records.fingerprint import compare_fingerprints, flatten
 from mae_cli.records.read import read_json
 from mae_cli.stages.generation.session import Session
-
-# May change between two calls of one run without changing what is in its files.
-FREE_KEYS = {
-    "rounds",
-    "batch_size",
-    "base_url",
-    "api_key_env",
-    "max_concurrent",
-    "timeout_seconds",
-    "device",
-    "on_empty",
-    "on_harm",
-    "keep_adapters",
-    "judge.max_unparsed",
-    "calibrate.compare",
-    "finetune.micro_batch_tokens",
-    "finetune.gradient_checkpointing",
-    "finetune.save_every",
-    "finetune.show_batch",
-    "finetune.report_to",
-    # Where a role's model runs.
-    *(f"roles.{role}.{key}" for role in ROLES for key in ("device", "base_url", "api_key_env")),
-}
 
 
 def open_run(session: Session, run_dir: Path, recipe_path: Path | None) -> None:
@@ -60,8 +38,8 @@ def open_run(session: Session, run_dir: Path, recipe_path: Path | None) -> None:
     tree = msgspec.to_builtins(recipe)
     manifest = run_dir / "manifest.json"
     if manifest.exists():
-        old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if not _is_free(k)}
-        new = {k: v for k, v in flatten(tree).items() if not _is_free(k)}
+        old = {k: v for k, v in flatten(read_json(manifest)["recipe"]).items() if not is_free(k)}
+        new = {k: v for k, v in flatten(tree).items() if not is_free(k)}
         compare_fingerprints(old, new, str(run_dir), "give another --run-dir")
     elif run_dir.exists() and any(run_dir.glob("round-*")):
         raise ConfigError(f"{run_dir}: holds rounds but no manifest.json; give another --run-dir")
@@ -73,10 +51,6 @@ def open_run(session: Session, run_dir: Path, recipe_path: Path | None) -> None:
         run_dir / "recipe.resolved.yaml", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
     )
     write_json(manifest, {"recipe": tree, **facts})
-
-
-def _is_free(key: str) -> bool:
-    return key in FREE_KEYS or key.startswith("calibrate.bars.")  # a bar decides about files, and is in none
 
 
 def _facts(session: Session, recipe_path: Path | None) -> dict[str, Any]:
@@ -100,6 +74,6 @@ def _facts(session: Session, recipe_path: Path | None) -> dict[str, Any]:
 
 def _other_policies(session: Session) -> dict[str, Any]:
     """The roles that another policy plays, none where all are the trained one's."""
-    fixed = [role for role in ROLES if is_fixed(session.recipe, role)]
+    fixed = fixed_roles(session.recipe)
     policies = {role: msgspec.to_builtins(session.engine_for(role).policy) for role in fixed}
     return {"roles": policies} if policies else {}

@@ -50,7 +50,7 @@ def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:
     """The distinct proposed questions with the highest known quality, best first, at most `wanted`."""
     quality: dict[str, tuple[float, int, Problem]] = {}
     for position, row in enumerate(rows):
-        if row.role != "proposer" or row.problem is None or row.problem.id in quality:
+        if not row.is_proposal or row.problem is None or row.problem.id in quality:
             continue
         score = mean_score(verdicts_on(row, "problem"))
         if score is not None:

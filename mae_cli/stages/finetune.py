@@ -22,7 +22,7 @@ from mae_cli.models.digests import is_whole_model, model_digest, reference_ident
 from mae_cli.models.lineage import base_reference
 from mae_cli.models.locate import local_model
 from mae_cli.plugins import contracts, registry
-from mae_cli.recipe.roles import ROLES, is_fixed
+from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Row, digest
 from mae_cli.records.file_names import STDIO, beside
@@ -55,7 +55,7 @@ def run_finetune(
     require_tracker(section.report_to)
     session.adapter = start_adapter
     rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
-    fixed = [] if section.other_models else [role for role in ROLES if is_fixed(session.recipe, role)]
+    fixed = [] if section.other_models else fixed_roles(session.recipe)
     # Known from the recipe alone, so that a round without a row of the policy's own loads no model to say so.
     rows, others = own_rows(rows, None, fixed)
     if not rows:

@@ -62,14 +62,14 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
             answer=panel,
             command=["judge", input_path, *(["--pool", pool_path] if pool_path else [])],
         )
-        add_verdicts(made.passed, made.rows, panel, session)
+        disagreeing = add_verdicts(made.passed, made.rows, panel, session)
         rows = [*made.passed, *made.rows]
         rewarder.reward(rows, panel, drawn)
         if not output.is_current(rows):
             output.finish(rows)
         summary = made.summary("judge", output_path, read=len(data.rows), written=len(rows))
         graded = [panel.reading(row) for row in made.rows if row.purpose == "grade"]
-        summary.details = {**_details(rows), **reading_details(graded)}
+        summary.details = {**_details(rows, disagreeing), **reading_details(graded)}
         _say_unknown(session, rows)
     if session.shard is None:
         gate_unparsed(session, summary)

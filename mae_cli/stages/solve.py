@@ -117,7 +117,7 @@ def proposals(rows: Sequence[Row], *, checked_only: bool) -> tuple[list[Problem]
     found: dict[str, Problem] = {}
     parents: dict[str, list[str]] = {}
     for row in rows:
-        if row.role != "proposer" or row.problem is None:
+        if not row.is_proposal or row.problem is None or row.kept is False:
             continue
         if checked_only and not any(verdict.score for verdict in verdicts_on(row, "problem")):
             continue

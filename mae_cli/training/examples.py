@@ -119,9 +119,9 @@ def read_examples(
 
 
 def _rewarded(row: Row, prompt: tuple[int, ...], completion: tuple[int, ...]) -> Rewarded:
-    others = dict.fromkeys(verdict.rollout_id for verdict in row.verdicts if verdict.target == "pair")
+    others = dict.fromkeys(verdict.opponent_id for verdict in row.verdicts if verdict.target == "pair")
     found = {
-        other: mean_score([verdict for verdict in verdicts_on(row, "pair") if verdict.rollout_id == other])
+        other: mean_score([verdict for verdict in verdicts_on(row, "pair") if verdict.opponent_id == other])
         for other in others
         if other is not None
     }

@@ -193,12 +193,11 @@ def test_format_reward_follows_both_published_rules(
     text: str, pairs: int, paper: float, code: float, code_proposer: float
 ) -> None:
     assert count_tag_pairs(text, "q") == pairs
-    assert format_reward(text, "q", variant="paper", role="proposer") == paper
-    assert format_reward(text, "q", variant="paper", role="solver") == paper
-    assert format_reward(text, "q", variant="paper", role="judge") == paper
-    assert format_reward(text, "q", variant="code", role="solver") == code
-    assert format_reward(text, "q", variant="code", role="judge") == code
-    assert format_reward(text, "q", variant="code", role="proposer") == code_proposer
+    assert format_reward(text, "q", variant="paper") == paper
+    assert format_reward(text, "q", variant="code") == code
+    question = text.replace("q>", "question>").replace("q >", "question >").replace("Q", "Question")
+    assert format_reward(question, "question", variant="paper") == paper
+    assert format_reward(question, "question", variant="code") == code_proposer
 
 
 def test_many_unclosed_boxes_take_no_time() -> None:

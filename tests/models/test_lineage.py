@@ -48,7 +48,7 @@ def run_dir(tmp_path: Path) -> Path:
     first.mkdir()
     judged = msgspec.structs.replace(
         ROLLOUT,
-        verdicts=[Verdict(name="rubric", kind="judge", target="answer", score=0.9, rollout_id=JUDGEMENT.rollout_id)],
+        verdicts=[Verdict(name="rubric", kind="judge", target="answer", score=0.9, judge_id=JUDGEMENT.id)],
         reward=0.9,
         reward_terms=[Term("answer_score", 0.9)],
         kept=True,

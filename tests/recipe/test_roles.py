@@ -11,7 +11,7 @@ import pytest
 from mae_cli.errors import ConfigError
 from mae_cli.models.digests import model_digest
 from mae_cli.recipe.load import load_recipe
-from mae_cli.recipe.roles import ROLES, adapter_for, is_fixed, recipe_for
+from mae_cli.recipe.roles import PREDEFINED, adapter_for, is_fixed, recipe_for
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Policy
 from mae_cli.stages.generation.session import Session
@@ -27,8 +27,8 @@ def recipe_of(**roles: Any) -> Recipe:
 def test_without_roles_all_three_are_the_trained_policy() -> None:
     recipe = recipe_of()
 
-    assert [recipe_for(recipe, role) for role in ROLES] == [recipe] * 3
-    assert [adapter_for(recipe, role, Path("round-1")) for role in ROLES] == [Path("round-1")] * 3
+    assert [recipe_for(recipe, role) for role in PREDEFINED] == [recipe] * 3
+    assert [adapter_for(recipe, role, Path("round-1")) for role in PREDEFINED] == [Path("round-1")] * 3
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_another_model_inherits_neither_adapter_nor_revision_but_the_other_keys(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("roles.juge.model=x", 'unknown key "roles.juge"; did you mean "judge"?'),
+        ("roles.juge.model=x", 'roles.juge: no step plays this role; did you mean "judge"?'),
         ("roles.judge.modle=x", 'unknown key "roles.judge.modle"; did you mean "model"?'),
         ("roles.judge.dtype=x", "roles.judge.dtype: invalid enum value 'x'"),
-        ("roles.judge=x", "\"judge\" is a section; found 'x'"),
+        ("roles.judge=x", "\"roles.judge\" is a section; found 'x'"),
     ],
 )
 def test_a_wrong_key_of_a_role_is_named(setting: str, message: str) -> None:
@@ -164,7 +164,7 @@ def test_a_run_with_a_judge_of_another_model_trains_the_others_for_two_rounds(
     for number in (1, 2):
         folder = run_dir / f"round-{number:03d}"
         rows = read_json_lines(folder / "4_selected.jsonl")
-        models = {role: {row["policy"]["model"] for row in rows if row["role"] == role} for role in ROLES}
+        models = {role: {row["policy"]["model"] for row in rows if row["role"] == role} for role in PREDEFINED}
         assert models["solver"] == models["proposer"] == {model_digest(tiny_model_dir)}
         assert all(name.startswith("scripted:") for name in models["judge"])
         adapters |= {row["policy"]["adapter"] for row in rows if row["role"] == "solver"}

@@ -137,9 +137,9 @@ def test_a_problem_that_speaks_of_a_schema_is_still_a_problem(tmp_path: Path) ->
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    path = write_json_lines(tmp_path / "a.jsonl", [{**msgspec.to_builtins(a_row()), "schema": 2}])
+    path = write_json_lines(tmp_path / "a.jsonl", [{**msgspec.to_builtins(a_row()), "schema": 3}])
 
-    assert error_of(path) == f'{path}:1: field "schema": 2 is newer than 1'
+    assert error_of(path) == f'{path}:1: field "schema": 3 is newer than 2'
 
 
 def test_one_record_twice_names_both_lines(tmp_path: Path) -> None:

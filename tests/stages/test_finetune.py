@@ -124,7 +124,7 @@ def test_other_preferences_of_a_judge_are_another_training(
 ) -> None:
     one, other = pair("good", ("two apples", "nine books"))
     for name, score in (("first", 1.0), ("second", 0.0)):
-        one.verdicts = [Verdict("pairwise", "judge", "pair", score=score, rollout_id=other.id)]
+        one.verdicts = [Verdict("pairwise", "judge", "pair", score=score, opponent_id=other.id)]
         write_rows(tmp_path / f"{name}.jsonl", [one, other])
     options = ("--set", "finetune.objective={name: dpo, pairs: verdicts}")
     assert finetune(tiny_model_dir, tmp_path / "first.jsonl", tmp_path / "adapter", *options) == 0

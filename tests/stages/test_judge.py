@@ -149,7 +149,7 @@ def test_training_rows_of_the_judge_are_drawn_from_the_pair_pool(rollouts: Path,
     assert all("===== answer" in row["messages"][0]["content"] for row in drawn)
     # Nothing graded by a training row counts for anybody's reward.
     graded = {row["id"] for row in drawn}
-    assert not any(v["rollout_id"] in graded for row in rows for v in row["verdicts"])
+    assert not any(v["judge_id"] in graded for row in rows for v in row["verdicts"])
 
 
 RIGHT_PAIRS = [

@@ -37,10 +37,10 @@ class Dedup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _key(row: Row) -> tuple[str, str, str] | None:
-    if row.role == "proposer":
+    if row.is_proposal:
         if row.problem is None:
             return None
         question = row.problem.question
-        return ("proposer", canonical_key(question) or normalise_question(question).casefold(), "")
+        return (row.role, canonical_key(question) or normalise_question(question).casefold(), "")
     prompt = "\n".join(message.content for message in row.messages)
     return (row.role, prompt, (row.completion or "").strip())

@@ -30,9 +30,9 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _one(self, row: Row) -> Selection:
         if row.purpose != "train" or row.problem is None:
             return Selection()
-        if row.role == "solver" and self.pairs and (row.completion or "").strip():
+        if row.is_answer and self.pairs and (row.completion or "").strip():
             return Selection(stored=PAIRS)
-        if row.role != "proposer":
+        if not row.is_proposal:
             return Selection()
         quality = mean_score(verdicts_on(row, "problem"))
         if quality is not None and quality >= self.threshold:

@@ -41,7 +41,7 @@ def solve_rates(rows: Sequence[Row]) -> dict[str, float | None]:
     """Mean known answer score of each problem, in [0, 1]; null where all are unknown."""
     scores: dict[str, dict[str, list[float | None]]] = {}
     for row in rows:
-        if row.role == "solver" and row.problem is not None and row.purpose in ("train", "difficulty"):
+        if row.is_answer and row.problem is not None and row.purpose in ("train", "difficulty"):
             by_purpose = scores.setdefault(row.problem.id, {})
             by_purpose.setdefault(row.purpose, []).append(mean_score(verdicts_on(row, "answer")))
     rates: dict[str, float | None] = {}

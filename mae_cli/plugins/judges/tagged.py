@@ -73,7 +73,7 @@ class Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def format_score(self, reply: str) -> float:
         """How well the reply keeps the score format, in [0, 1]."""
-        return format_reward(reply, "score", variant=self.variant, role="judge")
+        return format_reward(reply, "score", variant=self.variant)
 
     @property
     def thinks(self) -> bool:

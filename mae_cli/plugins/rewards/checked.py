@@ -33,11 +33,7 @@ class CheckedProposer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def score(self, row: Row, context: RewardContext) -> RewardReading:
         """The reward of a proposal."""
         completion = row.completion or ""
-        form = (
-            0.0
-            if row.status == "truncated"
-            else format_reward(completion, "question", variant="paper", role="proposer")
-        )
+        form = 0.0 if row.status == "truncated" else format_reward(completion, "question", variant="paper")
         valid = 0.0 if row.problem is None else mean_score(context.problem_verdicts)
         solve = mean_of_known(preferred_score(rollout) for rollout in context.solve_verdicts)
         terms = (
@@ -91,4 +87,4 @@ class CheckedJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _answer_format(row: Row) -> float:
     if row.status == "truncated":
         return 0.0
-    return format_reward(row.completion or "", "answer", variant="paper", role="solver")
+    return format_reward(row.completion or "", "answer", variant="paper")

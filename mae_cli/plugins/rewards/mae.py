@@ -17,9 +17,11 @@ import msgspec
 
 from mae_cli.answers.format import format_reward
 from mae_cli.plugins.contracts import RewardContext, RewardReading
-from mae_cli.records import Role, Row, Term, Verdict, mean_score
+from mae_cli.records import Row, Term, Verdict, mean_score
 
 Variant = Literal["paper", "code"]
+Formula = Literal["proposer", "solver", "judge"]
+"""The three formulas, named like the roles they were written for; a recipe may give them to other roles."""
 
 
 def proposer_reward(
@@ -84,7 +86,7 @@ def judge_reward(format_score: float) -> RewardReading:
     return RewardReading(reward=recompute("judge", terms), terms=terms)
 
 
-def recompute(role: Role, terms: Sequence[Term]) -> float | None:
+def recompute(role: Formula, terms: Sequence[Term]) -> float | None:
     """Compute a reward from its recorded terms alone; null if a needed term is null.
 
     This is the only place where the formulas stand, so a recorded reward and its recomputation
@@ -110,7 +112,7 @@ def recompute(role: Role, terms: Sequence[Term]) -> float | None:
     assert_never(role)
 
 
-_TERM_NAMES: dict[Role, set[str]] = {
+_TERM_NAMES: dict[Formula, set[str]] = {
     "proposer": {"has_question", "quality", "solve_score", "format_score", "variant_code", "threshold"},
     "solver": {"answer_score", "format_score"},
     "judge": {"format_score"},
@@ -148,7 +150,7 @@ def _format(row: Row, tag: str, variant: Variant) -> float:
     """A cut-off text has format 0, whatever tags it got to write."""
     if row.status == "truncated":
         return 0.0
-    return format_reward(row.completion or "", tag, variant=variant, role=row.role)
+    return format_reward(row.completion or "", tag, variant=variant)
 
 
 class MaeProposer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,11 +24,7 @@ class WinRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def score(self, row: Row, context: RewardContext) -> RewardReading:
         """The reward of a rollout."""
-        form = (
-            0.0
-            if row.status == "truncated"
-            else format_reward(row.completion or "", "answer", variant="paper", role="solver")
-        )
+        form = 0.0 if row.status == "truncated" else format_reward(row.completion or "", "answer", variant="paper")
         rate = mean_score(context.pair_verdicts)
         known = sum(verdict.score is not None for verdict in context.pair_verdicts)
         weight = float(self.format_weight)

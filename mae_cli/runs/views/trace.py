@@ -78,14 +78,12 @@ def trace_row(run_dir: Path, identity: str) -> Trace:
     trained = list(_trainings(run_dir, entries, own.row.id))
     family = {id(entry): entry for seen in trained for entry in descends_from(entries, seen.adapter)}
     direct = {seen.round for seen in trained}
-    judges = dict.fromkeys(verdict.rollout_id for verdict in own.row.verdicts if verdict.rollout_id)
-    judges.pop(own.row.rollout_id, None)
-    by_rollout = {found.row.rollout_id: found for found in everything.values() if found.row.role == "judge"}
+    judges = dict.fromkeys(verdict.judge_id for verdict in own.row.verdicts if verdict.judge_id)
     return Trace(
         row=own,
         parents=_ancestors(everything, own.row),
         children=[found.row.id for found in everything.values() if own.row.id in found.row.parents],
-        judgements=[by_rollout[name] for name in judges if name in by_rollout],
+        judgements=[everything[name] for name in judges if name in everything],
         trained=trained,
         inherited=[entry for entry in family.values() if entry.round not in direct],
         is_whole=any(entry.adapter == own.row.policy.model for entry in entries),

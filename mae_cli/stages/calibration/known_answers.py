@@ -42,7 +42,7 @@ def _items(
     if problems_path is not None:
         items += _planted(session, panel, read_problems(problems_path), verifier, skipped)
     if rollouts_path is not None:
-        rows = [row for row in session.read(rollouts_path).rows if row.role == "solver" and row.completion]
+        rows = [row for row in session.read(rollouts_path).rows if row.is_answer and row.completion]
         for row in draw(rows, section.num_rollouts or len(rows), session.recipe.seed, "calibrate"):
             item = _real(row, labels.pop(row.id, None), verifier)
             items += [item] if item else []

@@ -79,7 +79,7 @@ def _compared(
         second=pair[1].kind,
         first_is_right=pair[0].is_right,
         second_is_right=pair[1].is_right,
-        score=panel.pair_verdict(index, [*rows[0], *rows[1]], one, other).score,
+        score=panel.comparison(index, [*rows[0], *rows[1]], one, other).score,
         shown_first=mean_of_known(reading.score for reading in first),
         shown_second=mean_of_known(_mirrored(reading) for reading in second),
         votes=len(first) + len(second),

@@ -62,7 +62,7 @@ def disagreements(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     """
     found, agree, unknown = [], 0, 0
     for row in rows:
-        if row.role != "solver" or row.problem is None or not row.completion:
+        if not row.is_answer or row.problem is None or not row.completion:
             continue
         told = [mean_score([v for v in verdicts_on(row, "answer") if v.kind == kind]) for kind in ("verifier", "judge")]
         if told[0] is None or told[1] is None:

@@ -289,7 +289,7 @@ def _is_right_or_wrong(score: object) -> bool:
 
 def _verdict(task: str, metric: str, filter_name: str, score: float) -> Verdict:
     reading = metric if filter_name == "none" else f"{metric},{filter_name}"
-    return Verdict(f"lm-eval:{task}/{reading}", "verifier", "answer", score=score)
+    return Verdict(f"lm-eval:{task}/{reading}", "verifier", "answer", score=score, reading=reading)
 
 
 def _row(task: str, sample: Mapping[str, Any], policy: Policy, session: Session) -> Row:

@@ -119,12 +119,12 @@ def _check(reading: str, rows: Sequence[Row], verifier: contracts.Verifier) -> l
     problems = [row.problem for row in rows if row.problem is not None]
     answers = [_OURS[reading](row) for row in rows]
     verdicts = contracts.check_answers(verifier, problems, answers, [_group(row) for row in rows])
-    return [msgspec.structs.replace(verdict, name=f"{verdict.name}/{reading}") for verdict in verdicts]
+    return [msgspec.structs.replace(verdict, name=f"{verdict.name}/{reading}", reading=reading) for verdict in verdicts]
 
 
 def _lm_eval_verdict(row: Row, reading: str) -> Verdict:
     assert row.problem is not None
-    verdict = Verdict(f"gsm8k/{reading}", "verifier", "answer")
+    verdict = Verdict(f"gsm8k/{reading}", "verifier", "answer", reading=reading)
     if row.problem.reference_answer is None:
         verdict.status, verdict.reason = "unsupported", "no reference answer"
         return verdict

@@ -90,7 +90,7 @@ def generate(
     part = part_of(session.shard, passed, planned)
     wanted = planned if limited is None else limited
     finished = {**output.elsewhere, **output.known}
-    done = {row.id: finished[row.id] for row in planned if row.id in part.ids and row.id in finished}
+    done = {row.id: _as_planned(finished[row.id], row) for row in planned if row.id in part.ids and row.id in finished}
     todo = [row for row in wanted if row.id in part.ids and row.id not in done]
     result = Generated(rows=[], passed=part.passed, skipped=len(done))
     if todo and session.crew is not None:
@@ -107,7 +107,8 @@ def generate(
     beyond = [name for name in output.partial if name in part.ids and name not in asked_for and name not in done]
     if todo or not output.was_complete:
         output.begin([*beyond, *recovered])
-    done.update((identity, output.partial[identity]) for identity in (*beyond, *recovered))
+    known = {row.id: row for row in planned}
+    done.update((name, _as_planned(output.partial[name], known[name])) for name in (*beyond, *recovered))
     result.skipped += len(beyond) + len(recovered)
     with session.progress.task(output.stage, len(todo)) as task:
         task.advance(len(recovered))
@@ -126,6 +127,13 @@ def generate(
         output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=session.limit)
     result.seconds = time.monotonic() - start
     return result
+
+
+def _as_planned(made: Row, plan: Row) -> Row:
+    """Give a row that an earlier version made what was planned about it and that version did not write."""
+    if made.schema == 1:
+        made.stage, made.step, made.asked = plan.stage, plan.step, plan.asked
+    return made
 
 
 def _tokens(rows: Sequence[Row]) -> int:

@@ -19,7 +19,6 @@ import msgspec
 
 from mae_cli.errors import BudgetError, ConfigError, LockedError, MaeError, TemporaryError
 from mae_cli.recipe.load import check_keys_are_names
-from mae_cli.recipe.roles import ROLES
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Row, Usage
 from mae_cli.records.atomic import write_atomically
@@ -116,9 +115,9 @@ def _recipe_file(recipe: Recipe) -> bytes:
     import yaml
 
     tree = msgspec.to_builtins(recipe)
-    for role in ROLES:
+    for section in tree["roles"].values():
         # A worker has one device, for every model it loads.
-        tree["roles"][role].pop("device", None)
+        section.pop("device", None)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
 
 

@@ -14,7 +14,7 @@ from mae_cli.stages.generation.session import Session
 from mae_cli.stages.generation.summary import StageSummary
 
 
-def _details(rows: Sequence[Row]) -> dict[str, Any]:
+def _details(rows: Sequence[Row], orders_disagree: int) -> dict[str, Any]:
     details: dict[str, Any] = {}
     for role in ("proposer", "solver", "judge"):
         group = [row for row in rows if row.role == role and row.purpose == "train"]
@@ -27,7 +27,7 @@ def _details(rows: Sequence[Row]) -> dict[str, Any]:
                 "reward_mean": mean if mean is None else round(mean, 4),
                 "reward_spread": spread if spread is None else round(spread, 4),
             }
-    verdicts = [v for row in rows for v in row.verdicts if row.role != "judge"]
+    verdicts = [v for row in rows for v in row.verdicts if not row.is_judgement]
     for status in ("unparsed", "timeout", "unsupported", "unsure", "error"):
         count = sum(v.status == status for v in verdicts)
         if count:
@@ -35,9 +35,8 @@ def _details(rows: Sequence[Row]) -> dict[str, Any]:
     pairs = [v for v in verdicts if v.target == "pair"]
     if pairs:
         # Every pair stands on both of its rows.
-        disagree = sum((v.reason or "").partition(": ")[2].startswith("the orders disagree") for v in pairs)
         known_pairs = sum(v.score is not None for v in pairs)
-        details["pairs"] = {"compared": len(pairs) // 2, "known": known_pairs // 2, "orders_disagree": disagree // 2}
+        details["pairs"] = {"compared": len(pairs) // 2, "known": known_pairs // 2, "orders_disagree": orders_disagree}
     return details
 
 

@@ -1,23 +1,24 @@
 """The judges of a recipe at work: their questions as planned rows, their replies as verdicts.
 
-A question is a row of role `judge`, so it is stored and resumed like every other. `Panel` remembers which judge asked
-what in each row; a row's text alone does not tell how many steps a solution has or which scale was meant.
+A question is a row of its own, so it is stored and resumed like every other. It says which judge asked and which
+verdicts it leaves open (`asked`): the text alone does not tell how many steps a solution has or which scale was meant.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from mae_cli.errors import ConfigError
 from mae_cli.plugins import registry
-from mae_cli.plugins.contracts import Ask, Judge, Reading
+from mae_cli.plugins.contracts import Ask, Comparison, Judge, Option, PairJudge, Reading
 from mae_cli.prompts.prompt_files import fence_nonce
 from mae_cli.recipe.roles import recipe_for
 from mae_cli.records import (
+    Asked,
     Completion,
     Policy,
     Problem,
@@ -54,17 +55,17 @@ class Panel:
             name = registry.spec_name(one)
             # Two rubrics are two voices.
             self.names.append(name if name not in self.names else f"{name}#{len(self.names) + 1}")
-        self._asked: dict[str, tuple[int, Ask]] = {}
+        self._settings = [registry.resolved("judges", one) for one in self._specs]
         self._used: dict[tuple[str, str], int] = {}
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Each judge's options and rubric files; refuses rubric files that do not do."""
         return [
             {
-                **registry.resolved("judges", spec),
+                **settings,
                 "rubrics": judge.prompt_digests() if hasattr(judge, "prompt_digests") else [],
             }
-            for spec, judge in zip(self._specs, self.judges, strict=True)
+            for settings, judge in zip(self._settings, self.judges, strict=True)
         ]
 
     def of(self, target: str) -> list[int]:
@@ -108,8 +109,13 @@ class Panel:
             sample_index=sample_index,
             group=":".join(sorted(parents)),
             parents=parents,
+            asked=Asked(
+                judge=self.names[index],
+                settings=self._settings[index],
+                about=_ABOUT[len(candidates)],
+                options=[Term(option.text, option.score) for option in ask.options],
+            ),
         )
-        self._asked[row.id] = (index, ask)
         return row
 
     @functools.cached_property
@@ -133,9 +139,11 @@ class Panel:
         return sampling
 
     def judge_of(self, row: Row) -> int | None:
-        """Which judge asked this row's question; null for a row of an earlier command."""
-        asked = self._asked.get(row.id)
-        return asked[0] if asked else None
+        """Which of these judges asked this row's question; null for another judge's, and for a row of schema 1."""
+        if row.asked is None or row.asked.judge not in self.names:
+            return None
+        index = self.names.index(row.asked.judge)
+        return index if self._settings[index] == row.asked.settings else None
 
     def answer(self, rows: Sequence[Row]) -> list[Completion]:
         """What the engine says to a segment of questions: replies, or scores of the options.
@@ -163,16 +171,13 @@ class Panel:
 
     def knows(self, row: Row) -> bool:
         """Whether a question is answered by the probabilities of its options, not by a text."""
-        return row.purpose == "grade" and self.judges[self._asked[row.id][0]].read == "probability"
+        index = self.judge_of(row)
+        return row.purpose == "grade" and index is not None and self.judges[index].read == "probability"
 
     def reading(self, row: Row) -> Reading:
-        """What a finished question's reply says; a reply cut off before its verdict is as unreadable as any other."""
-        index, ask = self._asked[row.id]
-        if row.option_logprobs:
-            return self.judges[index].read_logprobs([term.value for term in row.option_logprobs], ask.options)
-        if row.completion is None:
-            return Reading(None, "error", row.error or row.status)
-        return self.judges[index].read_reply(row.completion, ask.options)
+        """Return what the reply to a question says; see `read_reply`."""
+        index = self.judge_of(row)
+        return read_reply(row, None if index is None else self.judges[index])
 
     def finish(self, row: Row) -> Row:
         """Read the verdict out of a judge's reply into the row's own answer fields."""
@@ -186,14 +191,49 @@ class Panel:
 
     def verdict(self, row: Row, target: Literal["problem", "answer"]) -> Verdict:
         """One vote as a verdict about what was graded."""
-        index, _ = self._asked[row.id]
         score, status, reason = self.reading(row)
-        return Verdict(self.names[index], "judge", target, score, status, reason, row.id)
+        name = row.asked.judge if row.asked else "judge"
+        return Verdict(name, "judge", target, score, status, reason, judge_id=row.id)
 
-    def pair_verdict(self, index: int, rows: Sequence[Row], mine: str, other: str) -> Verdict:
-        """One answer against another, from all votes of one judge on the two, in both orders."""
-        judge: Any = self.judges[index]
+    def comparison(self, index: int, rows: Sequence[Row], mine: str, other: str) -> Comparison:
+        """Return one answer against another, from all votes of one judge on the two, in both orders."""
+        judge = cast(PairJudge, self.judges[index])
         first = [self.reading(row) for row in rows if row.parents == [mine, other]]
         second = [self.reading(row) for row in rows if row.parents == [other, mine]]
-        score, status, reason = judge.combine(first, second)
-        return Verdict(self.names[index], "judge", "pair", score, status, f"against {other}: {reason}", other)
+        return judge.combine(first, second)
+
+    def pair_verdict(self, index: int, found: Comparison, other: str) -> Verdict:
+        """Return a comparison as the verdict of the compared row about its opponent."""
+        reason = f"against {other}: {found.reason}"
+        return Verdict(self.names[index], "judge", "pair", found.score, found.status, reason, opponent_id=other)
+
+
+_ABOUT: tuple[Literal["problem", "answer", "pair"], ...] = ("problem", "answer", "pair")
+"""What a question is about, by the number of candidates it shows."""
+
+
+def judge_in(row: Row) -> Judge | None:
+    """Return the judge that a row says has asked it, built from the row alone; null where it does not say."""
+    if row.asked is None:
+        return None
+    settings = {key: value for key, value in row.asked.settings.items() if key != "source"}
+    built: Judge = registry.build("judges", settings)
+    return built
+
+
+def read_reply(row: Row, judge: Judge | None = None) -> Reading:
+    """Return what the reply in a judge's row says; a reply cut off before its verdict is as unreadable as any other.
+
+    Args:
+        row: finished, with `asked`.
+        judge: who asked it; built from the row where it is not at hand, so a judged file can be read alone.
+    """
+    judge = judge or judge_in(row)
+    if row.asked is None or judge is None:
+        return Reading(None, "error", "the row does not say which judge asked (schema 1)")
+    options = [Option(term.name, term.value or 0.0) for term in row.asked.options]
+    if row.option_logprobs:
+        return judge.read_logprobs([term.value for term in row.option_logprobs], options)
+    if row.completion is None:
+        return Reading(None, "error", row.error or row.status)
+    return judge.read_reply(row.completion, options)

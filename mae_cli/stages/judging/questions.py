@@ -28,10 +28,10 @@ def _plan(session: Session, panel: Panel, rows: Sequence[Row], drawn: Sequence[p
     for row in rows:
         if row.problem is None or row.status in ("error", "too_long"):
             continue
-        if row.role == "proposer" and row.problem.id not in asked:
+        if row.is_proposal and row.problem.id not in asked:
             asked.add(row.problem.id)
             planned += _grades(panel, "problem", row, section.votes)
-        elif row.role == "solver" and row.completion is not None and _needs_judge(row, section.fallback_only):
+        elif row.is_answer and row.completion is not None and _needs_judge(row, section.fallback_only):
             votes = section.difficulty_votes if row.purpose == "difficulty" else section.answer_votes
             planned += _grades(panel, "answer", row, votes)
     for first, second in pairs_of(session, rows):
@@ -40,7 +40,7 @@ def _plan(session: Session, panel: Panel, rows: Sequence[Row], drawn: Sequence[p
     if not graders:
         return planned
     # The judge's role is trained on the questions of the first judge that grades answers.
-    own = [row for row in rows if row.role == "solver" and row.purpose == "train" and row.status == "ok"]
+    own = [row for row in rows if row.is_answer and row.purpose == "train" and row.status == "ok"]
     # Drawn by a rank of each row's own, so that the choice does not hang on the order or number of the others.
     own.sort(key=lambda row: seed_from(session.recipe.seed, "own pairs", session.round_number, row.id))
     for row in own[: section.num_own_pairs]:
@@ -70,7 +70,7 @@ def pairs_of(session: Session, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     section = session.recipe.judge
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        is_rollout = row.role == "solver" and row.purpose == "train" and row.problem is not None
+        is_rollout = row.is_answer and row.purpose == "train" and row.problem is not None
         if is_rollout and row.completion is not None and row.status not in ("error", "too_long"):
             groups.setdefault(row.group_id, []).append(row)
     found = []

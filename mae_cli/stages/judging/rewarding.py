@@ -10,7 +10,7 @@ from mae_cli.data import pools
 from mae_cli.plugins import contracts, registry
 from mae_cli.records import Row, Term, Verdict, seed_from, verdicts_on
 from mae_cli.stages.generation.session import Session
-from mae_cli.stages.judging.panel import Panel
+from mae_cli.stages.judging.panel import Panel, judge_in
 from mae_cli.stages.judging.program_checks import _check_pair
 
 
@@ -47,7 +47,7 @@ class Rewarder:
         checked = [
             (row, row.problem)
             for row in rows
-            if row.role == "solver" and row.problem is not None and row.status not in ("error", "too_long")
+            if row.is_answer and row.problem is not None and row.status not in ("error", "too_long")
         ]
         verdicts = contracts.check_answers(
             self.verifier,
@@ -56,7 +56,6 @@ class Rewarder:
             [row.group_id for row, _ in checked],
         )
         for (row, _), verdict in zip(checked, verdicts, strict=True):
-            verdict.rollout_id = row.rollout_id
             row.verdicts = [v for v in row.verdicts if v.name != verdict.name] + [verdict]
 
     def reward(self, rows: Sequence[Row], panel: Panel, drawn: Sequence[pools.Pair]) -> None:
@@ -65,17 +64,16 @@ class Rewarder:
         by_id = {row.id: row for row in rows}
         solves = _solve_verdicts(rows)
         for row in rows:
-            if row.purpose != "train" or (row.role == "judge" and not panel.judges):
-                continue  # without a judge nobody here can read a judge's row: its reward stays as it was
+            judge = _judge_of(row, panel) if row.is_judgement else None
+            if row.purpose != "train" or (row.is_judgement and judge is None):
+                continue  # nobody here can read a judge's row that does not say who asked: its reward stays as it was
             if row.status in ("error", "too_long"):
                 # Nothing was generated, so there is nothing to reward: unknown, never the zero of a malformed text.
                 row.reward, row.reward_terms = None, []
                 continue
-            is_judge = row.role == "judge"
-            judge = panel.judges[panel.judge_of(row) or 0] if is_judge else None
             context = contracts.RewardContext(
                 problem_verdicts=verdicts_on(row, "problem"),
-                answer_verdicts=self._graded(row, pairs, by_id) if is_judge else verdicts_on(row, "answer"),
+                answer_verdicts=self._graded(row, pairs, by_id) if row.is_judgement else verdicts_on(row, "answer"),
                 solve_verdicts=solves.get(row.problem.id, []) if row.problem else [],
                 pair_verdicts=verdicts_on(row, "pair"),
                 judge_format=judge.format_score(row.completion or "") if judge else None,
@@ -106,6 +104,14 @@ class Rewarder:
                 row.reward, row.reward_terms = reward, [Term("shuffled", reward)]
 
 
+def _judge_of(row: Row, panel: Panel) -> contracts.Judge | None:
+    """Return who asked a judge's row; of schema 1, which does not say, the first judge of the recipe."""
+    index = panel.judge_of(row)
+    if index is not None:
+        return panel.judges[index]
+    return judge_in(row) or next(iter(panel.judges), None)
+
+
 def _solve_verdicts(rows: Iterable[Row]) -> dict[str, list[list[Verdict]]]:
     """Verdicts on each answer that measures a problem's difficulty, rollout by rollout.
 
@@ -113,6 +119,6 @@ def _solve_verdicts(rows: Iterable[Row]) -> dict[str, list[list[Verdict]]]:
     """
     found: dict[str, dict[str, list[list[Verdict]]]] = {"difficulty": {}, "train": {}}
     for row in rows:
-        if row.role == "solver" and row.problem is not None and row.purpose in found:
+        if row.is_answer and row.problem is not None and row.purpose in found:
             found[row.purpose].setdefault(row.problem.id, []).append(verdicts_on(row, "answer"))
     return {**found["train"], **found["difficulty"]}

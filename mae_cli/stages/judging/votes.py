@@ -24,7 +24,7 @@ def aggregated(votes: Sequence[Verdict], how: Aggregate, target: Literal["proble
     if how == "mean" or not votes:
         return list(votes)
     known = [vote.score for vote in votes if vote.score is not None]
-    verdict = Verdict(f"judges/{how}", "judge", target)
+    verdict = Verdict(f"judges/{how}", "judge", target, aggregate=how)
     told = f"{how} of {len(known)} known of {len(votes)} votes"
     if not known:
         verdict.status, verdict.reason = why_unknown((vote.status, vote.reason) for vote in votes)
@@ -45,50 +45,57 @@ def combined_score(votes: Sequence[Verdict], how: Aggregate, target: Literal["pr
     return mean_of_known(verdict.score for verdict in aggregated(votes, how, target))
 
 
-def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, session: Session) -> None:
-    """Put the judges' verdicts on the rows they are about; pure given the replies."""
+def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, session: Session) -> int:
+    """Put the judges' verdicts on the rows they are about; pure given the replies.
+
+    Returns: number of compared pairs whose verdict depends on which answer was shown first.
+    """
     by_id = {row.id: row for row in passed}
     proposals: dict[str, list[Row]] = {}
     for row in passed:
-        if row.role == "proposer" and row.problem is not None:
+        if row.is_proposal and row.problem is not None:
             proposals.setdefault(row.problem.id, []).append(row)
-        row.verdicts = [v for v in row.verdicts if v.kind != "judge" or not _is_replaced(v.name, panel)]
+        row.verdicts = [v for v in row.verdicts if v.kind != "judge" or not _is_replaced(v, panel)]
     votes: dict[str, list[Verdict]] = {}
     comparisons: dict[tuple[int | None, frozenset[str]], list[Row]] = {}
     for row in made:
         target = by_id.get(row.parents[0])
         if row.purpose != "grade" or target is None:
             continue
-        if len(row.parents) == 2:
+        if row.asked is not None and row.asked.about == "pair":
             comparisons.setdefault((panel.judge_of(row), frozenset(row.parents)), []).append(row)
         else:
             votes.setdefault(target.id, []).append(panel.verdict(row, _about(target)))
-    for target_id, found in votes.items():
+    for target_id, cast_votes in votes.items():
         target = by_id[target_id]
-        verdicts = aggregated(found, session.recipe.judge.aggregate, _about(target))
-        is_proposal = target.role == "proposer" and target.problem is not None
+        verdicts = aggregated(cast_votes, session.recipe.judge.aggregate, _about(target))
+        is_proposal = target.is_proposal and target.problem is not None
         for row in proposals[target.problem.id] if is_proposal and target.problem else [target]:
             row.verdicts = [*row.verdicts, *verdicts]
     if not panel.of("pair") or not session.recipe.judge.answer_votes:
-        return
+        return 0
+    disagreeing = 0
     for first, second in pairs_of(session, passed):
         for index in panel.of("pair"):
             rows = comparisons.get((index, frozenset((first.id, second.id))))
             for mine, other in ((first, second), (second, first)):
                 if rows:
-                    verdict = panel.pair_verdict(index, rows, mine.id, other.id)
+                    found = panel.comparison(index, rows, mine.id, other.id)
+                    disagreeing += found.orders_disagree and mine is first
+                    verdict = panel.pair_verdict(index, found, other.id)
                 elif _are_equal(panel, index, first, second):
                     reason = f"against {other.id}: the same text"
-                    verdict = Verdict(panel.names[index], "judge", "pair", 0.5, "ok", reason, other.id)
+                    verdict = Verdict(panel.names[index], "judge", "pair", 0.5, "ok", reason, opponent_id=other.id)
                 else:
                     continue  # beyond --limit
                 mine.verdicts = [*mine.verdicts, verdict]
+    return disagreeing
 
 
-def _is_replaced(name: str, panel: Panel) -> bool:
+def _is_replaced(verdict: Verdict, panel: Panel) -> bool:
     """Judged again: new verdicts take the place of these judges' old ones and of any aggregate, old votes in one."""
-    return name in panel.names or (bool(panel.judges) and name.startswith("judges/"))
+    return verdict.name in panel.names or (bool(panel.judges) and verdict.aggregate is not None)
 
 
 def _about(target: Row) -> Literal["problem", "answer"]:
-    return "problem" if target.role == "proposer" else "answer"
+    return "problem" if target.is_proposal else "answer"

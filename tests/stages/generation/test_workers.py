@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from mae_cli.errors import ConfigError
-from mae_cli.recipe.roles import ROLES
+from mae_cli.recipe.roles import PREDEFINED
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Policy
 from mae_cli.stages.generation import workers
@@ -328,7 +328,7 @@ def test_the_parent_names_the_policy_that_its_workers_generate_with(tiny_recipe:
     parent, worker = Session(tiny_recipe, crew=crew), Session(tiny_recipe)
     for on in (None, adapter):
         parent.adapter = worker.adapter = on
-        for role in ROLES:
+        for role in PREDEFINED:
             both: list[Policy] = [session.engine_for(role).policy for session in (parent, worker)]
             assert both[0] == both[1]
             assert parent.policy_fingerprint(both[0], role) == worker.policy_fingerprint(both[1], role)

@@ -232,7 +232,7 @@ def test_the_order_of_the_input_rows_never_changes_a_verdict_or_a_reward(rollout
 
     def by_id(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            row["id"]: {**row, "verdicts": sorted(row["verdicts"], key=lambda v: (v["name"], v["rollout_id"]))}
+            row["id"]: {**row, "verdicts": sorted(row["verdicts"], key=lambda v: (v["name"], v["judge_id"] or ""))}
             for row in rows
         }
 
