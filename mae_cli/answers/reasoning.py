@@ -1,4 +1,9 @@
-"""FIXME mae_cli.answers.reasoning."""
+"""The reasoning block of a model's text, split from the rest.
+
+Place in the flow: engines split a text as generated with the recipe's `think_tags` (`split_reasoning`); readers of
+quoted text split by the names of well-known tags (`split_named_reasoning`). Contract: pure functions; a block that
+never ends makes everything after its opening tag reasoning, so that no answer is read from it.
+"""
 
 from __future__ import annotations
 

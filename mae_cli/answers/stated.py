@@ -1,4 +1,9 @@
-"""FIXME mae_cli.answers.stated."""
+"""The answer that a rollout states, read in the way its problem asks for.
+
+Place in the flow: `solve`, `judge` and `eval` call it after generation. It picks the reader: a letter for a problem
+with choices, a program for a problem with tests, else the cascade of `answers.extract`. Left out: whether the answer is
+right (verifiers).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.data.hub."""
+"""Rows of data sets on the hub, or of their cached copies.
+
+Place in the flow: `mae data import` and the benchmarks of `eval` read `hub:` names here. Contract: an unknown name is
+the user's error, an unreachable hub a temporary one, and both are told within seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIXME mae_cli.models.cache."""
+"""The cache folder of the toolkit: `$MAE_CACHE`, by default `~/.cache/mae`."""
 
 from __future__ import annotations
 

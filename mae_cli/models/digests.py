@@ -1,4 +1,8 @@
-"""FIXME mae_cli.models.digests."""
+"""Digests that name a model or an adapter by its content, wherever its folder lies.
+
+Place in the flow: rows, fingerprints and lineages name policies by them. Contract: equal weights give an equal digest;
+training always changes it. Large weight files are sampled, not read whole.
+"""
 
 from __future__ import annotations
 

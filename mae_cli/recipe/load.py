@@ -1,6 +1,8 @@
-"""Where recipes, problem sets and caches lie, and how a recipe file, `--set` and flags become a checked `Recipe`.
+"""A recipe file, `--set` and flags, made into one checked `Recipe`.
 
-Precedence: defaults in `config.py` < recipe file < --set section.key=value < flags.
+Place in the flow: every command starts here. Precedence: the defaults in `sections.py`, then the recipe file, then
+`--set section.key=value`, then flags. Contract: an unknown key or a wrong type is refused with all faults at once. Left
+out: where the files lie (`recipe.files`), and the options of plugins (`plugins.check`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.reports.eval_figures."""
+"""The figures of `mae eval` in one structure: accuracies of each policy, and comparisons with the first one.
+
+Place in the flow: `eval`, `diff` and `mae run` compute them once, print them (`eval_report`) and store them in the
+summary file. Contract: pure functions over rows.
+"""
 
 from __future__ import annotations
 

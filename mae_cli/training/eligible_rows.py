@@ -1,4 +1,8 @@
-"""FIXME mae_cli.training.eligible_rows."""
+"""The rows that may be trained: those of the wanted purposes that the trained policy wrote itself.
+
+Place in the flow: `finetune` calls it before it loads a model. Contract: pure functions over rows; every row that is
+left out is counted with its reason. Left out: which rows are worth training (`filter`) and their tokens (`examples`).
+"""
 
 from __future__ import annotations
 
