@@ -22,5 +22,5 @@ def extract_question(text: str) -> str | None:
 
 
 def question_key(question: str) -> str:
-    """What makes two questions one item."""
+    """Key of a question: two questions with equal keys are one item."""
     return canonical_key(question) or normalise_question(question).casefold()

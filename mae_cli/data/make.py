@@ -35,7 +35,7 @@ def make_set(
     seed: int,
     replace: bool,
 ) -> str:
-    """Write the files and say what is in them; a gate set is for `eval.gate` and is made where a file is named.
+    """Write a generator's problem files and return one line about them; the gate set for `eval.gate` is optional.
 
     Raises:
         ConfigError: unknown generator, existing files without `replace`, or too few distinct problems.

@@ -62,7 +62,7 @@ EMBEDDED = {
 
 
 def model_dir(name: str) -> Path:
-    """Where an embedded model is kept."""
+    """Folder of an embedded model in the cache."""
     return cache_dir() / "models" / name
 
 

@@ -17,7 +17,7 @@ from mae_cli.reports.comparison import Comparison, Side, compare_all
 
 
 class EvalFigures(msgspec.Struct):
-    """Everything `mae eval` writes beside its rows."""
+    """All figures that `mae eval` writes beside its rows."""
 
     accuracy: list[Accuracy]
     comparisons: list[Comparison]
@@ -66,7 +66,7 @@ def _ended(rows: Sequence[Row], *statuses: str) -> int:
 
 
 def main_reading(readings: Sequence[str]) -> str:
-    """What the final line and the tables of groups go by: flexible, or the last one where that is not among them."""
+    """The reading that the final line and the tables of groups use: flexible, or the last one where that is missing."""
     return MAIN_READING if MAIN_READING in readings or not readings else readings[-1]
 
 

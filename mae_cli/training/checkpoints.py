@@ -30,7 +30,7 @@ class Checkpoint(msgspec.Struct):
     micro_batch_tokens: int
     """Sums of floats depend on how they were grouped, so a resumed training keeps the grouping."""
     weights: dict[str, torch.Tensor]
-    """What is trained."""
+    """The trained parameters, by name."""
     optimizer: dict[str, Any]
     log: list[str]
     """The step lines of train_log.jsonl so far."""

@@ -41,7 +41,7 @@ def own_rows(rows: list[Row], policy: Policy | None, fixed: Sequence[str]) -> tu
 
     A gradient that treats another model's text as the policy's own is no policy gradient. Rows of a role that the
     recipe gives to another policy are the other's, and rows whose policy names other weights are. Where a row names its
-    model otherwise (a server's name for it) nobody here can tell, and it counts as the policy's own.
+    model otherwise (a server's name for it) the two cannot be told apart, and it counts as the policy's own.
     """
     own: list[Row] = []
     left_out: dict[str, int] = {}
@@ -66,4 +66,4 @@ def _retokenised(row: Row, policy: Policy) -> Row:
 
 
 WEIGHTS_DIGEST = re.compile("[0-9a-f]{20}")
-"""How a policy names a model whose weights were at hand; see `models.model_digest`."""
+"""Form of a policy's digest where the weights were at hand; see `models.digests`."""
