@@ -45,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay: Annotated[float, Meta(ge=0.0)] = 0.0
     """Seconds per segment, so that a test can kill the process in the middle."""
     judge: Habit = "sound"
-    """Rule of its verdicts: the right answer, or a bias that `mae judge-calibrate` should find."""
+    """Rule of its verdicts: the right answer, or a bias that `mae calibrate` should find."""
 
 
 class ScriptedEngine:
@@ -153,7 +153,7 @@ def _find_expression(prompt: str) -> Expression | None:
 
 
 def open_engine(recipe: Recipe, argument: str) -> ScriptedEngine:
-    """The engine with the options after the colon.
+    """Answers by rule, without weights: for tests and demonstrations.
 
     Raises:
         ConfigError: an unknown option or a value out of range.

@@ -295,7 +295,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
-    """Load the recipe's model and adapter into vLLM.
+    """The library vLLM in this process, with the recipe's model and adapter.
 
     Raises:
         ConfigError: an unknown option, a value out of range, or adapters wanted in float32.

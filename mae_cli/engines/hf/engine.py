@@ -287,7 +287,7 @@ class HfEngine:
 
 
 def open_engine(recipe: Recipe, argument: str) -> HfEngine:
-    """Load the recipe's model and adapter.
+    """Transformers in this process, on a CPU or a GPU, with the recipe's model and adapter.
 
     Raises:
         EngineError: an unknown argument, or the model or adapter cannot be found or loaded.

@@ -307,7 +307,7 @@ def _is_folder(adapter: Path) -> bool:
 
 
 def open_engine(recipe: Recipe, argument: str) -> OpenAiEngine:
-    """The engine for the recipe's servers; none of them is asked yet.
+    """Any OpenAI-compatible server; the recipe's servers are asked when the first row is wanted.
 
     Raises:
         ConfigError: an unknown option, no address, or no key in the named variable.
