@@ -1,4 +1,4 @@
-"""The place of this process among the processes of one training, as a launcher (accelerate, torchrun) tells it.
+"""This process's place among the processes of one training, as a launcher (accelerate, torchrun) tells it.
 
 It is read from environment variables, without torch, so that a command can ask before it loads anything.
 """

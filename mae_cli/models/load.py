@@ -1,4 +1,8 @@
-"""Loading a causal LM, its tokenizer and LoRA adapters: safetensors only, never code from the model's folder."""
+"""Loading a causal language model, its tokenizer and its type: safetensors only, never code from the model's folder.
+
+Place in the flow: the `hf` engine, training and `export` load here. Left out: finding the folder (`models.locate`) and
+LoRA adapters (`models.adapters`).
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class MicroBatch(msgspec.Struct):
 
 
 def order(examples: Sequence[Example], units: Sequence[Unit], *, seed: int, epoch: int) -> list[int]:
-    """Units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
+    """Indices of the units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
 
     The units of each part of a mix are spread evenly over the epoch.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: all that the next step depends on, in one file that is replaced as a whole.
+"""Checkpoints of a training: everything the next step depends on, in one file that is replaced as a whole.
 
 A checkpoint belongs to one training. Its fingerprint names rows, settings, seed and starting point; another
 training's checkpoint is refused. The random state is not in it: it is seeded anew at each step from seed and step.

@@ -1,4 +1,4 @@
-"""Running model-written Python: a Rust interpreter without files, network or processes, in killable worker processes.
+"""The sandbox for model-written Python: a Rust interpreter without files, network or processes, in killable workers.
 
 Place in the flow: the verifiers `python_tests` and `python_call`, and the triplet checks, run programs here; nothing
 model-written ever reaches CPython's `exec`. Contract: `run` never raises on any program and ends within its limit plus
