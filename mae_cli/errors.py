@@ -11,7 +11,7 @@
       BudgetError              6   a budget was reached; resumable
       TemporaryError          75   network, hub, GPU or disk; resumable
 
-The command line prints a `MaeError` as one line, at one place (`cli.main`). Anything else is our bug.
+The command line prints a `MaeError` as one line, at one place (`cli/exits.py`). Any other exception is our bug.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 
 class MaeError(Exception):
-    """Something the user can put right; one line, no traceback."""
+    """A failure that the user can mend: printed as one line, without a traceback."""
 
     exit_code = 2
 

@@ -3,7 +3,7 @@
 The quickstart's model proposes such questions itself. They carry their own answer, so a program can
 say which proposals are sound and which answers are right without any model. `read_question` is
 strict: it knows the forms listed below and returns None for all other text, because a guessed answer
-would become a false reward. `canonical_key` says which questions are the same sum in other clothes;
+would become a false reward. `canonical_key` is equal for questions that ask for the same sum in other words;
 train and held-out sets are kept apart by it. Not here: drawing, judging or filtering of rollouts.
 """
 

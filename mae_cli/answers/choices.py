@@ -1,4 +1,9 @@
-"""FIXME mae_cli.answers.choices."""
+"""The letter of a multiple-choice answer, read out of a text.
+
+Place in the flow: `answers.stated` calls it for problems that have `choices`. Contract: a pure function over text that
+never raises; a letter that could be an ordinary word is not taken. Left out: whether the choice is right (verifier
+`choice`).
+"""
 
 import re
 from collections.abc import Sequence

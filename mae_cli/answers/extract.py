@@ -1,9 +1,8 @@
-"""Reading answers, questions and tags out of model text.
+"""The answer of a free-form text, found by a cascade of patterns from strict to loose.
 
-Place in the flow: the generating stages split the reasoning off and extract from what is left;
-judges and format rewards use the same tag rules. Contract: pure functions over text, linear in its length, never
-raising on any text; nothing inside a reasoning block is ever extracted. One tag rule everywhere: case-insensitive,
-blanks tolerated inside the angle brackets, no attributes. Left out: whether the answer is right (verifiers).
+Place in the flow: `answers.stated` and the readings of `eval` call it on the text behind the reasoning. Contract: pure
+functions over text, linear in its length, that never raise; nothing inside a reasoning block is ever extracted. Left
+out: letters (`answers.choices`), programs (`answers.programs`), and whether the answer is right (verifiers).
 """
 
 import re

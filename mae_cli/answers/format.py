@@ -1,4 +1,8 @@
-"""FIXME mae_cli.answers.format."""
+"""The format reward of MAE: whether a text has the tags it was asked for, exactly once.
+
+Place in the flow: rewards call it with the text of one role. Contract: a pure function; unlike most scores it is never
+unknown, because a missing tag is a fact. Left out: what stands inside the tags.
+"""
 
 from typing import Literal
 

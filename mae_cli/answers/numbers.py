@@ -1,9 +1,9 @@
-r"""Reading one number out of a short text, exactly.
+r"""One number read out of a short text, exactly.
 
-Place in the flow: the numeric verifier and the extraction cascade. Contract: a text that states
-exactly one number gives that number as a `Fraction`, any other text gives None; no text takes
-more than a moment (long texts and huge exponents are refused at once). Left out: expressions
-(`2\sqrt{3}`, `9 * 2`), number words, and equality of mathematical objects (verifier `math`).
+Place in the flow: the verifier `numeric` and the cascade of `answers.extract` use it. Contract: a text that states
+exactly one number gives that number as a `Fraction`, any other text gives None; no text takes more than a moment (long
+texts and huge exponents are refused at once). Left out: expressions (`2\sqrt{3}`, `9 * 2`), number words, and equality
+of mathematical objects (verifier `math`).
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Programs in problems and completions: which problems ask for one, where it stands in a text.
+"""Programs in problems and completions: which problems ask for one, and where it stands in a text.
 
-Place in the flow: `solve` and `eval` read the program out of a completion with `extract_code`; the verifiers
-`python_tests` and `python_call` put it together with what the problem brings (`unit_tests` reads that). Contract: pure
-functions over text, never raising on any; nothing is run here.
+Place in the flow: `answers.stated` reads the program out of a completion with `extract_code`; the verifiers
+`python_tests` and `python_call` put it together with the parts that the problem brings. Contract: pure functions over
+text that never raise; nothing is run here.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def is_code_problem(problem: Problem) -> bool:
 
 
 def head_of(problem: Problem) -> str | None:
-    """The question, where it is itself the head of a program (HumanEval)."""
+    """The question where it is itself the beginning of a program, as in HumanEval; null otherwise."""
     question = problem.question.rstrip()
     return question if "def " in question and is_python(question) else None
 
 
 def whole_program(problem: Problem, code: str) -> str:
-    """The program an answer stands for: where the question is itself Python (HumanEval), it comes first.
+    """The program an answer stands for: behind the question where that is itself Python (HumanEval), else alone.
 
     A model may write the body alone or the whole function again; both work behind the head, and a helper or import of
     the head is there for both.
@@ -155,6 +155,6 @@ TEST_KEYS: Final = ("tests", "test", "test_list")
 
 
 def entry_point_of(problem: Problem) -> str | None:
-    """The function a problem asks for, by name."""
+    """The name of the function that a problem asks for; null where it names none."""
     name = problem.meta.get("entry_point")
     return name if isinstance(name, str) and name.isidentifier() else None

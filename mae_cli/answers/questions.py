@@ -1,4 +1,8 @@
-"""FIXME mae_cli.answers.questions."""
+"""The question of a proposal, read out of its text, and the key by which two questions count as the same.
+
+Place in the flow: `propose` extracts the question; filters and problem sets compare keys. Contract: pure functions
+over text; a question inside a reasoning block is never taken.
+"""
 
 from __future__ import annotations
 
@@ -18,5 +22,5 @@ def extract_question(text: str) -> str | None:
 
 
 def question_key(question: str) -> str:
-    """What makes two questions one item."""
+    """Key of a question: two questions with equal keys are one item."""
     return canonical_key(question) or normalise_question(question).casefold()

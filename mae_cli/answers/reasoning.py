@@ -1,4 +1,9 @@
-"""FIXME mae_cli.answers.reasoning."""
+"""The reasoning block of a model's text, split from the rest.
+
+Place in the flow: engines split a text as generated with the recipe's `think_tags` (`split_reasoning`); readers of
+quoted text split by the names of well-known tags (`split_named_reasoning`). Contract: pure functions; a block that
+never ends makes everything after its opening tag reasoning, so that no answer is read from it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ class Reasoning(NamedTuple):
 
 
 def think_pairs(tags: Sequence[str]) -> list[tuple[str, str]]:
-    """Opening and closing tags, in pairs.
+    """The reasoning tags as pairs of an opening and a closing tag.
 
     Raises:
         ConfigError: an odd number of tags, or an empty one.
@@ -36,7 +41,7 @@ def opens_think(prompt: str, tags: Sequence[str]) -> bool:
 
 
 def split_reasoning(raw: str, tags: Sequence[str], prompt_tail_opens_think: bool) -> Reasoning:
-    """Reasoning and completion of a text as generated.
+    """Split a text as generated into its reasoning and its completion.
 
     A closing tag ends the reasoning that began at the last opening tag, or at the start of the text when there is
     none (templates that open the block themselves), so nothing from inside a block ever reaches a scorer. A block

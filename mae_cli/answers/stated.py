@@ -1,4 +1,9 @@
-"""FIXME mae_cli.answers.stated."""
+"""The answer that a rollout states, read in the way its problem asks for.
+
+Place in the flow: `solve`, `judge` and `eval` call it after generation. It picks the reader: a letter for a problem
+with choices, a program for a problem with tests, else the cascade of `answers.extract`. Left out: whether the answer is
+right (verifiers).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from mae_cli.records import Problem, Row, choices_of
 
 
 def candidate_text(row: Row) -> str:
-    """What a judge is shown of a rollout: the answer the solver marked as such, or else the whole completion.
+    """The text of a rollout that a judge is shown: the answer the solver marked, or else the whole completion.
 
     Source: the released MAE code passes the full text when extraction fails; a number found by a looser pattern is
     our guess, not the solver's answer, so it is not shown in its place.
@@ -31,7 +36,7 @@ def read_solution(row: Row) -> Row:
 
 
 def stated_answer(problem: Problem | None, text: str) -> Extraction:
-    """The answer a text gives, read as its problem wants it: a choice's letter, a program, or any other answer."""
+    """The answer that a text gives, in the form its problem asks for: a letter, a program, or any other answer."""
     choices = choices_of(problem) if problem else []
     if choices:
         return extract_choice(text, [chr(ord("A") + index) for index in range(len(choices))])

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.answers.tags."""
+"""Tags such as `<answer>..</answer>` in model text: their contents, and how many pairs there are.
+
+Place in the flow: all readers of answers, questions and scores use this one rule. The rule ignores case, allows blanks
+inside the angle brackets and knows no attributes. Contract: pure functions, linear in the length of the text.
+"""
 
 import re
 import unicodedata

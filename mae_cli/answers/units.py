@@ -1,8 +1,8 @@
-"""The units that answers to school problems carry: which names mean one unit, and which units measure one thing.
+"""Units of measurement in school problems: their names, and what each of them measures.
 
-Place in the flow: number reading (`answers.numbers`) and the maths reader. Contract: `unit_named` knows the units of
-the table, in the singular or plural; other words ("apples") are no units here and never make two answers differ.
-`names_things` tells such words from those that change the number before them ("million", "squared", "xy").
+Place in the flow: number reading (`answers.numbers`) and the reader of mathematics. Contract: `unit_named` knows the
+units of the table, in the singular or plural; other words ("apples") are no units here and never make two answers
+differ. `names_things` tells such words from those that change the number before them ("million", "squared", "xy").
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the program checks stand on: the sandbox for programs, killable workers, reading and comparing mathematics."""
+"""Checks that may hang or that a model may cheat: a sandbox for programs, killable calls, a reader of mathematics."""

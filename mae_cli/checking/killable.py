@@ -37,7 +37,7 @@ OutcomeStatus = Literal["ok", "timeout", "memory", "crashed", "error"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one item: the function's result, or how it failed."""
+    """Result of one item: the function's value, or how it failed."""
 
     status: OutcomeStatus
     value: Any = None
@@ -62,7 +62,7 @@ class Workers:
         atexit.register(self.close)
 
     def call(self, items: Sequence[Sequence[Any]], seconds: float) -> list[Outcome]:
-        """The function on each item (its positional arguments), each within `seconds` of wall clock.
+        """Call the function on each item (its positional arguments), each within `seconds` of wall clock.
 
         Raises:
             MissingDependencyError: the function's module cannot be imported.

@@ -1,4 +1,4 @@
-"""The other side of `mae_cli.checking.killable`: a helper process that imports one function and forks its workers.
+"""The helper process behind `checking.killable`: it imports one function and forks its workers.
 
 Contract: the helper has one thread and does nothing but fork, kill and wait; when its control socket closes it kills
 what it forked and ends. A worker answers items one by one and dies with the helper; it ends itself after an item that

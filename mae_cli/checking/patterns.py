@@ -14,7 +14,7 @@ def matches(pattern: str, text: str, ignore_case: bool, whole: bool) -> bool:
 
 
 def schema_fault(schema: Any, text: str) -> str | None:
-    """Why a text is no JSON of that schema; null where it is. References out of the schema are not fetched."""
+    """Reason why a text is no JSON of the schema; null where it is. References to other schemas are not fetched."""
     import jsonschema
     from referencing import Registry
 

@@ -18,7 +18,7 @@ def convert(source: Path, output: Path, to: str, *, replace: bool) -> str:
     """Write the samples of a file, or the trained rows of records, in another format.
 
     Returns:
-        What was done, in a line.
+        One line that says what was done.
 
     Raises:
         ConfigError: unknown format, or the output exists.

@@ -1,4 +1,7 @@
-"""FIXME mae_cli.data.features."""
+"""The record schema in the form that the library `datasets` reads.
+
+Place in the flow: `mae data features` prints it. Contract: derived from `records.Row`, so it cannot differ from it.
+"""
 
 from __future__ import annotations
 

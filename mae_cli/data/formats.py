@@ -1,8 +1,8 @@
 """Training files of other tools: messages, prompt and completion, preference pairs, ShareGPT, Alpaca.
 
-One neutral sample stands between all of them, so every format is one reader and one writer, and converting there and
-back gives the same samples. What a format cannot hold is refused by line, never dropped. Keys that no format knows
-travel along. Source of the layouts: the documentation of TRL ("Dataset formats"), ShareGPT and Stanford Alpaca.
+All formats are read into one neutral sample, so each format is one reader and one writer, and converting there and back
+gives the same samples. A line that a format cannot hold is refused by its number, never dropped. Keys that no format
+knows are kept. Source of the layouts: the documentation of TRL ("Dataset formats"), ShareGPT and Stanford Alpaca.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROLES: dict[str, ChatRole] = {name: name for name in get_args(ChatRole)}
 _SHAREGPT: dict[str, ChatRole] = {"system": "system", "human": "user", "gpt": "assistant", "tool": "tool"}
 _SHAREGPT_ALSO: dict[str, ChatRole] = {"user": "user", "assistant": "assistant", "observation": "tool"}
 _BLANK = "\n\n"
-"""What joins an Alpaca instruction and its input."""
+"""Text between an Alpaca instruction and its input."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class ForeignFile(msgspec.Struct, frozen=True):
 
 
 class _RefusedError(ValueError):
-    """What is wrong with one line."""
+    """One line is not as its format wants it; the message says why."""
 
 
 def detect(tree: dict[str, Any]) -> Format | None:
@@ -101,7 +101,7 @@ def read_foreign(path: Path) -> ForeignFile | None:
 
 
 def written(samples: Sequence[Sample], kind: Format, *, where: Callable[[int], str]) -> Iterator[bytes]:
-    """One JSON line per sample.
+    """The samples as JSON lines of a format, one per sample.
 
     Raises:
         DataError: a sample holds more than the format can; `where` names its place.
@@ -140,8 +140,9 @@ def checked_format(name: str) -> Format:
 def rows_of(file: ForeignFile) -> list[Row]:
     """The samples as rows to train: one per assistant turn, or one per side of a pair.
 
-    What nobody generated has no token ids, and its policy is the file. A pair is a group of two with rewards 1 and 0;
-    a sample with a `label` (true or false, as KTO files have) has it as its reward, any other has none.
+    These rows have no token ids, because no engine generated them, and their policy is the file. A pair is a group of
+    two with rewards 1 and 0; a sample with a `label` (true or false, as KTO files have) has it as its reward, any other
+    has none.
     """
     rows = []
     for line, sample in zip(file.lines, file.samples, strict=True):

@@ -1,7 +1,7 @@
-"""Graded arithmetic problems for train and held-out sets, each in a template that `arithmetic` reads back.
+"""Graded arithmetic problems for train and held-out sets, each in a template that `answers.arithmetic` reads back.
 
-A set is a pure function of its seed and counts; held-out takes at most a third of each level, and no problem of one
-half is a problem of the other in other clothes.
+A set is a pure function of its seed and counts. The held-out set takes at most a third of each level, and no
+calculation is in two sets, however it is worded.
 """
 
 from __future__ import annotations

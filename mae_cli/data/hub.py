@@ -1,4 +1,8 @@
-"""FIXME mae_cli.data.hub."""
+"""Rows of data sets on the hub, or of their cached copies.
+
+Place in the flow: `mae data import` and the benchmarks of `eval` read `hub:` names here. Contract: an unknown name is
+the user's error, an unreachable hub a temporary one, and both are told within seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ PROBE_TIMEOUT_SECONDS = 5
 
 
 def hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The rows of a data set of the hub, or of its cached copy, each with where it stands.
+    """The rows of a data set of the hub, or of its cached copy, each with its place in words.
 
     Args:
         name: ORG/NAME or ORG/NAME/CONFIG, with :SPLIT behind (train by default).
@@ -42,7 +46,7 @@ def hub_rows(name: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _hub_problem(name: str, repository: str) -> MaeError | None:
-    """Why the hub cannot be asked now; the loader itself would try for half a minute before it says so.
+    """The error where the hub cannot be asked now, else null; the loader itself would try for half a minute first.
 
     Raises:
         ConfigError: the hub answers, and has no such data set.

@@ -1,4 +1,9 @@
-"""FIXME mae_cli.data.imports."""
+"""`mae data import`: a JSONL file or a hub data set, written as a problem file.
+
+Place in the flow: the first step with data of your own. Contract: the usual field names are understood
+(`records.problems`), each problem is written once, and unknown fields are kept. Left out: making problems
+(`data.make`).
+"""
 
 from __future__ import annotations
 

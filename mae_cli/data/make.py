@@ -1,6 +1,8 @@
-"""Problem files: made from generators (`mae data make`) or imported (`mae data import`).
+"""`mae data make`: problem files made by generators.
 
-A made set is a pure function of (name, counts, seed), and no held-out problem is a training problem in other words.
+Place in the flow: training, held-out and gate sets for `propose`, `solve` and `eval`. Contract: a set is a function of
+its name, its counts and its seed; no held-out problem is a training problem in other words. Left out: importing
+existing files (`data.imports`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def make_set(
     seed: int,
     replace: bool,
 ) -> str:
-    """Write the files and say what is in them; a gate set is for `eval.gate` and is made where a file is named.
+    """Write a generator's problem files and return one line about them; the gate set for `eval.gate` is optional.
 
     Raises:
         ConfigError: unknown generator, existing files without `replace`, or too few distinct problems.

@@ -101,7 +101,7 @@ def grow_pairs(pool: Sequence[Pair], rows: Iterable[Row], limit: int) -> list[Pa
 
 
 def seed_pairs(seeds: Iterable[Problem]) -> list[Pair]:
-    """Pairs of the seeds' own reference answers, with which the released MAE code starts its pair pool."""
+    """The seeds with their own reference answers as pairs; the released MAE code starts its pair pool with them."""
     return [
         Pair(problem=problem, candidate=problem.reference_answer, from_row=problem.id)
         for problem in seeds

@@ -1,7 +1,7 @@
-"""Rows to preference pairs: which of two answers to one prompt is better, and by how much.
+"""Preference pairs: two completions of one prompt, of which one is better.
 
-A pair has one prompt and two different completions. What makes one better is its reward, or what a pairwise judge said
-of the two. A row whose reward is unknown takes part in no pair by reward.
+A pair is decided by the rewards of the two, or by a pairwise judge's verdict on them. A row whose reward is unknown is
+in no pair by reward.
 """
 
 from __future__ import annotations

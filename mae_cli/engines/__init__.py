@@ -1,1 +1,1 @@
-"""Engines turn prompts into completions; `scripted.py` is the one to copy."""
+"""Engines: requests in, completions out; `scripted.py` is the one to copy."""

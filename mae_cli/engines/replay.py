@@ -68,7 +68,7 @@ class ReplayEngine:
 
 
 def open_engine(recipe: Recipe, argument: str) -> ReplayEngine:
-    """Read the recorded rows.
+    """Answers from the rows of an earlier file.
 
     Raises:
         ConfigError: no file is named, or it holds no rows.

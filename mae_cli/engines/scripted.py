@@ -1,7 +1,8 @@
-"""The `scripted` engine: answers by rule, needs no weights. Tests, demos of a recipe, bug reports.
+"""The `scripted` engine: answers by rule and needs no weights; for tests, demos of a recipe, and bug reports.
 
 Copy this file to write a new engine: an object with `policy`, `deterministic`, `plan`, `generate` and `close`
-(the Protocol in contracts.py), an `open_engine(recipe, argument)`, and one line in registry.ENGINES.
+(the Protocol `Engine` in `plugins/contracts.py`), an `open_engine(recipe, argument)`, and one line in
+`plugins/registry.py`.
 
 Every answer is a function of the request's seed and messages. The role is read off the tags the prompt asks for.
 """
@@ -31,7 +32,7 @@ LIKELY = 0.9
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What follows the colon in `scripted:accuracy=0.7,delay=0.01`."""
+    """Options after the colon, as in `scripted:accuracy=0.7,delay=0.01`."""
 
     accuracy: Share = 0.7
     """Chance that the solver's answer is right."""
@@ -44,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay: Annotated[float, Meta(ge=0.0)] = 0.0
     """Seconds per segment, so that a test can kill the process in the middle."""
     judge: Habit = "sound"
-    """What its verdicts follow: the right answer, or a bias that `mae judge-calibrate` should find."""
+    """Rule of its verdicts: the right answer, or a bias that `mae calibrate` should find."""
 
 
 class ScriptedEngine:
@@ -78,7 +79,7 @@ class ScriptedEngine:
         return [self._answer(request, sampling) for request in requests]
 
     def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        """The verdict it would write is likely, the others share the rest."""
+        """Log-probabilities of the options: high for the verdict it would write, the rest shared by the others."""
         found: list[list[float | None]] = []
         for request, texts in zip(requests, options, strict=True):
             rng = random.Random(seed_from("score", request.messages))
@@ -152,7 +153,7 @@ def _find_expression(prompt: str) -> Expression | None:
 
 
 def open_engine(recipe: Recipe, argument: str) -> ScriptedEngine:
-    """The engine with the options after the colon.
+    """Answers by rule, without weights: for tests and demonstrations.
 
     Raises:
         ConfigError: an unknown option or a value out of range.

@@ -25,7 +25,7 @@ _Find = Callable[[str], Expression | None]
 
 
 def verdict_of(habit: Habit, prompt: str, rng: random.Random, find_expression: _Find) -> str:
-    """What stands between the tags of this judge's reply."""
+    """The text between the tags of this judge's reply."""
     parts = _parts(prompt)
     expression = find_expression(parts.get("question") or parts.get("task") or prompt)
     if "answer B" in parts:

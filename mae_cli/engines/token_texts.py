@@ -59,7 +59,7 @@ class TokenTexts:
         self._prompts.clear()
 
     def refusal(self, prompt: Prompt) -> Completion | None:
-        """What becomes of a row whose prompt cannot be fed."""
+        """The completion that stands for a row whose prompt cannot be fed; null where it can."""
         if prompt.error is not None:
             return Completion(status="error", error=prompt.error, finish_reason="error")
         if self.context is not None and len(prompt.ids) > self.context - 1:
@@ -73,7 +73,7 @@ class TokenTexts:
         return None
 
     def limit(self, request: Request, sampling: Sampling) -> int:
-        """New tokens a row may have; its own limit and the context cap what the recipe asks for."""
+        """The new tokens a row may have: what the recipe asks for, within the row's own limit and the context."""
         limits = [sampling.max_new_tokens]
         if request.max_new_tokens is not None:
             limits.append(request.max_new_tokens)

@@ -1,9 +1,9 @@
 """The `vllm` engine: vLLM in this process, one GPU or several by tensor parallelism, LoRA adapters per request.
 
-Prompts go in as token ids that our own `chat.py` renders, and texts are decoded from the ids that come out, so training
-ids equal generation ids. A row's seed is its request's seed; vLLM does not promise equal text for other batches, so
-`deterministic` is false. Written from its documented interface (0.10 and later: `LLM.generate` with `TokensPrompt`,
-`SamplingParams`, `LoRARequest`, `prompt_logprobs`) and tested against a stand-in of that interface.
+Prompts go in as token ids that `prompts.chat_template` renders, and texts are decoded from the ids that come out, so
+training ids equal generation ids. A row's seed is its request's seed; vLLM does not promise equal text for other
+batches, so `deterministic` is false. Written from its documented interface (0.10 and later: `LLM.generate` with
+`TokensPrompt`, `SamplingParams`, `LoRARequest`, `prompt_logprobs`) and tested against a stand-in of that interface.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mae_cli.records import Completion, Message, Request, Sampling, Usage
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as `max_lora_rank`."""
+"""Values that vLLM takes as `max_lora_rank`."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What follows the colon in `vllm:gpu_memory_utilization=0.6,tensor_parallel_size=2`."""
+    """Options after the colon, as in `vllm:gpu_memory_utilization=0.6,tensor_parallel_size=2`."""
 
     gpu_memory_utilization: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
     """Share of the GPU's memory for weights and cache; less where a model is trained beside it."""
@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VllmEngine:
-    """Generates with vLLM in this process; see the Protocol in contracts.py."""
+    """Generates with vLLM in this process; see `Engine` in `plugins/contracts.py`."""
 
     deterministic = False
 
@@ -237,12 +237,12 @@ class VllmEngine:
 
 
 def weights_dtype(recipe: Recipe) -> str:
-    """The rule of every engine here; vLLM's own auto would take float16 for float32 weights."""
+    """The type of the weights by the rule of all engines; vLLM's own auto would take float16 for float32 weights."""
     return "bfloat16" if recipe.dtype == "auto" else recipe.dtype
 
 
 def numerics(recipe: Recipe, options: Options) -> str:
-    """What else changes a text: the type of the weights, and where prompts and completions are cut."""
+    """Settings that change a text besides the policy: the type of the weights, and where texts are cut."""
     return weights_dtype(recipe) + (f" max_model_len {options.max_model_len}" if options.max_model_len else "")
 
 
@@ -256,7 +256,7 @@ def _import(name: str) -> Any:
 
 
 def _engine_failure() -> type[Exception]:
-    """What vLLM raises when the process that holds the model has died; no built-in exception."""
+    """The exception vLLM raises when the process that holds the model has died; it is none of Python's own."""
     failure: type[Exception] = _import("vllm.v1.engine.exceptions").EngineDeadError
     return failure
 
@@ -295,7 +295,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
-    """Load the recipe's model and adapter into vLLM.
+    """The library vLLM in this process, with the recipe's model and adapter.
 
     Raises:
         ConfigError: an unknown option, a value out of range, or adapters wanted in float32.

@@ -1,1 +1,1 @@
-"""Models: where weights lie, what names them, how they are loaded, merged and described."""
+"""Models: finding, naming, loading, merging and describing weights."""

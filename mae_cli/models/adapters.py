@@ -1,4 +1,8 @@
-"""A LoRA adapter put on a base model by its folder, and taken off again; used by the engine and the trainer alike."""
+"""LoRA adapters put on a base model and taken off again.
+
+Place in the flow: the `hf` engine, training and `export` use it. Contract: the weights of the base never change; an
+adapter that does not fit is an error, and the base is then left without one.
+"""
 
 from __future__ import annotations
 

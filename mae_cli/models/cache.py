@@ -1,4 +1,4 @@
-"""FIXME mae_cli.models.cache."""
+"""The cache folder of the toolkit: `$MAE_CACHE`, by default `~/.cache/mae`."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Where models are kept: $MAE_CACHE, by default ~/.cache/mae."""
+    """The folder of models and caches: $MAE_CACHE, by default ~/.cache/mae."""
     return Path(os.environ.get("MAE_CACHE") or Path.home() / ".cache" / "mae")

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.models.digests."""
+"""Digests that name a model or an adapter by its content, wherever its folder lies.
+
+Place in the flow: rows, fingerprints and lineages name policies by them. Contract: equal weights give an equal digest;
+training always changes it. Large weight files are sampled, not read whole.
+"""
 
 from __future__ import annotations
 
@@ -62,12 +66,12 @@ def adapter_digest(folder: Path) -> str:
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether what was trained stands in a folder as a model of its own, not as an adapter to put on one."""
+    """Whether a folder made by training holds a whole model, not an adapter to put on one."""
     return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
 
 
 def trained_digest(folder: Path) -> str:
-    """20 hex digits of what `mae finetune` wrote, an adapter or a model.
+    """20 hex digits of a folder that `mae finetune` wrote, an adapter or a model.
 
     Raises:
         EngineError: neither is there.
@@ -76,7 +80,7 @@ def trained_digest(folder: Path) -> str:
 
 
 def reference_identity(reference: str) -> str:
-    """`finetune.reference` as a fingerprint sees it: where an adapter or model lies says nothing.
+    """The value of `finetune.reference` for a fingerprint: a folder counts by its digest, not by its path.
 
     Raises:
         EngineError: neither is there.

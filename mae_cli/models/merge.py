@@ -1,7 +1,7 @@
-"""A LoRA adapter merged into its base (or a whole model), and what shows that what was saved is the same model.
+"""A LoRA adapter merged into its base, or a whole model, saved and compared with what it was made from.
 
-The base is loaded in float32 whatever its file holds: sums of weights lose bits in half precision. What is compared is
-what was saved, read back from disk. The comparison computes in float64, a layer at a time: float32 sums of a small
+The base is loaded in float32 whatever its file holds: sums of weights lose bits in half precision. The saved model is
+read back from disk for the comparison. The comparison computes in float64, a layer at a time: float32 sums of a small
 model already differ by 2e-4 at logits of 40, which would hide a difference of the weights.
 """
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 
 
 class MergeReport(msgspec.Struct, frozen=True):
-    """Largest absolute difference of a logit over all positions of all prompts."""
+    """Result of a comparison: the largest absolute difference of a logit over all positions of all prompts."""
 
     prompts: int
     tokens: int

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.plugins.check."""
+"""The check of all plugins and prompts that a recipe names, made before any work.
+
+Place in the flow: commands call it once the recipe is loaded. Contract: a wrong option, a wrong name or a missing
+package stops the command before the first stage. Left out: the keys of the recipe itself (`recipe.load`).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What each kind of plugin must have: the Protocols of the extension points, and what passes through them.
+"""The contract of each kind of plugin: the Protocols of the extension points, and the structures they exchange.
 
-A plugin is a frozen msgspec Struct whose fields are its options and which has the one method of its Protocol (engines
-and objectives: see there). `registry.py` says which there are.
+A plugin is a frozen msgspec Struct whose fields are its options and whose methods are those of its Protocol. An engine
+is opened by a function instead. `registry.py` lists the shipped plugins. Stable for plugin authors (CONTRIBUTING, "Your
+own plugin"): the names in `__all__`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,32 @@ from mae_cli.records.rewarded import Rewarded
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "Ask",
+    "BatchVerifier",
+    "Draw",
+    "Engine",
+    "Filter",
+    "Judge",
+    "Needs",
+    "Objective",
+    "ObjectiveBatch",
+    "ObjectiveOutput",
+    "Option",
+    "Plan",
+    "Proposer",
+    "Reading",
+    "Reward",
+    "RewardContext",
+    "RewardReading",
+    "ScoringEngine",
+    "Selection",
+    "StreamingEngine",
+    "Unit",
+    "Verifier",
+    "check_answers",
+]
 
 
 class Engine(Protocol):
@@ -40,12 +67,12 @@ class Engine(Protocol):
 
 
 class StreamingEngine(Engine, Protocol):
-    """An engine that works on many segments at once; the stages take the others' segments one after another."""
+    """An engine that works on many segments at once; with other engines the stages take one segment after another."""
 
     def stream(
         self, segments: Iterable[Sequence[Request]], sampling: Sampling
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """(number of the segment, its completions) of each segment, as soon as it is whole, in any order.
+        """Yield (number of the segment, its completions) for each segment as soon as it is whole, in any order.
 
         Segments are taken from the iterable only as there is room for them. Closing the iterator drops what is in
         flight.
@@ -53,7 +80,7 @@ class StreamingEngine(Engine, Protocol):
 
 
 class ScoringEngine(Engine, Protocol):
-    """An engine that can tell how likely it finds given texts; `judge` reads verdicts that way where asked to.
+    """An engine that can compute the log-probability of given texts; `judge` reads verdicts that way on request.
 
     An engine whose `generate` honours `Sampling.choices` says so with an attribute `constrains = True`.
     """
@@ -69,12 +96,12 @@ class Draw(msgspec.Struct, frozen=True):
     """One planned proposal: its prompt's variables and the problems it refers to."""
 
     prompt: str
-    """Which of the proposer's prompts: "zero" or "reference"."""
+    """The prompt to use: "zero" or "reference"."""
     references: tuple[Problem, ...] = ()
 
 
 class Proposer(Protocol):
-    """Decides what one proposal prompt is built from."""
+    """Chooses the references that a proposal prompt shows, and which prompt that is."""
 
     def draw(self, rng: random.Random, pool: Sequence[Problem]) -> Draw:
         """Draw the references of one proposal from the pool of this round."""
@@ -111,21 +138,21 @@ def check_answers(
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One verdict a judge may give: what stands in its tags, and what it is worth, in [0, 1]."""
+    """One verdict a judge may give: the text in its tags, and its score in [0, 1]."""
 
     text: str
     score: float
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """One prompt for a model judge, and every verdict it leaves open."""
+    """One prompt for a model judge, with all verdicts it may answer with."""
 
     messages: tuple[Message, ...]
     options: tuple[Option, ...]
 
 
 class Reading(NamedTuple):
-    """What a judgement says: a score in [0, 1] or null, its status, and why."""
+    """A judgement as it was read: a score in [0, 1] or null, its status, and the reason."""
 
     score: float | None
     status: VerdictStatus
@@ -143,18 +170,18 @@ class Comparison(NamedTuple):
 
 
 class Judge(Protocol):
-    """A model-graded check: writes the prompt, reads the reply; the stage owns the engine calls, so they resume."""
+    """A model-graded check: it writes the prompt and reads the reply; the stage calls the engine."""
 
     targets: ClassVar[frozenset[str]]
-    """What it grades, by the number of candidates it is given: `problem` (none), `answer` (one), `pair` (two)."""
+    """Things it grades, by the number of candidates given: `problem` (none), `answer` (one), `pair` (two)."""
     read: Literal["sampled", "probability"]
     """A verdict is read out of a generated reply, or expected over the probabilities of its options."""
 
     def shown(self, answer: str, completion: str) -> str:
-        """Which of the two texts of a rollout it is shown."""
+        """The text of a rollout that this judge is shown: its answer or its completion."""
 
     def ask(self, problem: Problem, candidates: Sequence[str], nonce: str) -> Ask:
-        """The prompt that grades the candidates, or the problem itself when there is none."""
+        """The prompt that grades the candidates, or the problem itself when there are none."""
 
     def read_reply(self, reply: str, options: Sequence[Option]) -> Reading:
         """The verdict in one reply without its reasoning block."""
@@ -177,7 +204,7 @@ class PairJudge(Judge, Protocol):
 
 
 class RewardContext(msgspec.Struct):
-    """What a reward may look at besides its row."""
+    """Facts that a reward may use besides its row."""
 
     problem_verdicts: list[Verdict]
     """Verdicts about the row's problem (quality, program checks)."""
@@ -186,27 +213,27 @@ class RewardContext(msgspec.Struct):
     solve_verdicts: list[list[Verdict]]
     """Verdicts about each rollout that estimates the difficulty of the row's problem."""
     judge_format: float | None = None
-    """How well a judge row keeps its judge's format; null for other roles."""
+    """Format score of a judge row, in [0, 1]; null for other roles."""
     pair_verdicts: list[Verdict] = []
-    """How the row's answer did against each other answer of its group."""
+    """Verdicts on the row's answer against each other answer of its group."""
 
 
 class RewardReading(msgspec.Struct, frozen=True):
-    """A reward and everything it was computed from; a null reward is unknown and is never trained."""
+    """A reward with the terms it was computed from; a null reward is unknown and is never trained."""
 
     reward: float | None
     terms: tuple[Term, ...]
 
 
 class Reward(Protocol):
-    """Verdicts to a number; pure, with formula and source in the docstring."""
+    """Turns the verdicts on a row into a number; pure, with formula and source in the docstring."""
 
     def score(self, row: Row, context: RewardContext) -> RewardReading:
         """The reward of a train row; recomputes exactly from its terms."""
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What a filter says about one row: `reason` drops it from training, `stored` puts it into a pool.
+    """A filter's decision on one row: `reason` drops it from training, `stored` names the pool it goes to.
 
     Both are null where the filter has nothing to say.
     """
@@ -216,25 +243,25 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Filter(Protocol):
-    """Keep/drop and store decisions over whole rows; pure, each drop has a reason."""
+    """Decides which rows are dropped from training and which are stored; pure, and each drop has a reason."""
 
     def select(self, rows: Sequence[Row]) -> list[Selection]:
         """One selection per row, in order; rows of another purpose or role get an empty one."""
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """What is trained as a whole, never split over steps or micro-batches: one row, or a pair."""
+    """The smallest part of a training, never split over steps or micro-batches: one row, or a pair."""
 
     rows: tuple[int, ...]
     """Index of the row; of a pair, chosen before rejected."""
     value: float
-    """What the loss reads of it: an advantage, a weight, a label or a margin."""
+    """The number the loss reads of it: an advantage, a weight, a label or a margin."""
     part: int = 0
-    """Which objective of a mix it belongs to."""
+    """Index of the objective of a mix that it belongs to."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What an objective makes of the rows before training."""
+    """The plan of an objective before training: the units, and the rows and roles left out."""
 
     units: tuple[Unit, ...]
     skipped: tuple[str, ...] = ()
@@ -244,7 +271,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What a loss reads beside the policy's log-probabilities; the trainer computes nothing else."""
+    """The inputs of a loss besides the policy's log-probabilities; the trainer computes no others."""
 
     reward: bool = False
     """A row without a reward cannot be trained."""
@@ -254,7 +281,7 @@ class Needs(msgspec.Struct, frozen=True):
     reference: bool = False
     """Log-probabilities of the frozen policy that `finetune.reference` names."""
     mismatched: bool = False
-    """How far the policy is from the reference on completions of other prompts (KTO's z)."""
+    """Distance of the policy from the reference on completions of other prompts (KTO's z)."""
 
 
 class ObjectiveBatch(msgspec.Struct):
@@ -277,7 +304,7 @@ class ObjectiveBatch(msgspec.Struct):
 
 
 class ObjectiveOutput(msgspec.Struct):
-    """The loss of each unit and, for the log, sums with what they are divided by in the end."""
+    """The loss of each unit, and sums for the log with the counts they are divided by in the end."""
 
     losses: torch.Tensor
     """(U,) with gradient."""
@@ -286,20 +313,20 @@ class ObjectiveOutput(msgspec.Struct):
 
 
 class Objective(Protocol):
-    """Rewards to units, log-probabilities to a loss; pure functions.
+    """Turns rewards into units, and log-probabilities into a loss; pure functions.
 
     The loss of an optimizer step is the sum over its units of scale * loss.
     """
 
     @property
     def needs(self) -> Needs:
-        """What the trainer has to compute."""
+        """The inputs that the trainer has to compute."""
 
     def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
         """The units to train; a baseline with a reward spread under `min_spread` is never divided by."""
 
     def scales(self, units: Sequence[Unit], tokens: Sequence[int]) -> list[float]:
-        """How much the loss of each unit of one step counts; `tokens` are the trained tokens of each."""
+        """The weight of each unit's loss in its step; `tokens` are the trained tokens of each unit."""
 
     def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
         """The loss of each unit, to be minimised."""

@@ -1,8 +1,8 @@
-"""Everything that can be plugged in, on one screen: name -> "module:object", strings only.
+"""The table of all plugins: name -> "module:object", strings only.
 
-What a plugin must have stands in `contracts.py`. A name with a colon in a recipe (`my_package.checks:Units`) is
-imported as it stands, so a recipe is trusted like code. Adding an entry: one file, one line here, one test file, one
-README row.
+`contracts.py` holds the contract of each kind. A name with a colon in a recipe (`my_package.checks:Units`) is imported
+as it stands, so a recipe is trusted like code. A new plugin is one file, one line here, one test file, and one row in
+`mae_cli/plugins/README.md`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 Options = TypeVar("Options", bound=msgspec.Struct)
 Spec = str | dict[str, Any]
-"""How a recipe names a plugin: its name, or a mapping with `name` and its options."""
+"""A plugin as a recipe names it: its name, or a mapping with `name` and its options."""
 
 
 def names(kind: str) -> list[str]:
@@ -161,7 +161,7 @@ def build(kind: str, spec: Spec) -> Any:
 
 
 def engine_options(engine: str, argument: str, options: type[Options]) -> Options:
-    """An engine's options from what follows the colon: `option=value`, by comma.
+    """An engine's options, read from the text after the colon: `option=value`, separated by commas.
 
     Raises:
         ConfigError: an unknown option or a value out of range.
@@ -180,7 +180,7 @@ def engine_options(engine: str, argument: str, options: type[Options]) -> Option
 
 
 def resolved(kind: str, spec: Spec) -> dict[str, Any]:
-    """The plugin's name, source and every option with its effective value: what the fingerprint records."""
+    """A plugin's name, source and all options with their values: the part of the fingerprint that describes it."""
     built = build(kind, spec)
     source = {"source": _source_digest(spec_name(spec))} if ":" in spec_name(spec) else {}
     return {"name": spec_name(spec), **source, **msgspec.to_builtins(built)}

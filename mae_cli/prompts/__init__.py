@@ -1,1 +1,1 @@
-"""Prompts: the shipped prompt files and the chat templates."""
+"""Prompts: the instructions of each role, and the chat templates that turn messages into token ids."""

@@ -1,8 +1,8 @@
 """Chat templates: messages to prompt token ids, and a model's text to reasoning and completion.
 
-Training, generation and `doctor` all come through `Chat.render`, so the ids a row is trained on are the ids it was
-generated from. Pure: no torch, no network; the tokenizer is an argument. What a template makes us change (system
-text folded, no template at all) is in `Chat.notices`, for the manifest and one log line.
+Training and generation both come through `Chat.render`, so a row is trained on the ids it was generated from. Pure: no
+torch, no network; the tokenizer is an argument. Where a template forces a change (system text folded into the user
+turn, or no template at all), `Chat.notices` says so for the manifest and one log line.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def notices(self) -> list[str]:
-        """What was changed to make this template work, in words."""
+        """The changes that were made so that this template works, in words."""
         notes = []
         if self.is_plain:
             notes.append("the model has no chat template: the plain template is used ")
@@ -91,7 +91,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
 
 
 def open_chat(tokenizer: Any, kwargs: Mapping[str, Any] | None = None, template: str | None = None) -> Chat:
-    """The tokenizer's own template, or the given one, or the plain one; says once what it had to change.
+    """A chat with the given template, else the tokenizer's own, else a plain one; the changes it needed are said once.
 
     Raises:
         EngineError: the template is not valid, or refuses even a single user turn.

@@ -1,4 +1,4 @@
-"""Prompt files: what each role is told, in text a user can replace.
+"""Prompt files: the instructions of each role, in text that a user can replace.
 
 A prompt file is plain text split by lines that read `[system]`, `[user]` or `[assistant]`; the text under each is a
 Jinja template. It is split before it is filled in, so text from a model can never open a message of its own.
@@ -70,7 +70,7 @@ class Prompt:
 
 
 FOLDER = Path(__file__).parent
-"""Where the shipped prompts stand."""
+"""Folder of the shipped prompts."""
 
 
 @lru_cache(maxsize=64)

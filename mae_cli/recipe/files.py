@@ -1,4 +1,8 @@
-"""FIXME mae_cli.recipe.files."""
+"""The places where recipes and the files they name are looked for.
+
+Place in the flow: `recipe.load`, prompts and benchmarks ask here. A name is looked up from the working directory,
+beside the recipe, and among the files shipped with the toolkit. Contract: no file is opened.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Where recipes, problem sets and caches lie, and how a recipe file, `--set` and flags become a checked `Recipe`.
+"""A recipe file, `--set` and flags, made into one checked `Recipe`.
 
-Precedence: defaults in `sections.py` < recipe file < --set section.key=value < flags.
+Place in the flow: every command starts here. Precedence: the defaults in `sections.py`, then the recipe file (its
+sections, then the keys of its steps), then `--set`, then flags. Contract: an unknown key or a wrong type is refused in
+one line with its place. Left out: where the files lie (`recipe.files`), and the options of plugins (`plugins.check`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.records.atomic."""
+"""Files written as a whole: a reader sees the old content or the new one, never a part.
+
+Place in the flow: everything that replaces a file goes through here. Contract: the bytes are written to a temporary
+file in the same folder, fsynced and renamed. Row files that grow are written by `resumable_file`.
+"""
 
 from __future__ import annotations
 

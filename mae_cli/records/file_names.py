@@ -1,4 +1,8 @@
-"""FIXME mae_cli.records.file_names."""
+"""The names of files that stand beside an output, and the rule that no file is replaced by accident.
+
+Place in the flow: commands and `resumable_file` derive the names of `.meta.json`, `.partial`, `.lock` and summary files
+here. Contract: only paths are made; the one question put to the disk is whether a file is there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""FIXME mae_cli.records.problems."""
+"""A problem made from a row with any of the usual field names.
+
+Place in the flow: `records.read` and `mae data import` turn users' rows into problems here. Contract: `question`,
+`prompt`, `problem` and their like are understood, and so are choices and answers in the forms of the known benchmarks;
+every other key stays in `meta`. A wrong type is an error that names file and line.
+"""
 
 from __future__ import annotations
 

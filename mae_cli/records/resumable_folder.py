@@ -1,4 +1,9 @@
-"""FIXME mae_cli.records.resumable_folder."""
+"""The writer of an output that is a folder: an adapter, a model or an export.
+
+Place in the flow: `finetune` and `export` use it as stages use `resumable_file.Output`. Contract: one writer at a time;
+the folder is made in `<out>.partial/`, renamed when it is whole, and marked complete last. A folder made with other
+settings is refused, or moved aside with `--overwrite`; nothing is deleted.
+"""
 
 from __future__ import annotations
 

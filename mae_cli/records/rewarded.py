@@ -1,4 +1,8 @@
-"""FIXME mae_cli.records.rewarded."""
+"""The view of a row that objectives get before training: role, group, reward and digests of its texts.
+
+Place in the flow: `training` makes it from rows, and objectives and preference pairs plan with it. It stands here so
+that neither of the two depends on the other. Contract: no texts and no tensors.
+"""
 
 from __future__ import annotations
 

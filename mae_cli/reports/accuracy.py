@@ -1,9 +1,9 @@
-"""How one policy did on its items: shares with intervals, pass@k, majority answers, groups of items.
+"""Accuracy of one policy on its items: shares with intervals, pass@k, majority answers, groups of items.
 
-Place in the flow: `eval`, `diff` and the loop turn eval rows into these figures; `eval_report.py` prints them.
-Contract: pure functions over rows. The unit is the item: samples of one item are averaged before any interval. A
-missing or cut-off answer is wrong; where the checker failed the score is unknown and stays out, and the worst and best
-case say what it could have been.
+Place in the flow: `eval`, `diff` and `mae run` turn eval rows into these figures; `eval_report` prints them. Contract:
+pure functions over rows. The unit is the item: samples of one item are averaged before any interval. A missing or
+cut-off answer is wrong; where the checker failed the score is unknown and stays out, and the worst and best case bound
+what it could have been.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AtK(msgspec.Struct, frozen=True):
 
 
 class Accuracy(msgspec.Struct):
-    """How one policy did on one reading of the answers."""
+    """Figures of one policy under one reading of the answers."""
 
     policy: str
     reading: str
@@ -192,4 +192,4 @@ def _majority_at(items: Sequence[Item]) -> list[AtK]:
 
 
 MAIN_READING = "flexible"
-"""What the final line and the promotion gate go by."""
+"""The reading that the final line and the promotion gate use."""

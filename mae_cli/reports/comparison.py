@@ -1,8 +1,8 @@
-"""Two policies on the same items: what was won and lost, the effect with its interval, and an exact paired test.
+"""Comparison of two policies on the same items: items won and lost, the difference with its interval, a paired test.
 
-Place in the flow: `eval`, `diff`, the loop and the promotion gate compare with these functions. Contract: pure. The
-unit is the item; items whose checker failed on either side leave both, and the worst and best case say what they could
-have changed. Policies are paired by problem id, and by all samples of an item together.
+Place in the flow: `eval`, `diff` and the gate of `mae run` compare with these functions. Contract: pure; the test is
+exact. The unit is the item; items whose checker failed on either side leave both, and the worst and best case bound
+what they could have changed. Policies are paired by problem id, and by all samples of an item together.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def paired_items(first: Sequence[Row], second: Sequence[Row], reading: str, benc
 
 
 def known_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those whose every verdict is known on both sides."""
+    """The pairs of which every verdict is known on both sides."""
     return [pair for pair in pairs if pair.first.is_known and pair.second.is_known]
 
 

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.reports.eval_figures."""
+"""The figures of `mae eval` in one structure: accuracies of each policy, and comparisons with the first one.
+
+Place in the flow: `eval`, `diff` and `mae run` compute them once, print them (`eval_report`) and store them in the
+summary file. Contract: pure functions over rows.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from mae_cli.reports.comparison import Comparison, Side, compare_all
 
 
 class EvalFigures(msgspec.Struct):
-    """Everything `mae eval` writes beside its rows."""
+    """All figures that `mae eval` writes beside its rows."""
 
     accuracy: list[Accuracy]
     comparisons: list[Comparison]
@@ -62,7 +66,7 @@ def _ended(rows: Sequence[Row], *statuses: str) -> int:
 
 
 def main_reading(readings: Sequence[str]) -> str:
-    """What the final line and the tables of groups go by: flexible, or the last one where that is not among them."""
+    """The reading that the final line and the tables of groups use: flexible, or the last one where that is missing."""
     return MAIN_READING if MAIN_READING in readings or not readings else readings[-1]
 
 

@@ -1,6 +1,6 @@
-"""What may be said about evaluated policies, as text: accuracies, comparisons, bounds, and what a set can show at all.
+"""The report about evaluated policies as text: accuracies, comparisons, bounds, and the power of a set.
 
-Pure functions over rows and figures; `eval`, `diff` and the loop print and write what these return.
+Place in the flow: `eval`, `diff` and `mae run` print and write these texts. Contract: pure functions over figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DISCORDANT_SHARES = (0.1, 0.2, 0.4)
 
 
 def power_line(name: str, items: int, *, alpha: float, confidence: float, paired: bool) -> str:
-    """What a set of this size can show, said before anything is generated.
+    """One line about the smallest difference that a set of this size can show, printed before anything is generated.
 
     Args:
         name: of the set.

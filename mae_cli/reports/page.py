@@ -1,4 +1,7 @@
-"""FIXME mae_cli.reports.page."""
+"""An HTML page of headings and preformatted text, in one file.
+
+Place in the flow: `mae run` writes `report.html` with it. Contract: pure; all text is escaped and nothing is fetched.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.reports.role_figures."""
+"""Figures of each role in one round: rows, rewards, unparsed and cut-off shares, and the rows that were trained.
+
+Place in the flow: `mae run` writes them to `roles.json` and prints them as a table. Contract: pure functions over rows;
+a figure of which nothing is known is null.
+"""
 
 from __future__ import annotations
 

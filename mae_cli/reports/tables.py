@@ -1,6 +1,7 @@
-"""Each role's figures of a round, and how figures are shown: plain tables and one HTML page.
+"""Plain text tables, percentages and p-values as people read them.
 
-Pure functions; the stages and the loop write what these return, and print the same as tables.
+Place in the flow: all reports print with these functions. Contract: pure; an unknown value is shown as a dash. Left
+out: what the figures are (`role_figures`, `eval_figures`) and the HTML page (`page`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.runs.gate."""
+"""The items of a run, divided into those that are reported and those that decide about promotion (the gate).
+
+Place in the flow: `mae run` reads its benchmarks here before the first round. Contract: no problem is in both parts,
+and the division is a function of the problems alone. Left out: the decision itself (`promotion`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""FIXME mae_cli.runs.round_pools."""
+"""The question and pair pools that a round of a run starts from.
+
+Place in the flow: `mae run` and `mae data pools` write them before `propose`. Contract: a pool is written once per
+round; it is a function of the seeds and of the rows that the round before stored. Left out: the format of pool files
+(`data.pools`).
+"""
 
 from __future__ import annotations
 

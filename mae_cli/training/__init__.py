@@ -1,1 +1,1 @@
-"""LoRA training: rows to token ids (`batches`), to log-probabilities (`logprobs`), to an adapter (`trainer`)."""
+"""Training: rows to token ids (`examples`), to log-probabilities (`logprobs`), to an adapter or a model (`trainer`)."""

@@ -15,7 +15,7 @@ from mae_cli.records import digest
 from mae_cli.training.examples import Example
 
 PASS_COST = {"cpu": 32, "cuda": 4096}
-"""What a forward and backward pass costs beside its tokens, counted in tokens, by device type.
+"""Cost of a forward and backward pass beside its tokens, counted in tokens, by device type.
 
 Measured: a CPU reads all weights once per pass; a GPU waits for thousands of small LoRA kernels to be launched (H100:
 0.1 to 0.2 s per pass, whatever its size, for 135M and 1.5B parameters).
@@ -42,7 +42,7 @@ class MicroBatch(msgspec.Struct):
 
 
 def order(examples: Sequence[Example], units: Sequence[Unit], *, seed: int, epoch: int) -> list[int]:
-    """Units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
+    """Indices of the units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
 
     The units of each part of a mix are spread evenly over the epoch.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: all that the next step depends on, in one file that is replaced as a whole.
+"""Checkpoints of a training: everything the next step depends on, in one file that is replaced as a whole.
 
 A checkpoint belongs to one training. Its fingerprint names rows, settings, seed and starting point; another
 training's checkpoint is refused. The random state is not in it: it is seeded anew at each step from seed and step.
@@ -30,7 +30,7 @@ class Checkpoint(msgspec.Struct):
     micro_batch_tokens: int
     """Sums of floats depend on how they were grouped, so a resumed training keeps the grouping."""
     weights: dict[str, torch.Tensor]
-    """What is trained."""
+    """The trained parameters, by name."""
     optimizer: dict[str, Any]
     log: list[str]
     """The step lines of train_log.jsonl so far."""

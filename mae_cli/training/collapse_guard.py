@@ -1,4 +1,4 @@
-"""When a training has come off the rails."""
+"""The collapse guard: it stops a training whose loss jumps or is not a number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Guard:
         self.history: list[float] = []
 
     def check(self, nll: float) -> str | None:
-        """What is wrong with a step's mean, in nats per token, or null; a good one joins the history."""
+        """Reason to stop after a step with this mean, in nats per token; null for a good one, which is remembered."""
         recent = self.history[-WINDOW:]
         if self.max_jump and len(recent) >= FEWEST and nll > median(recent) + self.max_jump:
             return f"jumped: {nll:.1f} nats per trained token, {median(recent):.1f} before (finetune.max_nll_jump)"

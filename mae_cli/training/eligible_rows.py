@@ -1,4 +1,8 @@
-"""FIXME mae_cli.training.eligible_rows."""
+"""The rows that may be trained: those of the wanted purposes that the trained policy wrote itself.
+
+Place in the flow: `finetune` calls it before it loads a model. Contract: pure functions over rows; every row that is
+left out is counted with its reason. Left out: which rows are worth training (`filter`) and their tokens (`examples`).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def own_rows(rows: list[Row], policy: Policy | None, fixed: Sequence[str]) -> tu
 
     A gradient that treats another model's text as the policy's own is no policy gradient. Rows of a role that the
     recipe gives to another policy are the other's, and rows whose policy names other weights are. Where a row names its
-    model otherwise (a server's name for it) nobody here can tell, and it counts as the policy's own.
+    model otherwise (a server's name for it) the two cannot be told apart, and it counts as the policy's own.
     """
     own: list[Row] = []
     left_out: dict[str, int] = {}
@@ -62,4 +66,4 @@ def _retokenised(row: Row, policy: Policy) -> Row:
 
 
 WEIGHTS_DIGEST = re.compile("[0-9a-f]{20}")
-"""How a policy names a model whose weights were at hand; see `models.model_digest`."""
+"""Form of a policy's digest where the weights were at hand; see `models.digests`."""

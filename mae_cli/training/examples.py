@@ -1,4 +1,4 @@
-"""Rows to token ids: which of them can be trained, and the tokens they are trained on.
+"""Rows turned into token ids: the rows that can be trained, and the tokens they are trained on.
 
 The trained span is exactly the completion: prompt and completion ids are used as the engine fed and generated them,
 and only a row without ids is tokenised again (counted, because tokenising text is not always the way back).
@@ -18,7 +18,7 @@ from mae_cli.records.rewarded import Rewarded
 
 
 class Renderer(Protocol):
-    """A tokenizer with the chat template it is used with (`engines.chat.Chat`)."""
+    """A tokenizer with the chat template it is used with (`prompts.chat_template.Chat`)."""
 
     @property
     def tokenizer(self) -> Any:
@@ -56,7 +56,7 @@ class Examples(msgspec.Struct):
 
     examples: list[Example]
     rewarded: list[Rewarded]
-    """What an objective may know of each, in the same order."""
+    """The part of each row that an objective may know, in the same order."""
     dropped: dict[str, int]
     """Reason to number of rows: no_completion, no_reward, no_prompt, too_long."""
     retokenised: int

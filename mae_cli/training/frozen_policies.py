@@ -1,9 +1,9 @@
-"""Log-probabilities under policies that do not move while training goes on.
+"""Log-probabilities under policies that do not change during training.
 
-The behaviour policy is the one before the first update, in the numbers of the training's own forward pass (another
-engine rounds otherwise, and the ratio would start away from 1). The reference policy is the same one, the base with
-the adapter off, or another adapter or other weights swapped in for a moment. All rows are known before training, so
-both are read once, in front of it, and no second model is ever in memory. After the first update the behaviour cannot
+The behaviour policy is the one before the first update, computed by the training's own forward pass (another engine
+rounds otherwise, and the ratio would start away from 1). The reference policy is the same one, the base with the
+adapter off, or another adapter or other weights swapped in for a moment. All rows are known before training, so both
+are read once, before the first step, and no second model is ever in memory. After the first update the behaviour cannot
 be computed again: it is kept beside the checkpoint.
 """
 
@@ -41,7 +41,7 @@ def read_frozen(
     resumed: bool,
     say: Callable[[str], None],
 ) -> Frozen:
-    """What the job's objective needs, computed with the policy as it stands, or as saved by the same training.
+    """The frozen log-probabilities that the job's objective needs, computed now or saved earlier by the same training.
 
     With a single step the policy has not moved when its rows are trained: the current values serve, and nothing is
     computed here for the behaviour or for a reference that is the same policy.

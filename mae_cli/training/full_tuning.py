@@ -30,7 +30,7 @@ class Source(NamedTuple):
     start: Path
     """The model that is trained, as it is now."""
     base: Path
-    """What the recipe calls the model: the reference "base"."""
+    """The recipe's model: the reference "base"."""
     revision: str | None = None
     """Of the base."""
 
@@ -90,7 +90,7 @@ class FullTuning:
         put_weights(policy, self.source.start, dtype)
 
     def settings(self, policy: Any) -> dict[str, Any]:
-        """How much is trained."""
+        """The number of trained parameters, for the lineage."""
         return {"trained": "all parameters", "parameters": sum(part.numel() for part in policy.parameters())}
 
     def save(self, policy: Any, folder: Path, *, base_name: str) -> None:

@@ -1,4 +1,4 @@
-"""What is trained, ready for a model."""
+"""A training job: examples, units and settings, ready for a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training leaves to read: `train_log.jsonl`, `train_rows.jsonl`, and the report for its stage.
+"""Logs of a training: `train_log.jsonl`, `train_rows.jsonl`, and the report for its stage.
 
 No times, hosts or paths, so that a rerun or a resumed training writes the same bytes.
 """
@@ -54,7 +54,7 @@ class DataNote(msgspec.Struct, frozen=True):
 
 
 class StepNote(msgspec.Struct, frozen=True):
-    """One optimizer step, before its update; what loss and metrics are means over is the objective's business."""
+    """One optimizer step, before its update; the objective decides what loss and metrics are averaged over."""
 
     step: int
     epoch: int
@@ -81,11 +81,11 @@ class TrainedRow(msgspec.Struct, frozen=True):
     """Or weight, or label; null for the sides of pairs."""
     tokens: int
     passes: int
-    """How often the row was part of an optimizer step."""
+    """Number of optimizer steps the row was part of."""
 
 
 class TrainReport(msgspec.Struct, frozen=True):
-    """What the stage tells its user."""
+    """Report of a training to its stage."""
 
     steps: int
     resumed_from: int

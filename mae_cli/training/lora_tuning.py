@@ -1,6 +1,6 @@
 """A LoRA adapter put on a base model for one training and taken off again, and the folder it is saved to.
 
-`LoraTuning` is one of the two ways of training a policy, see `tuning.py`; the other is in `full.py`.
+`LoraTuning` is one of the two ways of training a policy, see `tuning.py`; the other is in `full_tuning.py`.
 """
 
 from __future__ import annotations

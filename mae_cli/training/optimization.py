@@ -27,7 +27,7 @@ from mae_cli.training.tuning import Tuning, trainable
 
 
 class StepSums(msgspec.Struct):
-    """What the micro-batches of one optimizer step add up to."""
+    """Sums over the micro-batches of one optimizer step."""
 
     loss: float = 0.0
     nll: float = 0.0

@@ -63,7 +63,7 @@ class World(msgspec.Struct, frozen=True):
         return found
 
     def from_main(self, value: T) -> T:
-        """What the first process says; waits for it."""
+        """The value of the first process; the others wait for it."""
         if self.size == 1:
             return value
         told = [value]

@@ -1,4 +1,4 @@
-"""Figures of each step sent to a tracker, through accelerate's; nothing is imported or sent unless a recipe asks."""
+"""Figures of each step sent to a tracker through accelerate; nothing is imported or sent unless a recipe asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mae_cli.training.logs import StepNote
 
 @contextmanager
 def tracker(name: str, *, run: str, folder: Path) -> Iterator[Callable[[StepNote], None]]:
-    """What takes the note of every step; does nothing for "none".
+    """A function that sends the note of each step to a tracker; it does nothing for "none".
 
     Args:
         name: none, tensorboard, trackio or wandb; the stage has made sure that the package is there.

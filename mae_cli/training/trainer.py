@@ -209,7 +209,7 @@ def _fingerprint(
     units: Sequence[Unit],
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What determines the adapter; a checkpoint is only taken up when all of it is equal."""
+    """Everything that determines the adapter; a checkpoint is only taken up when all of it is equal."""
     settings = msgspec.to_builtins(section)
     for name in _NOT_IN_FINGERPRINT:
         del settings[name]
@@ -218,7 +218,7 @@ def _fingerprint(
 
 
 def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
-    """What will be trained, before the first step: a training on nothing must not look fine."""
+    """Say what will be trained, before the first step: a training on nothing must not look fine."""
     data = job.data
     sides = sum(len(unit.rows) == 2 for unit in job.units)
     pairs = f" in {sides} pairs" if sides else ""
@@ -239,7 +239,7 @@ def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
 
 
 def _say_size(policy: Any, say: Callable[[str], None]) -> None:
-    """What a full fine-tuning takes besides activations, before the first step."""
+    """Say how much memory a full fine-tuning takes besides activations, before the first step."""
     numbers = sum(parameter.numel() for _, parameter in trainable(policy))
     size = 16 * numbers / 2**30  # four float32 numbers each
     say(

@@ -1,6 +1,7 @@
 """The two ways of training a policy, as the trainer sees them: a LoRA adapter on a base, or every parameter.
 
-`adapters.LoraTuning` and `full.FullTuning` fulfil the contract; nothing else in this package knows which one it is.
+`lora_tuning.LoraTuning` and `full_tuning.FullTuning` keep the contract; the rest of the package does not know which
+one it has.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mae_cli.training.examples import Renderer
 
 
 class Tuning(Protocol):
-    """What is trained of a model, and how it is kept.
+    """A way of training a policy: what is trained, and how it is saved.
 
     Attributes:
         noun: what the result is called: adapter or model.
@@ -30,16 +31,16 @@ class Tuning(Protocol):
     compute_dtype: torch.dtype | None
 
     def origin(self) -> dict[str, Any]:
-        """What the training starts from, by digests; `adapter` is the parent."""
+        """Digests of the starting point; `adapter` is the parent."""
 
     def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:
-        """The trainable policy, in training mode; what is left of the model afterwards is the tuning's business."""
+        """The trainable policy, in training mode; each kind decides in which state it leaves the model afterwards."""
 
     def reference(self, policy: Any, reference: str) -> AbstractContextManager[None]:
         """The policy turned into another one for a moment, without a second model: `finetune.reference`."""
 
     def settings(self, policy: Any) -> dict[str, Any]:
-        """For the lineage."""
+        """Settings for the lineage."""
 
     def save(self, policy: Any, folder: Path, *, base_name: str) -> None:
         """Weights and config; equal trainings give equal bytes."""

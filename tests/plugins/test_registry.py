@@ -95,17 +95,29 @@ def test_every_entry_has_a_test_file(kind: str, name: str) -> None:
     assert found, f"expected {folder}/test_{name}.py"
 
 
-def test_every_entry_and_recipe_is_named_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
+def readme_of(kind: str) -> str:
+    """The text in which the entries of a kind are described."""
+    files = {"engines": ["mae_cli/engines/README.md"], "recipes": ["recipes/README.md", "README.md"]}
+    return "\n".join((ROOT / name).read_text("utf-8") for name in files.get(kind, ["mae_cli/plugins/README.md"]))
+
+
+def test_every_entry_and_recipe_is_named_in_the_readme_of_its_kind() -> None:
     names = [*ENTRIES, *(("recipes", path.stem) for path in shipped_dir("recipes").glob("*.yaml"))]
 
-    def is_named(name: str) -> bool:
-        spellings = (f"`{name}`", f"`{name}:", f"recipes/{name}.yaml", f"mae run {name} ", f"`mae run {name}")
-        return any(spelling in readme for spelling in spellings)
-
-    missing = [f"{kind}: {name}" for kind, name in names if not is_named(name)]
+    missing = [
+        f"{kind}: {name}" for kind, name in names if not re.search(rf"^\| `{name}`", readme_of(kind), re.MULTILINE)
+    ]
 
     assert missing == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in ENTRIES if entry[0] != "engines"])
+def test_every_option_of_a_plugin_is_named_in_the_readme(kind: str, name: str) -> None:
+    readme = readme_of(kind)
+
+    options = registry.resolved(kind, name).keys() - {"name", "source"}
+
+    assert {option for option in options if f"`{option}`" not in readme} == set()
 
 
 @pytest.mark.parametrize("kind", [*registry.TABLES, "recipes", "prompts"])

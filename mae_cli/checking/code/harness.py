@@ -1,10 +1,10 @@
-"""The lines put before a model-written program, so that it cannot pass by trickery.
+"""Source lines that run before a model-written program, so that it cannot pass its check by trickery.
 
-Place in the flow: the verifiers of programs and the triplet checks run these lines in the sandbox first. Contract:
-what they need is kept under names built from a key that depends on the program's own text; `locals` and `exec` lack,
-and `eval` reads nothing that leads to them, so no program can know or rebind those names. A value that is not plain (a
-function, an object of the program's own class, whose `==` it may have changed) raises `TypeError(key)` where a guarded
-function returns it to the harness; what the program's functions return to each other is their own affair.
+Place in the flow: the verifiers of programs and the triplet checks run these lines in the sandbox first. Contract: the
+lines keep their values under names built from a key that depends on the program's own text. The sandbox has no `locals`
+or `exec`, and `eval` reads nothing that leads to those names, so no program can know or rebind them. A value that is
+not plain (a function, or an object of the program's own class, whose `==` it may have changed) raises `TypeError(key)`
+where a guarded function returns it to the harness. The program's functions may return anything to each other.
 """
 
 from __future__ import annotations

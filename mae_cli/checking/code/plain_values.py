@@ -1,4 +1,8 @@
-"""FIXME mae_cli.checking.code.plain_values."""
+"""Plain values (numbers, texts and built-in containers), and whether two of them are equal.
+
+Place in the flow: the verifier `python_call` and the triplet checks compare what programs return with it. Contract:
+pure; an object of a class of the program's own is never plain and never equal, because its `==` can lie.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running model-written Python: a Rust interpreter without files, network or processes, in killable worker processes.
+"""The sandbox for model-written Python: a Rust interpreter without files, network or processes, in killable workers.
 
 Place in the flow: the verifiers `python_tests` and `python_call`, and the triplet checks, run programs here; nothing
 model-written ever reaches CPython's `exec`. Contract: `run` never raises on any program and ends within its limit plus
@@ -34,7 +34,7 @@ RunStatus = Literal["ok", "raised", "timeout", "memory", "output", "unsupported"
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one program may use."""
+    """Limits of one program: time, memory and depth of calls."""
 
     seconds: float = 5.0
     memory_mib: int = 256
@@ -46,7 +46,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class Run(msgspec.Struct, frozen=True):
-    """How a program ended.
+    """Result of a run: how the program ended, with its values or its error.
 
     `raised` is the program's own failure (a syntax error among them). `timeout`, `memory` and `output` name the limit
     it ran into, `unsupported` what the interpreter lacks, `crashed` a lost worker.
@@ -61,7 +61,7 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def reason(self) -> str:
-        """In one short line."""
+        """The result in one short line."""
         text = f"{self.error}: {self.message}" if self.error else self.message
         return " ".join(f"{self.status}: {text}".split())[:200] if text else self.status
 

@@ -1,9 +1,9 @@
-"""Program triplets (program, input, output): which are valid tasks, and which answers to them are right.
+"""Program triplets (program, input, output): whether one is a valid task, and whether an answer to it is right.
 
-Place in the flow: code proposers and their rewards build on this. A triplet is a program with a function `f`, an input
-(the arguments of one call, as literals: `3, [1, 2]`) and the output f gives for it. Contract: programs run in the
-sandbox alone; texts become values through a literal reader, never through `eval`; an output is whole or the triplet is
-refused; what a limit or a missing feature decides is unknown (null), not wrong.
+Place in the flow: library code for proposers of programs and their rewards. A triplet is a program with a function `f`,
+an input (the arguments of one call, as literals: `3, [1, 2]`) and the output f gives for it. Contract: programs run in
+the sandbox alone; texts become values through a literal reader, never through `eval`; an output is whole or the triplet
+is refused; a check that a limit or a missing feature stops is unknown (null), not wrong.
 
 Source: Absolute Zero, arXiv:2505.03335, section 3.3 (validity: runs, is safe, is deterministic under j = 2 runs;
 deduction by value equality, abduction by running the program on the predicted input, induction on the hidden cases).
@@ -77,7 +77,7 @@ NO_ERROR: Final = "NoError"
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """Whether an answer is right: true, false, or null with the status that says why nothing is known."""
+    """Result of a check: right, wrong, or null with the status that says why nothing is known."""
 
     correct: bool | None
     status: VerdictStatus = "ok"
@@ -122,7 +122,7 @@ def read_arguments(text: str) -> tuple[Any, ...] | None:
 
 
 def static_fault(program: str) -> str | None:
-    """What rules a program out before it runs; null where nothing does."""
+    """Reason to refuse a program before it runs; null where there is none."""
     tree = programs.parse(program)
     if tree is None:
         return "not Python, or too long"
@@ -160,7 +160,7 @@ def _fault_of(node: ast.AST) -> str | None:
 def validate(
     program: str, input_text: str, *, limits: sandbox.Limits = DEFAULT_LIMITS, allow_error: bool = False
 ) -> Validation:
-    """Run a proposed program on its input, twice, and take down what it gives.
+    """Run a proposed program on its input, twice, and record its output.
 
     Args:
         program: defines `f`.
@@ -214,7 +214,7 @@ def _call(program: str, arguments: tuple[Any, ...], limits: sandbox.Limits, *, s
 
 
 def check_deduction(triplet: Triplet, predicted_output: str) -> Checked:
-    """Whether the predicted output is the value the program gives."""
+    """Check a predicted output: it is right where it is the value that the program gives."""
     expected, found = read_literal(triplet.output), read_literal(predicted_output)
     if expected is None:
         return Checked(None, "unsupported", "the triplet has no output that can be read")
@@ -224,7 +224,7 @@ def check_deduction(triplet: Triplet, predicted_output: str) -> Checked:
 
 
 def check_abduction(triplet: Triplet, predicted_input: str, *, limits: sandbox.Limits = DEFAULT_LIMITS) -> Checked:
-    """Whether the program gives the triplet's output on the predicted input, which may be another than the gold one."""
+    """Check a predicted input: it is right where the program gives the triplet's output on it."""
     arguments, expected = read_arguments(predicted_input), read_literal(triplet.output)
     if expected is None:
         return Checked(None, "unsupported", "the triplet has no output that can be read")
@@ -236,7 +236,7 @@ def check_abduction(triplet: Triplet, predicted_input: str, *, limits: sandbox.L
 def check_induction(
     cases: Sequence[tuple[str, str]], program: str, *, limits: sandbox.Limits = DEFAULT_LIMITS
 ) -> Checked:
-    """Whether a predicted program gives the output of every hidden (input, output) case."""
+    """Check a predicted program: it is right where it gives the output of every hidden (input, output) case."""
     fault = static_fault(program)
     if fault:
         return Checked(False, reason=fault)
@@ -253,7 +253,7 @@ def check_induction(
 
 
 def check_error(triplet: Triplet, predicted: str) -> Checked:
-    """Whether the first word of the answer names the exception that the program raises, or `NoError`, in any case."""
+    """Check a predicted exception: its first word must name the one the program raises, or `NoError`, in any case."""
     words = predicted.split()
     first = words[0].strip("`'\".,:;()") if words else ""
     return Checked(first.casefold() == triplet.error.casefold(), reason=f"the program: {triplet.error}")

@@ -1,7 +1,7 @@
-"""The unit tests that problems bring: what they run, and which names they take from the program under test.
+"""The unit tests of a problem: their source, and the names they take from the program under test.
 
-Place in the flow: the verifier `python_tests` runs what is read here. Contract: pure functions over text, never raising
-on any; nothing is run. Understood are the fields of HumanEval (`test`, `entry_point`), of MBPP (`test_list`,
+Place in the flow: the verifier `python_tests` runs what is read here. Contract: pure functions over text that never
+raise; nothing is run. Understood are the fields of HumanEval (`test`, `entry_point`), of MBPP (`test_list`,
 `test_setup_code`, `test_imports`) and our own `tests`.
 """
 
@@ -25,10 +25,10 @@ _BUILTINS: Final = frozenset(dir(builtins))
 
 
 class UnitTests(msgspec.Struct, frozen=True):
-    """What a problem's program is tested with."""
+    """Unit tests of one problem, taken apart."""
 
     definitions: str
-    """What comes before the first test; where it raises, the tests are broken."""
+    """Source before the first test; where it raises, the tests are broken."""
     source: str
     """Statements that raise where the program is wrong; empty where `check` is called instead."""
     candidate: str | None

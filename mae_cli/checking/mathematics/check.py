@@ -32,7 +32,7 @@ def both(reference: str, answer: str) -> list[bool | None]:
 
 
 def verified(reference: str, answer: str) -> bool | None:
-    """What math-verify says; null where it reads no mathematics in the reference, or would take words for factors."""
+    """The verdict of math-verify; null where it reads no mathematics in the reference or takes words for factors."""
     gold = _parsed(reference)
     if not any(not isinstance(item, str) for item in gold):
         return None
@@ -56,7 +56,7 @@ def _parsed(reference: str) -> tuple[Any, ...]:
 
 
 def figures(text: str) -> str:
-    """A number without its unit or currency, which math-verify takes for factors; any other text as it stands.
+    """The text of a number without unit or currency, which math-verify takes for factors; any other text unchanged.
 
     Whether the units agree is for our own reading to say. A number to another base keeps its mark.
     """

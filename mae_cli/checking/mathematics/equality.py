@@ -1,8 +1,9 @@
-"""The second opinion on two answers: equal, different, or not known; no computer algebra.
+"""Equality of two mathematical answers by our own reader: equal, different, or not known; no computer algebra.
 
-Place in the flow: the verifier `math` asks math-verify and this, in a worker process. Contract: true only where both
-texts are fully read and agree - exactly where they are rational, to 25 digits at three points where they are not -
-false only where both are read and differ; null for everything else. Decimals are what they say: 0.33 is not a third.
+Place in the flow: the verifier `math` asks math-verify and this second opinion, in a worker process. Contract: true
+only where both texts are fully read and agree - exactly where they are rational, to 25 digits at three points where
+they are not - false only where both are read and differ; null for everything else. Decimals are taken as written: 0.33
+is not a third.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _proportional(first: Many[MathObject], second: Many[MathObject]) -> bool:
 
 
 def _matching(first: Many[MathObject], second: Many[MathObject]) -> bool | None:
-    """Whether the parts can be paired so that each pair is equal; null where that hangs on an unknown pair."""
+    """Whether the parts can be paired so that each pair is equal; null where that depends on an unknown pair."""
     if len(first) != len(second):
         return False
     table = [[compare(a, b) for b in second] for a in first]

@@ -1,9 +1,9 @@
-r"""Reading mathematical expressions, LaTeX or plain, into trees that can be computed.
+r"""Mathematical expressions, LaTeX or plain, read into trees that can be computed.
 
-Place in the flow: the second opinion of the verifier `math` (`math_equality`), independent of any computer algebra
-system. Contract: `read_expression` gives a tree or raises `UnreadableError`; nothing is simplified and nothing
+Place in the flow: the second opinion of the verifier `math` (`mathematics.equality`), independent of any computer
+algebra system. Contract: `read_expression` gives a tree or raises `UnreadableError`; nothing is simplified and nothing
 is guessed: `\ldots`, primes and unknown commands are unreadable. Left out: computing a tree (`values`), and tuples,
-sets, equations, units (`math_objects`).
+sets, equations, units (`objects`).
 """
 
 from __future__ import annotations

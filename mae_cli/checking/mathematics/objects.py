@@ -1,7 +1,7 @@
 r"""Reading an answer as a mathematical object: number, tuple, interval, set, matrix, equation, or plain text.
 
-Place in the flow: the second opinion of the verifier `math` (`math_equality` compares what is read here).
-Contract: `read_object` gives an object for every text; what it cannot read is `Unread`, and nothing is ever known about
+Place in the flow: the second opinion of the verifier `math`; `mathematics.equality` compares these objects. Contract:
+`read_object` gives an object for every text; what it cannot read is `Unread`, and nothing is ever known about
 that. Wrappers (`$..$`, `\boxed{}`, `\\left`, blanks) go, units and names in front (`x =`) are kept apart.
 """
 
@@ -120,7 +120,7 @@ _OPERATORS: Final[tuple[tuple[str, Relation], ...]] = (
 
 
 def read_object(text: str) -> MathObject:
-    """What an answer states."""
+    """The mathematical object that an answer states; `Unread` where the answer is not understood."""
     if len(text) > MAX_LENGTH:
         return Unread(text[:40])
     plain = _plain(text)

@@ -1,7 +1,8 @@
-"""Computing the trees of `expressions` at a point: exactly while that is possible, with 40 digits beyond.
+"""The values of expression trees at a point: exact while that is possible, with 40 digits beyond.
 
-Contract: `value` gives a `Fraction` where everything in the tree is rational, else an mpmath number; it raises
-`UnreadableError` where the tree is undefined at the point or past fixed bounds on size, so it always ends soon.
+Place in the flow: `mathematics.equality` compares two answers at three points with it. Contract: `value` gives a
+`Fraction` where everything in the tree is rational, else an mpmath number; it raises `UnreadableError` where the tree
+is undefined at the point or past fixed bounds on size, so it always ends soon.
 """
 
 from __future__ import annotations

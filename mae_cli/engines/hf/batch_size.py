@@ -1,4 +1,4 @@
-"""How many rows the `hf` engine decodes at a time when the recipe says `batch_size: auto`: measured once, remembered.
+"""The batch size of the `hf` engine for `batch_size: auto`: measured once on this machine, then remembered.
 
 The measure is kept in `$MAE_CACHE/batch_sizes.json` by model, device, type and torch version, so that a resumed command
 cuts the same segments as the one it resumes.
@@ -89,7 +89,7 @@ def best_size(prefill: Prefiller, folder: Path, model_digest: str) -> int:
 
 
 def measure(seconds: Callable[[int], float]) -> int:
-    """The size after which doubling the rows no longer pays; `seconds(rows)` times one step, inf when memory is out."""
+    """The batch size after which doubling the rows gains little; `seconds(rows)` times one step, inf without memory."""
     best, speed = SIZES[0], SIZES[0] / seconds(SIZES[0])
     if speed == 0:
         return best

@@ -1,7 +1,7 @@
 """The decode loop of the `hf` engine: rows leave when they end, waiting rows take their slots.
 
 Each distinct prompt is prefilled once for all its samples. A row's text is a function of the row: its noise is its
-own (`hf_sampling.py`), and the batch it ran in (`hf_slots.py`) shows in rounding only.
+own (`sampling.py`), and the batch it ran in (`slots.py`) shows in rounding only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The `hf` engine: transformers in this process, LoRA adapters attached and detached on one base.
 
-Its decode loop is its own (`hf_decode.py`) so that a row's text is a function of the row: each row has its own noise,
-prompts that begin alike share that beginning's cache (`hf_prefill.py`), ended rows leave and waiting ones enter
-(`hf_slots.py`). Of the model's generation_config only the ids of ending and padding tokens are used; sampling is the
-recipe's.
+It has its own decode loop (`decode.py`), so that a row's text is a function of the row: each row has its own noise,
+prompts that begin alike share that beginning's cache (`prefill.py`), ended rows leave and waiting ones enter
+(`slots.py`). Of the model's generation_config only the ids of ending and padding tokens are used; the recipe decides
+the sampling.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ROOM = 512
 
 
 class HfEngine:
-    """Generates with a transformers model in this process; see the Protocol in contracts.py."""
+    """Generates with a transformers model in this process; see `Engine` in `plugins/contracts.py`."""
 
     deterministic = True
     constrains = True
@@ -162,7 +162,7 @@ class HfEngine:
         return [answers[index] for index in range(len(requests))]
 
     def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        """Natural log-probability of each option as the whole continuation so far of its prompt, without an end token.
+        """Natural log-probability of each option as the text that follows its prompt, without an end token.
 
         An option's tokens are those it has behind the prompt's text. Null where the prompt cannot be fed.
 
@@ -188,7 +188,7 @@ class HfEngine:
         return result
 
     def _score(self, prompts: list[list[int]], tails: list[list[list[int]]]) -> list[list[float]]:
-        """`hf_score.score`, tried again with half the tokens at a time when memory runs out."""
+        """`score.score`, tried again with half the tokens at a time when memory runs out."""
         while True:
             try:
                 return score(self.prefiller, prompts, tails)
@@ -287,7 +287,7 @@ class HfEngine:
 
 
 def open_engine(recipe: Recipe, argument: str) -> HfEngine:
-    """Load the recipe's model and adapter.
+    """Transformers in this process, on a CPU or a GPU, with the recipe's model and adapter.
 
     Raises:
         EngineError: an unknown argument, or the model or adapter cannot be found or loaded.

@@ -1,7 +1,7 @@
 """`--engine hf:paged`: the library's continuous batching, for GPUs; a paged cache, prefixes shared block by block.
 
 The library samples with one seed for the whole engine. Here it takes the largest score instead, after noise that is a
-function of the row's seed and the token's position has been added on the device (`hf_sampling.HashNoise`), so a row's
+function of the row's seed and the token's position has been added on the device (`sampling.HashNoise`), so a row's
 text stays a function of the row.
 Stop strings are not known to the library; a row is cut behind the first one when it has ended.
 
@@ -67,7 +67,7 @@ def decode_paged(
     hits_stop: Callable[[list[int]], bool] | None,
     done: Callable[[int, Decoded], None],
 ) -> None:
-    """As `hf_decode.decode`, by the library's scheduler; `slots` bounds the rows of one forward pass.
+    """The counterpart of `decode.decode` with the library's scheduler; `slots` bounds the rows of one forward pass.
 
     Raises:
         EngineError: this version of the library works otherwise, or its generation thread died.

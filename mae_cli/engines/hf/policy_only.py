@@ -1,6 +1,6 @@
-"""What an engine that loads weights says about its policy, without the weights: the part that plans and stores.
+"""The policy of `hf` or `vllm` without its weights, for the process that plans and stores.
 
-With `--devices` the worker processes generate; the parent needs the ids of the rows, and so the digests, only.
+With `--devices` the worker processes generate; the parent needs only the ids of the rows, and so the digests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Weights(NamedTuple):
 
 
 class PolicyEngine:
-    """Has the policy of `hf` or `vllm` and generates nothing."""
+    """An engine with the policy of `hf` or `vllm` that generates nothing."""
 
     def __init__(self, recipe: Recipe, device_type: str) -> None:
         folder = local_model(recipe.model, recipe.revision)

@@ -139,7 +139,7 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """What all prompts begin with; at least one token of each is left over, for its logits are wanted."""
+    """The tokens that all prompts begin with, leaving at least one token of each, because its logits are needed."""
     shared = list(prompts[0])
     for prompt in prompts[1:]:
         del shared[common_length(shared, prompt) :]
@@ -161,7 +161,7 @@ def order_for_sharing(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def take(prompts: Sequence[Sequence[int]], weights: Sequence[int], wanted: int, max_tokens: int) -> int:
-    """How many of the first prompts to prefill together: enough for `wanted` rows, `max_tokens` with padding at most.
+    """Number of prompts, from the first, to prefill together: enough for `wanted` rows, at most `max_tokens` padded.
 
     `weights` are the rows each prompt is needed for. A prompt that would cost the others half of what they share
     waits for the next forward pass.

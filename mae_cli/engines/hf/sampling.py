@@ -61,7 +61,7 @@ class GeneratorNoise:
 
 
 class HashNoise:
-    """From a hash on the device, in (0, 1): what `hf:paged` adds, too."""
+    """From a hash on the device, in (0, 1); `hf:paged` adds the same noise."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -139,7 +139,7 @@ def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def draw_one(scores: Sequence[float], seed: int, temperature: float) -> int:
-    """The place of one score, drawn from softmax(scores / temperature) by a row's own noise; the largest at 0."""
+    """Index of one score, drawn from softmax(scores / temperature) by a row's own noise; the largest at 0."""
     values = torch.tensor(scores, dtype=torch.float64)
     if temperature > 0:
         uniform = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -184,7 +184,7 @@ def _nucleus_edge(scores: torch.Tensor, top_p: float, candidates: int) -> torch.
 def deciding_gap(
     model: Any, prompt: Sequence[int], completion: Sequence[int], position: int, *, seed: int, sampling: Sampling
 ) -> float:
-    """How clearly token `position` of a completion was decided: best minus second best perturbed logit, >= 0.
+    """The margin that decided token `position` of a completion: best minus second best perturbed logit, >= 0.
 
     Recomputed without batch or cache. Two runs whose texts differ first at a token with a gap below 1e-3 differ by
     rounding; a larger gap means that something else changed.

@@ -1,7 +1,7 @@
-"""How likely a model finds given continuations of a prompt: the prompt is prefilled once for all its options.
+"""Log-probabilities of given continuations of a prompt; the prompt is prefilled once for all its options.
 
-The options of a prompt are a tree of tokens: what several begin with is computed once. All nodes that something follows
-go through the model in one row behind the prompt, each seeing the prompt and its own ancestors.
+The options of a prompt are a tree of tokens: a beginning that several share is computed once. All nodes that have
+children go through the model in one row behind the prompt, each seeing the prompt and its own ancestors.
 
 Shapes: N prompts of a prefill, T prompt tokens with padding, Q fed nodes, V vocabulary.
 """
@@ -21,7 +21,7 @@ PROMPTS_AT_ONCE = 32
 
 
 class OptionTree:
-    """The options of one prompt. Node 0 is the prompt's end; `fed` are the other nodes that something follows."""
+    """The options of one prompt as a tree. Node 0 is the prompt's end; `fed` are the other nodes with children."""
 
     def __init__(self, options: Sequence[Sequence[int]]) -> None:
         self.tokens, self.parents, self.depths = [-1], [-1], [0]

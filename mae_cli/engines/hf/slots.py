@@ -1,4 +1,4 @@
-"""The rows being decoded: one forward pass over all of them adds a token to each.
+"""The batch of rows being decoded: one forward pass over all of them adds a token to each.
 
 `Slots` reads the live rows and columns only. `GraphSlots` keeps every shape, so that a GPU replays one captured graph
 instead of waiting for Python to start a thousand kernels. `WholeBatch` is for models whose layers are not plain.

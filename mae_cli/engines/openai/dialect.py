@@ -1,7 +1,7 @@
-"""The words an OpenAI-compatible server is spoken to in: addresses, keys, request bodies, refusals, answers.
+"""Requests and refusals in the form that an OpenAI-compatible server understands: addresses, keys, bodies, errors.
 
-Servers agree on the main fields and differ in the rest. `Dialect` remembers what one has refused, so that it is left
-out from then on and told to the user once. Pure but for the environment variable that holds the key; no network.
+Servers agree on the main fields and differ in the rest. `Dialect` remembers the fields that one has refused; they are
+left out from then on, and the user is told once. Pure but for the environment variable that holds the key; no network.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _number(text: str | None) -> float | None:
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a server said with a 4xx, in its own words, shortened and without the key."""
+    """A server's refusal (a 4xx answer) in its own words, shortened and without the key."""
 
     status: int
     message: str
@@ -161,7 +161,7 @@ def read_refusal(status: int, body: bytes, key: str | None) -> Refusal:
 
 
 class Dialect:
-    """How this server wants to be asked; grows by its refusals."""
+    """The form of request that a server accepts; it changes with each refusal."""
 
     def __init__(self, template_kwargs: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self.template_kwargs = dict(template_kwargs)
@@ -178,7 +178,7 @@ class Dialect:
         """The JSON of one request; `number` above 1 asks for that many answers with one seed.
 
         Raises:
-            EngineError: it needs a field that the server has refused before, when nothing hung on it.
+            EngineError: it needs a field that the server has refused before, for a request that did not need it.
         """
         if sampling.top_k and "top_k" in self.dropped:
             raise EngineError("the server refuses top_k, which the recipe sets")

@@ -1,9 +1,9 @@
 """The `openai` engine: any OpenAI-compatible chat server (vLLM, SGLang, llama.cpp, TGI, Ollama, hosted), many at once.
 
-Requests are kept in flight by `openai_pool.py`, spoken in the words of `openai_http.py` and read by
-`openai_reply.py`. The server renders the chat template and owns the noise of sampling: a row's seed is sent, but no
-row is promised to come out the same twice, so the engine is not deterministic. A server is first asked when the
-first row is wanted: a command with nothing left to do needs none.
+`pool.py` keeps requests in flight, `send.py` and `dialect.py` write them, `reply.py` reads the answers. The server
+renders the chat template and draws the sampling noise: a row's seed is sent, but no row is promised to come out the
+same twice, so the engine is not deterministic. No server is asked before the first row is wanted: a command with
+nothing left to do needs none.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ CONNECT_SECONDS = 5.0
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What follows the colon in `openai:samples=together,retry_seconds=60`."""
+    """Options after the colon, as in `openai:samples=together,retry_seconds=60`."""
 
     samples: Literal["apart", "together"] = "apart"
     """together: the samples of one prompt are one request (`n`), whose rows then share one seed."""
     retry_seconds: Annotated[float, Meta(gt=0.0)] = 300.0
-    """How long a row, and the whole command, is tried without an answer; times told by Retry-After do not count."""
+    """Seconds a row, and the whole command, is tried without an answer; waits by Retry-After do not count."""
 
 
 class _Segment:
@@ -53,7 +53,7 @@ class _Segment:
 
 
 class OpenAiEngine:
-    """Generates on one or several servers; see the module and the Protocol in contracts.py."""
+    """Generates on one or several servers; see the module, and `Engine` in `plugins/contracts.py`."""
 
     deterministic = False
 
@@ -185,7 +185,7 @@ class OpenAiEngine:
             self._pool.forget()
 
     def adapter_digest(self, adapter: Path) -> str:
-        """What the policy of an adapter is called: a folder's content, or the name of one that is served."""
+        """The name of an adapter in a row's policy: a folder's digest, or the name of one that is served."""
         return adapter_digest(adapter) if _is_folder(adapter) else digest("served adapter", str(adapter))
 
     def check(self) -> None:
@@ -307,7 +307,7 @@ def _is_folder(adapter: Path) -> bool:
 
 
 def open_engine(recipe: Recipe, argument: str) -> OpenAiEngine:
-    """The engine for the recipe's servers; none of them is asked yet.
+    """Any OpenAI-compatible server; the recipe's servers are asked when the first row is wanted.
 
     Raises:
         ConfigError: an unknown option, no address, or no key in the named variable.

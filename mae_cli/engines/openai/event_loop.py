@@ -1,6 +1,6 @@
 """An event loop that runs only while its caller waits, in the caller's thread: nothing to lock, nothing left running.
 
-Place in the flow: `openai_pool.py` keeps its tasks here and waits for them turn by turn. Contract: a turn ends when
+Place in the flow: `pool.py` keeps its tasks here and waits for them turn by turn. Contract: a turn ends when
 `stop` or `fail` is called, or when a signal comes, whose handler runs after the loop has been left.
 """
 
@@ -48,7 +48,7 @@ class Turns:
             self._tasks.difference_update(tasks)
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task that runs whenever the loop does; what it raises is a failure."""
+        """Start a task that runs whenever the loop does; an exception in it is a failure."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -63,7 +63,7 @@ class Turns:
         self.stop()
 
     def call_at(self, moment: float | None, call: Callable[[], None]) -> None:
-        """Call at this moment of the clock, and at no other that was asked for before; never, where it is none."""
+        """Call at this moment of the clock, in place of any moment given before; none cancels the call."""
         self._disarm()
         if moment is not None:
             self._timer = self._loop.call_at(moment, call)

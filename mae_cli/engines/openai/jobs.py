@@ -1,4 +1,4 @@
-"""What the pool of `openai_pool.py` moves about: jobs, what can come of one, the servers, and what was counted."""
+"""The pieces that the pool works with: jobs, their outcomes, servers, and counts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mae_cli.errors import MaeError
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Answered, be it with a refusal of this one job."""
+    """The job is answered, perhaps by a refusal of this job alone."""
 
     value: Any
     work: int = 1
 
 
 class Again(msgspec.Struct, frozen=True):
-    """To be asked at once in another form."""
+    """The job must be asked again at once, in another form."""
 
 
 class Busy(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ Outcome = Done | Again | Busy | Trouble | Fatal
 
 
 class Job:
-    """One request: what is asked, and its story so far."""
+    """One request and its history so far."""
 
     __slots__ = (
         *("ask", "value", "error", "due", "barred", "barred_until"),
@@ -99,7 +99,7 @@ class Server:
 
 
 class Counts(msgspec.Struct):
-    """What happened on the way, for one line to the user."""
+    """Counts of requests, waits and faults, for one line to the user."""
 
     requests: int = 0
     busy: int = 0

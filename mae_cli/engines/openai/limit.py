@@ -1,4 +1,4 @@
-"""How many requests one server gets at once: found by trying, lowered when it refuses, raised again with care."""
+"""The number of requests that one server gets at once: found by trying, lowered when it refuses, raised with care."""
 
 from __future__ import annotations
 

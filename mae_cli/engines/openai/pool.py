@@ -1,6 +1,6 @@
 """Many requests in flight to one or several servers, each retried until it is answered; knows nothing of chats.
 
-`Pool.run` takes jobs lazily and yields them finished, in completion order. The event loop (`openai_turns.py`) runs only
+`Pool.run` takes jobs lazily and yields them finished, in completion order. The event loop (`event_loop.py`) runs only
 while the caller waits for the next one; at most `WINDOW` jobs are held at a time, so memory does not grow with their
 number. A job that is told to wait takes no room of those in flight.
 """
@@ -104,7 +104,7 @@ class Pool:
             self._abandon()
 
     def add(self, job: Job) -> None:
-        """One more job for the run that is going on."""
+        """Add a job to the run that is going on."""
         self._more.append(job)
         self._is_dry = False
 
@@ -129,7 +129,7 @@ class Pool:
                 self._recheck(server)
 
     def forget(self) -> None:
-        """Greet every server anew before the next job: it must hold something else now."""
+        """Check every server again before the next job, because it must hold another adapter now."""
         for server in self.servers:
             server.is_greeted = False
 

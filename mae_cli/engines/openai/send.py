@@ -1,4 +1,4 @@
-"""One request to one server, and what its answer means: an answer, a refusal, a wait, a fault, or the end."""
+"""One request to one server, and the outcome of its answer: done, ask again, busy, trouble, or fatal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_RUNTIME_LORA = (
 
 
 class Ask:
-    """What one HTTP request asks for: `places` (segment, place in it) are answered by it, all with one prompt."""
+    """One HTTP request: it answers all `places` (segment, place in it), which have one prompt."""
 
     __slots__ = ("limit", "places", "request", "sampling", "scores")
 
@@ -41,7 +41,7 @@ class Ask:
 
 
 class Sender:
-    """Speaks to servers for the pool; holds the model's name, the adapter, and the key to cut out of what they say."""
+    """Sends requests for the pool; holds the model's name, the adapter, and the key, which is cut out of messages."""
 
     def __init__(self, dialect: Dialect, model: str, key: str | None, timeout_seconds: float) -> None:
         self._dialect, self._key, self._timeout = dialect, key, timeout_seconds
@@ -148,7 +148,7 @@ class Sender:
         return await self._load(server, lane, self._folder)
 
     async def probe(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
-        """Ask for a few tokens about nothing, else as `ask` does: `Done` only where the model itself answers.
+        """Ask for a few tokens about nothing, in the form of `ask`: `Done` only where the model itself answers.
 
         A list of models, as `greet` wants it, still comes from servers whose engine has died.
         """

@@ -1,1 +1,1 @@
-"""What is trained and what is stored: pure functions over whole rows, each drop with its reason."""
+"""Filters: which rows are trained and which are stored; pure functions over whole rows, each drop with its reason."""

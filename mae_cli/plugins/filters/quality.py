@@ -1,4 +1,4 @@
-"""Store what is good enough for the pools, and optionally drop the rest from training."""
+"""Store the rows that are good enough for the pools, and optionally drop the rest from training."""
 
 from __future__ import annotations
 

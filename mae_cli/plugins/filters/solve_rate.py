@@ -1,4 +1,4 @@
-"""Keep problems of useful difficulty."""
+"""Keep problems that are neither too easy nor too hard, by their solve rate."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Judges: model-graded checks and the reading of their verdicts; an engine is passed in."""
+"""Judges: model-graded checks; a judge writes the prompt and reads the reply."""

@@ -1,4 +1,4 @@
-"""A model judge that looks for the first wrong step."""
+"""A model judge that looks for the first wrong step of a solution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the score out of a judge's reply, or saying that there is none.
+"""The score in a judge's reply, or the reason why there is none.
 
 Place in the flow: judges with a numeric scale pass their raw reply through `parse_score`, the others through
 `parse_word`; `normalise` brings a read score to [0, 1]. Contract: a reply either states one number on the
@@ -25,7 +25,7 @@ _SCORE = re.compile(rf"(?P<score>-?(?:{_NUMBER}))(?:\s*/\s*(?P<maximum>{_NUMBER}
 
 @dataclass(frozen=True)
 class ScoreReading:
-    """What a judge's reply says: a score on its scale, or why there is none."""
+    """A judge's reply as it was read: a score on its scale, or the reason why there is none."""
 
     score: float | None
     """A number with low <= score <= high, or None."""
@@ -59,7 +59,7 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
 
 
 def parse_word(text: str, words: Sequence[str]) -> tuple[int | None, str]:
-    """Which of the words stands alone in the last `<score>..</score>` tag outside reasoning, whatever its case.
+    """The word that stands alone in the last `<score>..</score>` tag outside reasoning, whatever its case.
 
     Returns: its index and "", or null and why there is none. Nothing is guessed: "yes and no" is none of yes, no.
     """
@@ -75,7 +75,7 @@ def parse_word(text: str, words: Sequence[str]) -> tuple[int | None, str]:
 
 
 def last_tag(text: str) -> tuple[str | None, str]:
-    """What stands in the last `<score>..</score>` tag outside reasoning, or null and why it cannot be told."""
+    """Content of the last `<score>..</score>` tag outside reasoning, or null and the reason."""
     visible = split_named_reasoning(fold_text(text)).visible
     tags = list(_TAG.finditer(visible))
     if not tags:

@@ -1,4 +1,4 @@
-"""What the shipped judges share: a verdict in `<score>` tags, read from a reply or from token probabilities."""
+"""Base of the shipped judges: a verdict in `<score>` tags, read from a reply or from token probabilities."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reference: bool = False
     """Show the judge the reference answer where the problem has one."""
     show: Literal["answer", "completion"] = "answer"
-    """What of a rollout is graded: the answer it marked (all of it where it marked none), or always all of it."""
+    """The graded text: the answer a rollout marked (all of it where it marked none), or always all of it."""
     variant: Literal["paper", "code"] = "paper"
     """Format rule of the judge's own reply; see `format_reward`."""
 
     def shown(self, answer: str, completion: str) -> str:
-        """Which of the two texts of a rollout the judge is shown."""
+        """The text of a rollout that the judge is shown: its answer or its completion."""
         return answer if self.show == "answer" else completion
 
     def read_reply(self, reply: str, options: Sequence[Option]) -> Reading:

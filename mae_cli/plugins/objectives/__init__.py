@@ -1,1 +1,1 @@
-"""Objectives make units of rewarded rows and a loss of their log-probabilities; `sft.py` is the one to copy."""
+"""Objectives: rewarded rows to units, and log-probabilities to a loss; `sft.py` is the one to copy."""

@@ -1,4 +1,4 @@
-"""Learning from single judgements: good or bad, without a partner to compare with."""
+"""Learning from single rows that are labelled good or bad, without pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mae_cli.records.rewarded import Rewarded, known
 
 
 class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Kahneman-Tversky optimisation: utility of a completion against what the policy does anyway.
+    """Kahneman-Tversky optimisation: raises the utility of good completions against what the policy does on average.
 
     desirable: desirable_weight * (1 - sigmoid(beta * (r - z))); undesirable: undesirable_weight * (1 - sigmoid(beta *
     (z - r))), where r is the log-ratio to the reference and z = max(0, mean log-ratio of each prompt of the step with
@@ -22,7 +22,7 @@ class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """
 
     beta: Annotated[float, Meta(gt=0.0)] = 0.1
-    """How fast the utility saturates."""
+    """Steepness of the utility."""
     desirable_over: float = 0.5
     """Rows with a reward over this are desirable."""
     desirable_weight: Annotated[float, Meta(gt=0.0)] = 1.0

@@ -62,7 +62,7 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     @property
     def needs(self) -> Needs:
-        """Whatever any part needs; rows without a reward stay if one part can use them."""
+        """The inputs that any part needs; rows without a reward stay if one part can use them."""
         needs = [objective.needs for objective in self._objectives()]
         names = ("entropy", "behaviour", "reference", "mismatched")
         shared = {name: any(getattr(need, name) for need in needs) for name in names}
@@ -83,7 +83,7 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return Plan(units=tuple(units), skipped=skipped, dropped=dict(sorted(dropped.items())))
 
     def scales(self, units: Sequence[Unit], tokens: Sequence[int]) -> list[float]:
-        """Each part's own, times its weight."""
+        """The weights each part gives its units, times the weight of the part."""
         result = [0.0] * len(units)
         for number, (part, objective) in enumerate(zip(self.parts, self._objectives(), strict=True)):
             own = [index for index, unit in enumerate(units) if unit.part == number]
@@ -94,7 +94,7 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return result
 
     def loss(self, batch: ObjectiveBatch) -> ObjectiveOutput:
-        """That of the batch's part; its metrics carry the part's name."""
+        """The loss of the part that the batch belongs to; its metrics carry the part's name."""
         part = self.parts[batch.part]
         objective = cast(Objective, registry.build("objectives", part.objective))
         output = objective.loss(batch)

@@ -1,6 +1,6 @@
 """Policy gradients on finished rollouts: one clipped loss, several baselines.
 
-What differs between the published methods is how a reward becomes an advantage (`plan`) and how tokens are averaged
+The published methods differ in how a reward becomes an advantage (`plan`) and in how tokens are averaged
 (`reduction`); the loss is written once. There is no critic.
 """
 
@@ -24,7 +24,7 @@ Ceiling = Annotated[float, Meta(gt=1.0)]
 
 
 class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The clipped surrogate that all of them share.
+    """Base of the policy gradients: their common clipped surrogate loss.
 
     To be maximised per token: min(A rho, A clip(rho, 1 - clip_low, 1 + clip_high)), for A < 0 at least dual_clip * A,
     plus entropy_coefficient times the entropy, minus kl_coefficient times a divergence from the reference;
@@ -36,9 +36,9 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     clip_low: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
-    """How far the ratio may fall under 1 before its gradient stops (A < 0)."""
+    """Largest fall of the ratio under 1 before its gradient stops (A < 0)."""
     clip_high: Factor = 0.2
-    """How far the ratio may rise over 1 before its gradient stops (A > 0)."""
+    """Largest rise of the ratio over 1 before its gradient stops (A > 0)."""
     dual_clip: Ceiling | None = None
     """Largest ratio that still counts when A < 0, so that one token cannot blow up a step."""
     ratio: Literal["token", "sequence", "sequence_mean"] = "token"
@@ -59,7 +59,7 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     @property
     def needs(self) -> Needs:
-        """The ratio is taken to the policy before the first update."""
+        """Rewards and the policy before the first update; a reference or the entropy where an option asks for it."""
         return Needs(
             reward=True,
             entropy=self.entropy_coefficient > 0.0,
@@ -68,7 +68,7 @@ class PolicyGradient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         )
 
     def scales(self, units: Sequence[Unit], tokens: Sequence[int]) -> list[float]:
-        """By `reduction`; the loss of a row is a sum over its tokens."""
+        """The weights by `reduction`; the loss of a row is a sum over its tokens."""
         if self.reduction == "token_mean":
             return [1.0 / sum(tokens)] * len(units)
         if self.reduction == "sequence_mean":
@@ -199,7 +199,7 @@ class Rloo(PolicyGradient, frozen=True, kw_only=True):
     reduction: Literal["token_mean", "sequence_mean", "fixed_length"] = "sequence_mean"
 
     def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
-        """Unbiased, and not divided by any spread."""
+        """Each reward minus the mean of the other rollouts' rewards; it is not divided by a spread."""
         return plan_rows(rows, [(row.role, row.group) for row in rows], leave_one_out, min_spread=min_spread)
 
 

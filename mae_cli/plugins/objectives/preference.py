@@ -24,7 +24,7 @@ NoiseRate = Annotated[float, Meta(ge=0.0, lt=0.5)]
 
 
 class Sides(NamedTuple):
-    """(U,) each, in nats and tokens: what a pair's loss may read."""
+    """Values of both sides of each pair, (U,) each, in nats and tokens."""
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -33,10 +33,10 @@ class Sides(NamedTuple):
 
 
 class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Pairs, margin and metrics; a loss is one method more."""
+    """Base of the pair objectives: pairs, margin and metrics; a subclass adds its loss."""
 
     pairs: Source = "best_vs_worst"
-    """Which pairs of a group of rollouts: best_vs_worst or all by reward, or those a pairwise judge has decided."""
+    """Pairs taken from a group of rollouts: best_vs_worst or all by reward, or those a pairwise judge decided."""
     min_gap: Factor = 0.0
     """Smallest difference in reward (or 2 |score - 0.5| of a verdict) that makes a pair; ties never do."""
     sft_weight: Factor = 0.0
@@ -91,7 +91,7 @@ class Shifted(Preference, frozen=True, kw_only=True):
     """Losses of z = beta * (log-ratio chosen - log-ratio rejected) - alpha * gap (the difference in reward)."""
 
     beta: Positive = 0.1
-    """How fast a margin saturates: small allows more distance from the reference."""
+    """Steepness of the loss: a small value allows more distance from the reference."""
     alpha: Factor = 0.0
     """Asks for a wider margin where the rewards differ more (Step-APO's advantage gap); 0 is the plain method."""
 
@@ -129,7 +129,7 @@ class Robust(Shifted, frozen=True, kw_only=True):
     """Share of pairs believed to be the wrong way round."""
 
     def pair_loss(self, sides: Sides, gaps: torch.Tensor) -> torch.Tensor:
-        """Unbiased under flips."""
+        """The loss corrected for flipped labels."""
         z, rate = self.shifted(sides, gaps), self.label_smoothing
         return (-(1.0 - rate) * logsigmoid(z) + rate * logsigmoid(-z)) / (1.0 - 2.0 * rate)
 
@@ -172,11 +172,11 @@ class Simpo(Preference, frozen=True, kw_only=True):
 
     @property
     def needs(self) -> Needs:
-        """No reference."""
+        """Nothing: there is no reference."""
         return Needs(reward=self.pairs != "verdicts")
 
     def pair_loss(self, sides: Sides, gaps: torch.Tensor) -> torch.Tensor:
-        """Length-normalised."""
+        """-log sigmoid(beta * (mean chosen - mean rejected) - gamma)."""
         chosen, rejected = _means(sides)
         return -logsigmoid(self.beta * (chosen - rejected) - self.gamma)
 
@@ -194,11 +194,11 @@ class Orpo(Preference, frozen=True, kw_only=True):
 
     @property
     def needs(self) -> Needs:
-        """No reference."""
+        """Nothing: there is no reference."""
         return Needs(reward=self.pairs != "verdicts")
 
     def pair_loss(self, sides: Sides, gaps: torch.Tensor) -> torch.Tensor:
-        """The odds ratio's part."""
+        """The likelihood of the chosen side and the penalty on the odds."""
         chosen, rejected = _means(sides)
         log_odds = chosen - rejected - _log_one_minus_exp(chosen) + _log_one_minus_exp(rejected)
         return -self.beta * logsigmoid(log_odds)

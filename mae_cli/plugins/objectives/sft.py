@@ -43,7 +43,7 @@ class Sft(Likelihood, frozen=True, kw_only=True):
 
     @property
     def needs(self) -> Needs:
-        """A kept row is trained whatever its reward."""
+        """Nothing: a kept row is trained whatever its reward."""
         return Needs(reward=self.weights == "reward")
 
     def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:
@@ -69,13 +69,13 @@ class AdvantageSft(Likelihood, frozen=True, kw_only=True):
     max_weight: Annotated[float, Meta(gt=0.0)] = 2.0
     """No single row counts more."""
     whiten: Literal["role", "group", "all"] = "role"
-    """What a row is compared with: its role, the rollouts of its problem, or everything."""
+    """The rows a row is compared with: those of its role, of its problem, or all."""
     eps: Annotated[float, Meta(gt=0.0)] = 1e-8
     """Added to the variance."""
 
     @property
     def needs(self) -> Needs:
-        """Weights come from rewards."""
+        """Rewards, which the weights are computed from."""
         return Needs(reward=True)
 
     def plan(self, rows: Sequence[Rewarded], *, min_spread: float) -> Plan:

@@ -1,1 +1,1 @@
-"""How proposals are prompted: from nothing, from references, or by chance from either."""
+"""Proposers: a proposal is prompted from nothing, from references, or by chance from either."""

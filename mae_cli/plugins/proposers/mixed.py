@@ -22,7 +22,7 @@ class Mixed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     references_per_prompt: int = 1
 
     def draw(self, rng: random.Random, pool: Sequence[Problem]) -> Draw:
-        """Toss the coin, then draw."""
+        """Decide by chance whether there are references, then draw them."""
         if rng.random() >= self.p_reference:
             return Draw(prompt="zero")
         return Reference(references_per_prompt=self.references_per_prompt).draw(rng, pool)

@@ -1,4 +1,4 @@
-"""Check an answer against what most answers of its group say: a pseudo label where no reference answer exists.
+"""Check an answer against the majority of its group: a pseudo label where no reference answer exists.
 
 Place in the flow: `judge` and `eval` call it through the registry with whole groups (the rollouts of one problem).
 Contract: answers are clustered by text, then as numbers, then as mathematics; the verdicts do not depend on the order
@@ -122,7 +122,7 @@ def vote(
 
 
 def _doubt(leaders: Sequence[int], size: int, rival: int, total: int, min_share: float) -> str | None:
-    """Why the group has no majority; null where it has one."""
+    """Reason why the group has no majority; null where it has one."""
     if not leaders:
         return "no answer in the group"
     if total == 1:

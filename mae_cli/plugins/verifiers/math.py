@@ -1,7 +1,7 @@
 """Compare an answer with the reference answer as mathematics, checked twice.
 
 Place in the flow: `judge` and `eval` call it through the registry. Contract: math-verify and a reader of our own
-(`checking.math_equality`) each say equal, different or unknown; what both call equal is right, what one calls different
+(`checking.mathematics`) each say equal, different or unknown; what both call equal is right, what one calls different
 and none equal is wrong, and where they contradict each other the verdict is `unsure` and says so. Both run in a worker
 process that is killed at the limit. Left out: finding the answer in a longer text (`mae_cli.answers.extract`).
 """
@@ -31,7 +31,7 @@ class Math(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_seconds: float = 5.0
     """Of one comparison, on the wall clock."""
     memory_mib: int = 1024
-    """What a worker may take beyond its start."""
+    """Memory a worker may take beyond its start."""
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:

@@ -82,7 +82,7 @@ def _failed(run: sandbox.Run, part: str, tests: unit_tests.UnitTests) -> Verdict
 
 
 def _parts(key: str, tests: unit_tests.UnitTests, head: str, program: str) -> dict[str, str]:
-    """What runs one after the other: the tests use guarded functions, and helpers and builtins as they were given."""
+    """Sources to run one after the other; the tests use guarded functions, and the helpers and builtins as given."""
     kept = sorted((unit_tests.functions_in(head) & set(tests.taken)) - set(tests.asked))
     renamed = f"if [name for name in {key}_locals() if name in {sorted(tests.builtins)!r}]:\n    {key}_refuse()"
     names = [

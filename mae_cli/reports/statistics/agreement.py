@@ -1,6 +1,7 @@
-"""How well scores agree with a known truth: AUC, Cohen's kappa, and a bootstrap over problems.
+"""Agreement of scores with a known truth: AUC, Cohen's kappa, and a bootstrap over problems.
 
-Pure and independent of the order of what they are given. Left out: which answers are compared (`calibration.py`).
+Place in the flow: `stages.calibration.figures` measures judges with it. Contract: pure, and independent of the order of
+the arguments. Left out: which answers are compared.
 """
 
 from __future__ import annotations

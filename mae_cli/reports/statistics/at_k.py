@@ -1,4 +1,8 @@
-"""FIXME mae_cli.reports.statistics.at_k."""
+"""Figures over k samples per item: pass@k, and whether the majority answer is correct.
+
+Place in the flow: `reports.accuracy` averages them over items. Contract: pure and exact; a figure about an item whose
+checker failed is null.
+"""
 
 import math
 from collections.abc import Sequence

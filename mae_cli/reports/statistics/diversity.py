@@ -1,4 +1,4 @@
-"""FIXME mae_cli.reports.statistics.diversity."""
+"""Diversity of texts: the share of different n-grams."""
 
 from collections.abc import Iterable
 

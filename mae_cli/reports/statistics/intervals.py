@@ -1,8 +1,8 @@
-"""Intervals, pass@k, an exact paired test and small descriptive figures.
+"""Confidence intervals: Wilson's for shares, effective sample sizes for clustered samples, and bootstraps.
 
-Place in the flow: `eval` and the report turn counts and scores into claims with these functions.
-Contract: pure, exact where a closed form exists, and the same result for the same arguments on
-every machine. Left out: which items are paired, and what a p-value decides (`significance.py`).
+Place in the flow: `reports` turns counts and scores into shares with intervals here. Contract: pure; exact where a
+closed form exists, and the same result for the same arguments on every machine. It also holds the exact McNemar test.
+Left out: other tests (`paired_tests`), pass@k (`at_k`), power (`power`).
 """
 
 import math

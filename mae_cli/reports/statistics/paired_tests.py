@@ -1,8 +1,8 @@
-"""Tests and levels that decisions rest on: exact paired tests, many tests at once, and how small an effect shows.
+"""Exact paired tests, corrections for many tests, and an error rate spread over rounds.
 
-Place in the flow: `comparison.py` compares two policies with these functions, `promotion.py` spends a level over
-rounds. Contract: pure; the tests are exact for the data they get (no asymptotics, no random numbers). Left out:
-intervals (`metrics.py`).
+Place in the flow: `reports.comparison` compares two policies with these functions, and the gate of `mae run`
+(`runs.promotion`) spends its error rate with them. Contract: pure and exact for the data given (nothing is sampled).
+Left out: intervals (`intervals`), and what a p-value decides (`runs.promotion`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.reports.statistics.power."""
+"""Statistical power of the paired test: the smallest difference that a set of items can show.
+
+Place in the flow: `eval` prints it before anything is generated. Contract: pure; exact up to `LARGEST_EXACT` items, an
+approximation beyond.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIXME mae_cli.reports.statistics.spread."""
+"""Mean and population standard deviation of values of which some may be unknown."""
 
 import math
 from collections.abc import Iterable

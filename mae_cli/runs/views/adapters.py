@@ -1,4 +1,7 @@
-"""FIXME mae_cli.runs.views.adapters."""
+"""The adapters of a run with parent, data and state, as `mae list adapters` shows them.
+
+Contract: reads the round folders and their lineage files; writes nothing.
+"""
 
 from __future__ import annotations
 

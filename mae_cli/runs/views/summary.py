@@ -1,4 +1,8 @@
-"""FIXME mae_cli.runs.views.summary."""
+"""The scores of a round, read from a run's summary, and the adapter cards that show them.
+
+Place in the flow: `mae run` refreshes the cards at its end, and `export` puts the scores into the card of a model.
+Contract: a card that is up to date is left alone.
+"""
 
 from __future__ import annotations
 

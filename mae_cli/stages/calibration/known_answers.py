@@ -1,4 +1,9 @@
-"""FIXME mae_cli.stages.calibration.known_answers."""
+"""The answers of known worth that a calibration shows to the judges.
+
+Place in the flow: `calibrate` collects them before it asks. Some are planted (`planted_answers`), others are real
+rollouts that a verifier has checked or a person has labelled. Contract: the selection and its order are a function of
+the inputs and the seed; an answer whose worth is unknown is left out and counted.
+"""
 
 from __future__ import annotations
 

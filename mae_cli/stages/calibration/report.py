@@ -1,4 +1,8 @@
-"""FIXME mae_cli.stages.calibration.report."""
+"""The report of `mae calibrate`: figures of the judges, the bars they pass or miss, and the answers by kind.
+
+Place in the flow: `calibrate` calls it when all replies are read. Contract: pure given the rows. Left out: the formulas
+of the figures (`calibration.figures`) and of the bars (`calibration.bars`).
+"""
 
 from __future__ import annotations
 

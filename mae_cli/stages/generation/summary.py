@@ -1,4 +1,8 @@
-"""FIXME mae_cli.stages.generation.summary."""
+"""The summary of one command: counts, seconds and path, as its last line and as its JSON.
+
+Place in the flow: every stage returns a `StageSummary` and the command line prints it. Contract: plain data. Left out:
+figures about the rows themselves (`reports`).
+"""
 
 from __future__ import annotations
 

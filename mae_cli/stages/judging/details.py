@@ -1,4 +1,8 @@
-"""FIXME mae_cli.stages.judging.details."""
+"""The figures that `mae judge` prints and stores: rewards by role, verdicts by status, unreadable judgements.
+
+Place in the flow: the last step of the command, over the finished rows. It also holds the gate of
+`judge.max_unparsed`. Contract: reads rows, changes none.
+"""
 
 from __future__ import annotations
 

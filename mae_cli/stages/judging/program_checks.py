@@ -1,4 +1,8 @@
-"""FIXME mae_cli.stages.judging.program_checks."""
+"""The program check of a pair that a judge was trained on.
+
+Place in the flow: `rewarding` compares a judgement with this verdict. Contract: one verdict per pair; unknown where the
+text could be either a marked answer or a whole completion and the two readings disagree.
+"""
 
 from __future__ import annotations
 

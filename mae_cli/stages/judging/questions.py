@@ -1,4 +1,9 @@
-"""FIXME mae_cli.stages.judging.questions."""
+"""The questions that `mae judge` puts to its judges, as planned rows.
+
+Place in the flow: `judge` plans here, generates, and reads the replies in `votes`. Contract: a plan is a function of
+the input rows, the recipe and the seed, so a resumed command plans the same rows. Left out: prompts and replies
+(`panel`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""FIXME mae_cli.stages.judging.votes."""
+"""The votes of all judges on one thing, made into the verdicts that its row carries.
+
+Place in the flow: `judge` calls it when all replies are read. Contract: pure given the replies; an unknown vote never
+counts, and without a known vote the verdict is unknown. Left out: rewards (`rewarding`).
+"""
 
 from __future__ import annotations
 
