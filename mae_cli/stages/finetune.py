@@ -60,8 +60,8 @@ def run_finetune(
     rows, others = own_rows(rows, None, fixed)
     if not rows:
         _nothing_left(input_path, {**left_out, **others})
-    engine: Any = session.engine_for(None, weights=True)
-    if not hasattr(engine, "model"):
+    engine = session.engine_for(None, weights=True)
+    if not contracts.can_train(engine):
         raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
     if section.other_models:
         rows = [_retokenised(row, engine.policy) for row in rows]

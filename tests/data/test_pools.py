@@ -77,8 +77,6 @@ def test_pairs_are_capped_the_same_way() -> None:
 def test_a_judge_is_shown_the_marked_answer_or_the_whole_text() -> None:
     row = a_row(completion="x <answer>5</answer>", answer="5", answer_source="answer_tag")
     assert stated.candidate_text(row) == "5"
-        stated.candidate_text(a_row(completion="x <answer>5</answer>", answer="5", answer_source="answer_tag")) == "5"
-    )
     assert stated.candidate_text(a_row(completion="it is 5", answer="5", answer_source="last_number")) == "it is 5"
     assert stated.candidate_text(a_row(completion=None)) == ""
 
