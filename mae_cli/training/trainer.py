@@ -124,7 +124,7 @@ def train(
         task: rows, settings, objective and seed.
         output_dir: a temporary folder; the caller renames it.
         start: an adapter to continue, or the folders of a full fine-tuning.
-        checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
+        checkpoint_dir: where checkpoints live; the caller removes them when all is done.
         world: the processes that train together; the first writes.
         callbacks: for progress, texts and the description of what was written.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,6 @@ from mae_cli.plugins.objectives.sft import Sft
 from mae_cli.plugins.registry import OBJECTIVES, build
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
-from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.forward import Forward
 from mae_cli.training.job import TrainingTask
 from mae_cli.training.logs import TrainReport
@@ -378,7 +378,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tiny: Tiny, 
     with pytest.raises(ConfigError, match="rows: "):
         run(tiny, rows[1:], tmp_path / "out", **options)
 
-    clear_checkpoints(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints")
     run(tiny, rows[1:], tmp_path / "out", **options)
 
 

@@ -13,13 +13,13 @@ import torch
 from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.hf.cache import SlotLayer
 from mae_cli.engines.hf.prefill import Prefiller
-from mae_cli.engines.hf.sampling import deciding_gap
 from mae_cli.engines.hf.slots import GraphSlots, Slots
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.locate import resolve_model
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling
 from tests.conftest import TEXT, save_tiny_model
+from tests.engines.hf.deciding_gap import deciding_gap
 
 WORDS = TEXT.split()
 SAMPLED = Sampling(max_new_tokens=48, temperature=1.0)
