@@ -84,11 +84,6 @@ def extract_answer(text: str) -> Extraction:
     return NOT_FOUND
 
 
-def extract_strict(text: str) -> Extraction:
-    """Extract the answer with the patterns of `STRICT_SOURCES` only."""
-    return _extract_strict(split_named_reasoning(text).visible)
-
-
 def _extract_strict(visible: str) -> Extraction:
     spans = tag_spans(visible, "answer")
     answer = (last_boxed(spans[-1]) or _unwrap_emphasis(spans[-1])) if spans else None

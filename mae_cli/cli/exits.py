@@ -46,34 +46,47 @@ def exit_code_of(app: typer.Typer, arguments: list[str]) -> int:
     try:
         result: Any = app(args=arguments or ["--help"], prog_name="mae", standalone_mode=False)
         sys.stdout.flush()
-    except MaeError as error:
-        return _fail(str(error), error.exit_code)
-    except typer.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        hint = " (see mae --help)" if message else "see mae --help"
-        return _fail(f"{message}{hint}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
-    except _TerminatedError:
-        return _fail("terminated; the same command goes on from here", 143)
-    except SystemExit as error:
-        # The option parser turns a broken pipe into exit 1 by itself.
-        if not isinstance(error.__context__, BrokenPipeError):
+    except BaseException as error:
+        code = _code_of(error)
+        if code is None:
             raise
-        return _broken_pipe()
-    except BrokenPipeError:
-        return _broken_pipe()
-    except OSError as error:
-        if error.errno in _USERS_ERRNOS:
-            return _fail(str(error), 2)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(
-                f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code
-            )
-        raise
+        return code
     if result == INTERRUPTED:  # the option parser catches Ctrl-C by itself; our commands return nothing
-        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _code_of(error: BaseException) -> int | None:
+    """The exit code of what a user did or can mend, with its one line said; null for a fault of ours."""
+    if isinstance(error, MaeError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, typer.TyperException):
+        return _misused(error)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return _interrupted()
+    if isinstance(error, _TerminatedError):
+        return _fail("terminated; the same command goes on from here", 143)
+    # The option parser turns a broken pipe into exit 1 by itself.
+    if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+        return _broken_pipe()
+    return _code_of_os_error(error) if isinstance(error, OSError) else None
+
+
+def _misused(error: typer.TyperException) -> int:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return _fail(f"{message} (see mae --help)" if message else "see mae --help", 2)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; the same command goes on from here", INTERRUPTED)
+
+
+def _code_of_os_error(error: OSError) -> int | None:
+    if error.errno in _USERS_ERRNOS:
+        return _fail(str(error), 2)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _fail(f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code)
+    return None
 
 
 INTERRUPTED = 130

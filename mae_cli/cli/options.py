@@ -125,40 +125,10 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
         options |= _recipe_options(f"{section}__", dict(section_structs())[section], None)
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            parameter
-            for parameter in inspect.signature(function, eval_str=True).parameters.values()
-            if parameter.name not in ("recipe", "common")
-        ]
-
         def command(**values: Any) -> None:
-            plain = {name: values.pop(name) for name in _PLAIN if name in values}
-            flags = {options[name][0]: values.pop(name) for name in list(options) if name in values}
-            flags = {key: value for key, value in flags.items() if value not in (None, [], ())}
-            for key in ("batch_size", "max_concurrent"):
-                if isinstance(flags.get(key), str) and flags[key].isdigit():
-                    flags[key] = int(flags[key])
-            if section is None:  # `mae run RECIPE`: its recipe is an argument
-                plain["recipe"] = values["recipe_name"]
-            common = Common(**plain)
-            if section is None:
-                common.recipe = values["recipe_name"]
-            function(**values, recipe=_load(common, flags), common=common)
+            function(**_arguments(section, options, values))
 
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [parameter.replace(kind=keyword) for parameter in own]
-        for name, (_, annotation) in options.items():
-            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
-        taken = {parameter.name for parameter in own}
-        for name, (kind, option) in _PLAIN.items():
-            if name in taken or (section is None and name in ("recipe", "round_number", "limit")):
-                continue
-            if name == "shard" and section not in GENERATING:
-                continue
-            if name == "devices" and section not in (*GENERATING, None):
-                continue
-            default = getattr(Common(), name)
-            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option]))
+        parameters = _parameters(function, section, options)
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__doc__ = function.__doc__
@@ -166,6 +136,47 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
         return command
 
     return decorate
+
+
+def _arguments(section: str | None, options: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What the command's function is called with, from all flags as they were parsed."""
+    plain = {name: values.pop(name) for name in _PLAIN if name in values}
+    flags = {options[name][0]: values.pop(name) for name in list(options) if name in values}
+    flags = {key: value for key, value in flags.items() if value not in (None, [], ())}
+    for key in ("batch_size", "max_concurrent"):
+        if isinstance(flags.get(key), str) and flags[key].isdigit():
+            flags[key] = int(flags[key])
+    if section is None:  # `mae run RECIPE`: its recipe is an argument
+        plain["recipe"] = values["recipe_name"]
+    common = Common(**plain)
+    return {**values, "recipe": _load(common, flags), "common": common}
+
+
+def _parameters(function: Callable[..., None], section: str | None, options: dict[str, Any]) -> list[inspect.Parameter]:
+    """The command's own parameters, then its recipe options, then the plain flags that make sense for it."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    declared = inspect.signature(function, eval_str=True).parameters.values()
+    own = [parameter.replace(kind=keyword) for parameter in declared if parameter.name not in ("recipe", "common")]
+    taken = {parameter.name for parameter in own}
+    recipe = [
+        inspect.Parameter(name, keyword, default=None, annotation=annotation)
+        for name, (_, annotation) in options.items()
+    ]
+    plain = [
+        inspect.Parameter(name, keyword, default=getattr(Common(), name), annotation=Annotated[kind, option])
+        for name, (kind, option) in _PLAIN.items()
+        if name not in taken and _takes(section, name)
+    ]
+    return [*own, *recipe, *plain]
+
+
+def _takes(section: str | None, flag: str) -> bool:
+    """Whether a plain flag makes sense for the command of this section; none is `mae run`."""
+    if flag == "shard":
+        return section in GENERATING
+    if flag == "devices":
+        return section in (*GENERATING, None)
+    return section is not None or flag not in ("recipe", "round_number", "limit")
 
 
 def _load(common: Common, flags: dict[str, Any]) -> Recipe:

@@ -63,6 +63,7 @@ def print_summary(summary: StageSummary, common: Common) -> None:
 def is_dry_run(session: Session, common: Common, *inputs: Path | None, with_model: bool = True) -> bool:
     """With --dry-run: read the inputs, build the plugins, resolve the model, and stop there."""
     from mae_cli.plugins.check import check_plugins
+    from mae_cli.plugins.contracts import can_check
 
     if not common.dry_run:
         return False
@@ -71,7 +72,7 @@ def is_dry_run(session: Session, common: Common, *inputs: Path | None, with_mode
         if path is not None:
             session.read(path)
     policy = session.engine.policy if with_model else None
-    if with_model and hasattr(session.engine, "check"):
+    if with_model and can_check(session.engine):
         session.engine.check()
     if not common.quiet:
         print(f"dry run: inputs and recipe are sound{f'; policy {policy.model}' if policy else ''}", file=sys.stderr)

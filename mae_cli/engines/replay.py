@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mae_cli.errors import ConfigError
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Policy, Request, Row, Sampling
 from mae_cli.records.read import read_rows
@@ -19,7 +20,7 @@ from mae_cli.records.read import read_rows
 class ReplayEngine:
     """Answers from recorded rows; see the module."""
 
-    deterministic = True
+    facts = EngineFacts(deterministic=True)
 
     def __init__(self, path: Path, rows: Sequence[Row]) -> None:
         self._path = path

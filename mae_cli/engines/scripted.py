@@ -1,6 +1,6 @@
 """The `scripted` engine: answers by rule and needs no weights; for tests, demos of a recipe, and bug reports.
 
-Copy this file to write a new engine: an object with `policy`, `deterministic`, `plan`, `generate` and `close`
+Copy this file to write a new engine: an object with `policy`, `facts`, `plan`, `generate` and `close`
 (the Protocol `Engine` in `plugins/contracts.py`), an `open_engine(recipe, argument)`, and one line in
 `plugins/registry.py`.
 
@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from mae_cli.answers.arithmetic import Expression, read_question
 from mae_cli.engines.scripted_judge import Habit, verdict_of
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
@@ -51,8 +52,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ScriptedEngine:
     """Answers by rule; see the module."""
 
-    deterministic = True
-    constrains = True
+    facts = EngineFacts(deterministic=True, scores=True, constrains=True)
 
     def __init__(self, options: Options) -> None:
         self.options = options

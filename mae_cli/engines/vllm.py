@@ -24,6 +24,7 @@ from mae_cli.engines.token_texts import Prompt, TokenTexts
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.locate import local_model
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
@@ -50,8 +51,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class VllmEngine:
     """Generates with vLLM in this process; see `Engine` in `plugins/contracts.py`."""
 
-    deterministic = False
-
     def __init__(self, recipe: Recipe, options: Options) -> None:
         # vLLM forks its engine process unless it knows that CUDA is in use here, and asking torch for a GPU is enough
         # to make a fork of this process useless.
@@ -64,7 +63,6 @@ class VllmEngine:
         self.tokenizer = load_tokenizer(self.folder)
         self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
         self.chat = self.texts.chat
-        self.notices: list[str] = list(self.chat.notices)
         self.policy = self.texts.policy
         facts = _model_facts(self.folder)
         self._end_ids = sorted(end_token_ids(facts, self.tokenizer, self.chat.template))
@@ -73,7 +71,13 @@ class VllmEngine:
         self._numbers: dict[str, int] = {}
         self._max_rank = _rank_limit(recipe)
         self._options = options
-        self.numerics = numerics(recipe, options)
+        self.facts = EngineFacts(
+            deterministic=False,
+            attaches=True,
+            scores=True,
+            numerics=numerics(recipe, options),
+            notices=tuple(self.chat.notices),
+        )
         self._llm: Any = self._open(recipe)
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
@@ -118,6 +122,10 @@ class VllmEngine:
         requests = _import("vllm.lora.request")
         self._lora = requests.LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(adapter.resolve()))
         self.policy = msgspec.structs.replace(self.policy, adapter=name)
+
+    def adapter_digest(self, adapter: Path) -> str:
+        """Digest of the adapter's files."""
+        return adapter_digest(adapter)
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
         """Segments of four micro-batches, equal prompts side by side, so that vLLM's prefix cache meets them."""

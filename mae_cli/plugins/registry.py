@@ -8,12 +8,15 @@ as it stands, so a recipe is trusted like code. A new plugin is one file, one li
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from typing import Any, TypeVar, cast
 
 import msgspec
 
 from mae_cli.errors import ConfigError, MissingDependencyError, did_you_mean
+from mae_cli.plugins.contracts import Engine, EngineFacts
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import digest
 
 ENGINES = {
@@ -158,6 +161,56 @@ def build(kind: str, spec: Spec) -> Any:
         return msgspec.convert(options, plugin)
     except msgspec.ValidationError as error:
         raise ConfigError(f'{kind} "{name}": {error}') from error
+
+
+def open_engine(recipe: Recipe) -> Engine:
+    """The recipe's engine, opened: `NAME:ARGUMENT` of the table, or a user's own `module:function:ARGUMENT`.
+
+    Raises:
+        ConfigError: unknown engine, or a user's engine that does not say what it can do.
+    """
+    name, _, argument = recipe.engine.partition(":")
+    if name not in ENGINES and argument and _is_module(name):
+        function, _, argument = argument.partition(":")
+        name = f"{name}:{function}"
+    engine: Engine = load("engines", name)(recipe, argument)
+    check_facts(engine, name)
+    return engine
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+ABILITIES: dict[str, tuple[str, ...]] = {
+    "attaches": ("attach", "adapter_digest"),
+    "scores": ("score",),
+    "streams": ("stream",),
+    "checks": ("check",),
+    "trains": ("attach", "adapter_digest", "release_caches"),
+}
+"""Each fact that promises an ability, and the methods it promises."""
+
+
+def check_facts(engine: object, name: str) -> None:
+    """Refuse an engine without facts, or whose facts promise what it has not.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    facts = getattr(engine, "facts", None)
+    if not isinstance(facts, EngineFacts):
+        raise ConfigError(
+            f'engine "{name}": {type(engine).__name__} has no facts; add `facts = EngineFacts(deterministic=False)` '
+            "from mae_cli.plugins.contracts to the class, with what it can do"
+        )
+    for fact, methods in ABILITIES.items():
+        missing = [method for method in methods if getattr(facts, fact) and not hasattr(engine, method)]
+        if missing:
+            raise ConfigError(f'engine "{name}": its facts say {fact}=True, but it has no method {missing[0]}')
 
 
 def engine_options(engine: str, argument: str, options: type[Options]) -> Options:

@@ -106,16 +106,6 @@ def open_chat(tokenizer: Any, kwargs: Mapping[str, Any] | None = None, template:
     return chat
 
 
-def render(
-    tokenizer: Any,
-    messages: Sequence[Message],
-    kwargs: Mapping[str, Any] | None = None,
-    template: str | None = None,
-) -> list[int]:
-    """Prompt token ids of one chat; `Chat.render` for callers with a single prompt."""
-    return open_chat(tokenizer, kwargs, template).render(messages)
-
-
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of rendered text, which carries its own special tokens; a doubled BOS is taken out.
 
@@ -127,12 +117,6 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     while bos is not None and len(ids) > 1 and ids[0] == bos and ids[1] == bos:
         del ids[0]
     return ids
-
-
-def completion_ids(tokenizer: Any, raw: str, end_id: int | None) -> list[int]:
-    """Token ids of a completion whose engine gave none; `end_id` is appended when the text ended by itself."""
-    ids: list[int] = list(tokenizer.encode(raw, add_special_tokens=False))
-    return ids if end_id is None else [*ids, end_id]
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:

@@ -66,8 +66,8 @@ def _facts(session: Session, recipe_path: Path | None) -> dict[str, Any]:
         "versions": versions,
         "recipe_file": recipe_path.name if recipe_path else None,
         "policy": msgspec.to_builtins(session.engine.policy),
-        "deterministic": session.engine.deterministic,
-        "notices": list(getattr(session.engine, "notices", [])),
+        "deterministic": session.engine.facts.deterministic,
+        "notices": list(session.engine.facts.notices),
         **_other_policies(session),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,10 +19,11 @@ from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Row
 from mae_cli.records.atomic import write_json
 from mae_cli.records.file_names import STDIO, summary_path
-from mae_cli.stages.calibration import bars as calibration_report
-from mae_cli.stages.calibration.known_answers import Item, _items, _pairs
-from mae_cli.stages.calibration.report import _report, report_text
-from mae_cli.stages.generation.generate import generate, limit_rows
+from mae_cli.records.resumable_file import Output
+from mae_cli.stages.calibration.bars import check_bars, failure
+from mae_cli.stages.calibration.known_answers import KnownAnswer, collect_answers, pairs_to_compare
+from mae_cli.stages.calibration.report import make_report
+from mae_cli.stages.generation.generate import Generated, generate, limit_rows
 from mae_cli.stages.generation.session import Session
 from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.stages.judging.details import gate_unparsed
@@ -47,60 +49,73 @@ def run_calibrate(
     panel = Panel(session)
     targets = {target for judge in panel.judges for target in judge.targets}
     _check_targets(targets)
-    calibration_report.check_bars(section.bars, targets)
-    items, skipped = _items(session, panel, problems_path, rollouts_path, labels_path)
+    check_bars(section.bars, targets)
+    items, skipped = collect_answers(session, panel, problems_path, rollouts_path, labels_path)
     if not items:
         raise ConfigError("nothing to calibrate on; give problems with reference answers, --rollouts or --labels")
-    pairs = _pairs(session, items)
-    planned = _plan(session, panel, items, pairs)
-    limited = None
-    if session.limit is not None:
-        within = {item.candidate.id for item in limit_rows(session, items)}
-        limited = [row for row in planned if within.issuperset(row.parents)]
-    options = {
-        **session.policy_fingerprint(panel.policy, "judge"),
-        "sampling": session.recipe.judge.sampling(),
-        "judges": panel.fingerprint(),
-        "answer_votes": session.recipe.judge.answer_votes,
-        "aggregate": session.recipe.judge.aggregate,
-        "verifier": registry.resolved("verifiers", section.verifier) if section.verifier else None,
-    }
+    pairs = pairs_to_compare(items)
+    files = [("--rollouts", rollouts_path), ("--labels", labels_path)]
+    command = [
+        "judge-calibrate",
+        *([problems_path] if problems_path else []),
+        *(part for flag, path in files if path is not None for part in (flag, path)),
+    ]
     inputs = [path for path in (problems_path, rollouts_path, labels_path) if path is not None]
-    told = {row.id: row.extra for row in planned}
-    with session.output("judge-calibrate", output_path, options, *inputs) as output:
+    with session.output("judge-calibrate", output_path, _fingerprint(session, panel), *inputs) as output:
         for notice in output.notices:
             session.progress.say(notice)
-        files = (("--rollouts", rollouts_path), ("--labels", labels_path))
-        made = generate(
-            session,
-            output,
-            planned,
-            finish=panel.finish,
-            role="judge",
-            limited=limited,
-            answer=panel,
-            command=[
-                "judge-calibrate",
-                *([problems_path] if problems_path else []),
-                *(part for flag, path in files if path is not None for part in (flag, path)),
-            ],
-        )
-        # A label given since then may say otherwise than the stored row, which is compared with the new one below.
-        made.rows = [msgspec.structs.replace(row, extra=told[row.id]) for row in made.rows]
+        made = _ask(session, panel, output, items, pairs, command)
         if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("judge-calibrate", output_path, read=len(items), written=len(made.rows))
     if session.shard is not None:
         return summary  # a part of the judgements says nothing yet
-    summary.details = _report(session, panel, items, pairs, made.rows, skipped)
+    report = make_report(session, panel, items, pairs, made.rows, skipped)
+    summary.details = report.as_json()
     if output_path != STDIO:
         write_json(summary_path(output_path), summary.details)
-    session.progress.say(report_text(summary.details))
-    _gate(summary)
+    session.progress.say(report.text())
+    if missed := report.missed():
+        raise GateError(f"{summary.path}: the judge is below its bars: {'; '.join(map(failure, missed))}")
     if section.bars:
         # Bars are about what could be read: a judge that seldom says anything could pass them all.
         gate_unparsed(session, summary)
     return summary
+
+
+def _fingerprint(session: Session, panel: Panel) -> dict[str, Any]:
+    verifier = session.recipe.calibrate.verifier
+    return {
+        **session.policy_fingerprint(panel.policy, "judge"),
+        "sampling": session.recipe.judge.sampling(),
+        "judges": panel.fingerprint(),
+        "answer_votes": session.recipe.judge.answer_votes,
+        "aggregate": session.recipe.judge.aggregate,
+        "verifier": registry.resolved("verifiers", verifier) if verifier else None,
+    }
+
+
+def _ask(
+    session: Session,
+    panel: Panel,
+    output: Output,
+    items: list[KnownAnswer],
+    pairs: Sequence[tuple[KnownAnswer, KnownAnswer]],
+    command: Sequence[object],
+) -> Generated:
+    """The judgements of all answers and pairs, those within `--limit` finished."""
+    planned = _plan(session, panel, items, pairs)
+    limited = None
+    if session.limit is not None:
+        within = {item.candidate.id for item in limit_rows(session, items)}
+        limited = [row for row in planned if within.issuperset(row.parents)]
+    made = generate(
+        session, output, planned, finish=panel.finish, role="judge", limited=limited, answer=panel, command=command
+    )
+    # A label given since then may say otherwise than the stored row, which the caller compares with the new one.
+    told = {row.id: row.extra for row in planned}
+    made.rows = [msgspec.structs.replace(row, extra=told[row.id]) for row in made.rows]
+    return made
 
 
 def check_calibration(recipe: Recipe) -> None:
@@ -115,7 +130,7 @@ def check_calibration(recipe: Recipe) -> None:
     specs = recipe.judge.judge if isinstance(recipe.judge.judge, list) else [recipe.judge.judge]
     targets = {target for spec in specs if spec is not None for target in registry.build("judges", spec).targets}
     _check_targets(targets)
-    calibration_report.check_bars(bars, targets)
+    check_bars(bars, targets)
     if not recipe.calibrate.problems:
         raise ConfigError("calibrate.bars need calibrate.problems: a file of problems with reference answers")
 
@@ -125,14 +140,9 @@ def _check_targets(targets: set[str]) -> None:
         raise ConfigError("judge.judge: no judge of answers or pairs to calibrate")
 
 
-def _gate(summary: StageSummary) -> None:
-    results = msgspec.convert(summary.details["bars"], list[calibration_report.BarResult])
-    missed = [calibration_report.failure(result) for result in results if not result.passed]
-    if missed:
-        raise GateError(f"{summary.path}: the judge is below its bars: {'; '.join(missed)}")
-
-
-def _plan(session: Session, panel: Panel, items: Sequence[Item], pairs: Sequence[tuple[Item, Item]]) -> list[Row]:
+def _plan(
+    session: Session, panel: Panel, items: Sequence[KnownAnswer], pairs: Sequence[tuple[KnownAnswer, KnownAnswer]]
+) -> list[Row]:
     votes = max(1, session.recipe.judge.answer_votes)
     planned = []
     for item in items:

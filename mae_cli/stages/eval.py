@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -79,51 +80,28 @@ def evaluate(
     """The same on benchmarks that are loaded already."""
     section = session.recipe.eval
     check_readings(section.readings)
-    problems = [problem for benchmark in benchmarks for problem in benchmark.problems]
     # The limit holds for each benchmark, or only the first would be asked.
     wanted = {problem.id for benchmark in benchmarks for problem in benchmark.problems[: session.limit]}
-    policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
-    if adapter is not None:
-        policies.append((adapter_label(adapter), adapter))
     verifiers: dict[str, contracts.Verifier] = {
         benchmark.name: registry.build("verifiers", benchmark.verifier) for benchmark in benchmarks
     }
-    planned: list[Row] = []
-    labels: dict[str, str] = {}
-    folders: dict[str, Path | None] = {}
-    first: Policy | None = None
-    for label, folder in policies:
-        attach(session, folder)
-        planned += _plan(session, benchmarks)
-        policy = session.engine.policy
-        first = first or policy
-        labels[policy.weights], folders[policy.weights] = label, folder
-    options = {
-        "policies": {name if folders[name] else "base": label for name, label in labels.items()},
-        **session.policy_fingerprint(msgspec.structs.replace(first or session.engine.policy, adapter=None)),
-        "sampling": section.sampling(),
-        "benchmarks": {b.name: _asked(b) for b in benchmarks},
-        "readings": section.readings,
-        "samples": section.samples,
-    }
-
+    policies = _plan_policies(session, benchmarks, adapter, with_base=with_base)
     paths = [benchmark.path for benchmark in benchmarks if benchmark.path is not None]
-    with session.output("eval", output_path, options, *paths) as output:
+    with session.output("eval", output_path, _fingerprint(session, benchmarks, policies), *paths) as output:
         for notice in output.notices:
             session.progress.say(notice)
 
         def prepare(row: Row) -> contracts.Engine:
-            attach(session, folders[row.policy.weights])
+            attach(session, policies.folders[row.policy.weights])
             return session.engine
 
-        limited = [row for row in planned if row.problem is not None and row.problem.id in wanted]
         made = generate(
             session,
             output,
-            planned,
+            policies.planned,
             finish=read_solution,
             prepare=prepare,
-            limited=limited,
+            limited=[row for row in policies.planned if row.problem is not None and row.problem.id in wanted],
             command=["eval", *map(spec_text, benchmarks), "--base" if with_base else "--no-base"],
         )
         for name, verifier in verifiers.items():
@@ -131,12 +109,53 @@ def evaluate(
             check_rows(rows, verifier, section.readings)
         if not output.is_current(made.rows):
             output.finish(made.rows)
-    summary = made.summary("eval", output_path, read=len(problems), written=len(made.rows))
+    read = sum(len(benchmark.problems) for benchmark in benchmarks)
+    summary = made.summary("eval", output_path, read=read, written=len(made.rows))
     fields = list(dict.fromkeys(field for benchmark in benchmarks for field in benchmark.group_by))
-    summary.details = plain(figures_of(by_policy(made.rows, labels), section.confidence, fields))
+    summary.details = plain(figures_of(by_policy(made.rows, policies.labels), section.confidence, fields))
     if output_path != STDIO and session.shard is None:
         write_json(summary_path(output_path), summary.details)
     return summary
+
+
+class EvaluatedPolicies(msgspec.Struct):
+    """The policies of one evaluation; label and folder by what tells their weights apart (`Policy.weights`)."""
+
+    first: Policy
+    labels: dict[str, str] = {}
+    folders: dict[str, Path | None] = {}
+    """Of what was trained; null for the base model."""
+    planned: list[Row] = []
+    """The rows of all policies."""
+
+
+def _plan_policies(
+    session: Session, benchmarks: Sequence[Benchmark], adapter: Path | None, *, with_base: bool
+) -> EvaluatedPolicies:
+    """Put each policy on the engine once, to learn its digests and to plan its rows."""
+    named: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
+    if adapter is not None:
+        named.append((adapter_label(adapter), adapter))
+    found: EvaluatedPolicies | None = None
+    for label, folder in named:
+        attach(session, folder)
+        policy = session.engine.policy
+        found = found or EvaluatedPolicies(policy)
+        found.planned += _plan(session, benchmarks)
+        found.labels[policy.weights], found.folders[policy.weights] = label, folder
+    return found or EvaluatedPolicies(session.engine.policy)
+
+
+def _fingerprint(session: Session, benchmarks: Sequence[Benchmark], policies: EvaluatedPolicies) -> dict[str, Any]:
+    section, labels = session.recipe.eval, policies.labels
+    return {
+        "policies": {name if policies.folders[name] else "base": label for name, label in labels.items()},
+        **session.policy_fingerprint(msgspec.structs.replace(policies.first, adapter=None)),
+        "sampling": section.sampling(),
+        "benchmarks": {benchmark.name: _asked(benchmark) for benchmark in benchmarks},
+        "readings": section.readings,
+        "samples": section.samples,
+    }
 
 
 def _asked(benchmark: Benchmark) -> dict[str, object]:

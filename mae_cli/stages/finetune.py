@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,26 +17,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from mae_cli.data.formats import FORMATS, read_foreign, rows_of
-from mae_cli.errors import CollapseError, ConfigError, GateError, MissingDependencyError
+from mae_cli.errors import ConfigError, GateError, MissingDependencyError
 from mae_cli.models.adapters import CONFIG
-from mae_cli.models.digests import is_whole_model, model_digest, reference_identity
-from mae_cli.models.lineage import base_reference
-from mae_cli.models.locate import local_model
+from mae_cli.models.digests import is_whole_model, reference_identity
 from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Row, digest
-from mae_cli.records.file_names import STDIO, beside
+from mae_cli.records.file_names import STDIO
 from mae_cli.records.read import Input
 from mae_cli.records.resumable_folder import FolderOutput
 from mae_cli.stages.generation.generate import limit_rows
 from mae_cli.stages.generation.session import Session
 from mae_cli.stages.generation.summary import StageSummary
-from mae_cli.training.eligible_rows import _retokenised, own_rows, trainable
+from mae_cli.training.eligible_rows import own_rows, retokenised, trainable
 
 if TYPE_CHECKING:
-    from mae_cli.training.logs import StepNote, TrainReport
-    from mae_cli.training.processes import World
+    from mae_cli.training.logs import TrainReport
 
 
 def run_finetune(
@@ -54,24 +52,68 @@ def run_finetune(
     data = read_to_train(session, input_path)
     require_tracker(section.report_to)
     session.adapter = start_adapter
+    engine, chosen = _choose(session, input_path, data, objective)
+    fingerprint = _fingerprint(session, engine, chosen.rows)
+    start = time.monotonic()
+    summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
+    _say_choice(session, chosen, objective)
+    from mae_cli.stages.tuning.training import train_rows
+    from mae_cli.training.processes import joined
+
+    output = FolderOutput(
+        output_dir, stage="finetune", fingerprint=fingerprint, overwrite=session.overwrite, inputs=[input_path]
+    )
+    # The first of several processes owns the folder; the others only read its checkpoint.
+    with joined() as world, output if world.is_main else nullcontext():
+        if world.from_main(output.is_done):
+            summary.skipped = len(chosen.rows)
+            return summary
+        report = train_rows(session, engine, output, chosen.rows, objective, start_adapter=start_adapter, world=world)
+    _tell(summary, report, chosen.left_out)
+    summary.seconds = round(time.monotonic() - start, 3)
+    return summary
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """The rows to train on, and how many others there are for each reason."""
+
+    rows: list[Row]
+    left_out: dict[str, int]
+
+
+def _choose(
+    session: Session, input_path: Path, data: Input, objective: contracts.Objective
+) -> tuple[contracts.TrainableEngine, Chosen]:
+    """The engine to train, and the rows that no filter, purpose or other policy takes away.
+
+    Raises:
+        GateError: none is left.
+        ConfigError: the engine has no weights to train.
+    """
+    section = session.recipe.finetune
     rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
     fixed = [] if section.other_models else fixed_roles(session.recipe)
     # Known from the recipe alone, so that a round without a row of the policy's own loads no model to say so.
     rows, others = own_rows(rows, None, fixed)
     if not rows:
         _nothing_left(input_path, {**left_out, **others})
-    engine: Any = session.engine_for(None, weights=True)
-    if not hasattr(engine, "model"):
+    engine = session.engine_for(None, weights=True)
+    if not contracts.can_train(engine):
         raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
     if section.other_models:
-        rows = [_retokenised(row, engine.policy) for row in rows]
+        rows = [retokenised(row, engine.policy) for row in rows]
     else:
-        rows, strangers = own_rows(rows, engine.policy, [])
-        others = {reason: others.get(reason, 0) + strangers.get(reason, 0) for reason in (*others, *strangers)}
+        rows, foreign = own_rows(rows, engine.policy, [])
+        others = {reason: others.get(reason, 0) + foreign.get(reason, 0) for reason in (*others, *foreign)}
     left_out |= others
     if not rows:
         _nothing_left(input_path, left_out)
-    options = {
+    return engine, Chosen(rows, left_out)
+
+
+def _fingerprint(session: Session, engine: contracts.Engine, rows: Sequence[Row]) -> dict[str, Any]:
+    section = session.recipe.finetune
+    return {
         **session.policy_fingerprint(engine.policy),
         "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
         "reference": reference_identity(section.reference),
@@ -85,28 +127,21 @@ def run_finetune(
         "meta": digest([row.problem.meta if row.problem else None for row in rows]),
         "seed": session.recipe.seed,
     }
-    start = time.monotonic()
-    summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
-    for reason, count in left_out.items():
-        session.progress.say(f"finetune: {count} rows not trained: {reason}")
-    unpaid = sum(not row.reward for row in rows)
-    if unpaid and not objective.needs.reward:
-        session.progress.say(
-            f"finetune: {unpaid} of the {len(rows)} trained rows have reward 0 or none, and this objective does not "
-            f"look at rewards; the filter best_of_k with min_reward keeps the good ones"
-        )
-    from mae_cli.training.processes import joined
 
-    output = FolderOutput(
-        output_dir, stage="finetune", fingerprint=options, overwrite=session.overwrite, inputs=[input_path]
-    )
-    # The first of several processes owns the folder; the others only read its checkpoint.
-    with joined() as world, output if world.is_main else nullcontext():
-        if world.from_main(output.is_done):
-            summary.skipped = len(rows)
-            return summary
-        report = _train(session, output, rows, objective, start_adapter, world)
-    summary.seconds = round(time.monotonic() - start, 3)
+
+def _say_choice(session: Session, chosen: Chosen, objective: contracts.Objective) -> None:
+    for reason, count in chosen.left_out.items():
+        session.progress.say(f"finetune: {count} rows not trained: {reason}")
+    num_unrewarded = sum(not row.reward for row in chosen.rows)
+    if num_unrewarded and not objective.needs.reward:
+        session.progress.say(
+            f"finetune: {num_unrewarded} of the {len(chosen.rows)} trained rows have reward 0 or none, and this "
+            f"objective does not look at rewards; the filter best_of_k with min_reward keeps the good ones"
+        )
+
+
+def _tell(summary: StageSummary, report: TrainReport, left_out: dict[str, int]) -> None:
+    """Put a training's figures into the summary of the command."""
     summary.written = report.rows
     summary.tokens = report.trained_tokens
     summary.tokens_per_second = round(report.trained_tokens / max(report.seconds, 1e-9), 1)
@@ -118,7 +153,6 @@ def run_finetune(
         "left_out": left_out,
         "data": msgspec.to_builtins(report.data),
     }
-    return summary
 
 
 def read_to_train(session: Session, path: Path) -> Input:
@@ -191,71 +225,3 @@ def require_tracker(name: str) -> None:
 def _nothing_left(input_path: Path, left_out: dict[str, int]) -> NoReturn:
     counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     raise GateError(f"{input_path}: no row to train on ({counts})")
-
-
-def _train(
-    session: Session,
-    output: FolderOutput,
-    rows: list[Row],
-    objective: contracts.Objective,
-    start_adapter: Path | None,
-    world: World,
-) -> TrainReport:
-    from mae_cli.training.full_tuning import Source
-    from mae_cli.training.tracking import tracker
-    from mae_cli.training.trainer import train
-
-    recipe = session.recipe
-    engine: Any = session.engine_for(None, weights=True)
-    session.close_others(engine)
-    source, base = None, engine.policy.model
-    if recipe.finetune.full:
-        folder = local_model(recipe.model, recipe.revision)
-        source, base = Source(engine.folder, folder, recipe.revision), model_digest(folder)
-    else:
-        engine.attach(None)
-    engine.release_caches()
-    made = output.work_dir / "adapter"
-    report_to = recipe.finetune.report_to if world.is_main else "none"
-    with (
-        session.progress.task("finetune", 0) as task,
-        tracker(report_to, run=output.path.resolve().parent.name, folder=beside(output.path, ".tracking")) as track,
-    ):
-
-        def on_step(note: StepNote, steps: int) -> None:
-            task.total = steps
-            task.advance(1, note.tokens)
-            track(note)
-
-        try:
-            report = train(
-                engine.model,
-                engine.chat,
-                rows,
-                recipe.finetune,
-                objective,
-                seed=recipe.seed,
-                end_ids=frozenset(engine.end_ids),
-                base_name=base_reference(recipe.model, base),
-                output_dir=made,
-                start_adapter=None if recipe.finetune.full else start_adapter,
-                source=source,
-                checkpoint_dir=output.work_dir / "checkpoints",
-                identity={"policy": msgspec.to_builtins(engine.policy)},
-                round_number=session.round_number,
-                world=world,
-                on_step=on_step,
-                on_text=session.progress.say,
-            )
-        except CollapseError as error:
-            raise CollapseError(f"{error} (in {made})") from error
-        finally:
-            if recipe.finetune.full:
-                session.close_others(None)  # its weights are not those of its model any more
-    if world.is_main:
-        output.finish(made)
-    if not recipe.finetune.full:
-        engine.release_caches()
-    if session.crew is not None:
-        session.close_others(None)  # the workers of the next stage need the memory
-    return report

@@ -6,7 +6,6 @@ training's checkpoint is refused. The random state is not in it: it is seeded an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,14 +70,6 @@ def load_frozen(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] 
         return None
     values: dict[str, Any] = state["values"]
     return values
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Remove the checkpoint files of a finished training, and the folder if nothing else is in it."""
-    for name in (STATE, FROZEN):
-        (folder / name).unlink(missing_ok=True)
-    if folder.is_dir() and not os.listdir(folder):
-        folder.rmdir()
 
 
 def _text(fingerprint: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def _other_weights(one: Policy, other: Policy) -> bool:
     return one.model != other.model and all(WEIGHTS_DIGEST.fullmatch(policy.model) for policy in (one, other))
 
 
-def _retokenised(row: Row, policy: Policy) -> Row:
+def retokenised(row: Row, policy: Policy) -> Row:
     """A row of other weights without its token ids: another model's tokenizer may have made them."""
     if not _other_weights(row.policy, policy):
         return row

@@ -17,7 +17,7 @@ import torch
 
 from mae_cli.training.checkpoints import load_frozen, save_frozen
 from mae_cli.training.forward import Forward
-from mae_cli.training.job import Job
+from mae_cli.training.job import TrainingJob
 from mae_cli.training.processes import World
 from mae_cli.training.tuning import Tuning
 
@@ -33,7 +33,7 @@ class Frozen(msgspec.Struct):
 
 def read_frozen(
     forward: Forward,
-    job: Job,
+    job: TrainingJob,
     folder: Path | None,
     world: World,
     tuning: Tuning,
@@ -74,14 +74,14 @@ def read_frozen(
     return found
 
 
-def read_sums(forward: Forward, job: Job, indices: list[int]) -> dict[str, float]:
+def read_sums(forward: Forward, job: TrainingJob, indices: list[int]) -> dict[str, float]:
     """Summed log-probabilities, under the policy as it is, of the mismatched rows of a step by id."""
     examples = job.mismatched(indices)
     values = forward.read(examples, [(row,) for row in range(len(examples))]) if examples else {}
     return {examples[row].id: float(value.double().sum()) for row, value in values.items()}
 
 
-def _read_rows(forward: Forward, job: Job, world: World) -> dict[int, torch.Tensor]:
+def _read_rows(forward: Forward, job: TrainingJob, world: World) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for _, epoch, indices in job.steps():
         if epoch == 1:

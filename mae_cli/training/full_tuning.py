@@ -24,8 +24,8 @@ from mae_cli.training.tuning import training_mode
 HALF = (torch.bfloat16, torch.float16)
 
 
-class Source(NamedTuple):
-    """Folders that a training's weights come from."""
+class ModelFolders(NamedTuple):
+    """Folders that the weights of a full fine-tuning come from."""
 
     start: Path
     """The model that is trained, as it is now."""
@@ -46,7 +46,7 @@ class FullTuning:
 
     noun = "model"
 
-    def __init__(self, section: FinetuneSection, source: Source, dtype: torch.dtype) -> None:
+    def __init__(self, section: FinetuneSection, source: ModelFolders, dtype: torch.dtype) -> None:
         self.section, self.source = section, source
         self.compute_dtype: torch.dtype | None = dtype if dtype in HALF else None
 

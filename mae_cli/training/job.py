@@ -1,19 +1,34 @@
-"""A training job: examples, units and settings, ready for a model."""
+"""A training as it is asked for (`TrainingTask`), and ready for a model (`TrainingJob`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from mae_cli.plugins.contracts import Objective, Unit
 from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.records import Row
 from mae_cli.training.batches import steps
 from mae_cli.training.examples import Example
 from mae_cli.training.logs import DataNote
 
 
-class Job(msgspec.Struct, frozen=True):
+class TrainingTask(msgspec.Struct, frozen=True):
+    """What is to be learned, and how."""
+
+    rows: Sequence[Row]
+    """Already picked."""
+    section: FinetuneSection
+    """The recipe's `finetune`."""
+    objective: Objective
+    """Built from `section.objective`."""
+    seed: int
+    """Of the run; LoRA initialisation, order and dropout derive from it."""
+
+
+class TrainingJob(msgspec.Struct, frozen=True):
     """Examples, the units they form, and everything that decides how they are trained."""
 
     examples: list[Example]

@@ -18,7 +18,7 @@ from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, save_check
 from mae_cli.training.collapse_guard import Guard
 from mae_cli.training.forward import Forward, padded
 from mae_cli.training.frozen_policies import Frozen, read_frozen, read_sums
-from mae_cli.training.job import Job
+from mae_cli.training.job import TrainingJob
 from mae_cli.training.logprobs import completion_logprobs
 from mae_cli.training.logs import StepNote, line, role_notes, row_values
 from mae_cli.training.lora_tuning import LoraTuning
@@ -67,7 +67,7 @@ class Loop:
     def __init__(
         self,
         policy: Any,
-        job: Job,
+        job: TrainingJob,
         checkpoint_dir: Path | None,
         say: Callable[[str], None],
         world: World | None = None,

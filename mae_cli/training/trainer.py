@@ -3,7 +3,8 @@
 An optimizer step sees `batch_size` units (rows, or pairs), its loss is a weighted sum over them with the objective's
 own weights, and cutting it into micro-batches changes nothing but memory. Everything is a function of rows,
 settings, seed and starting adapter, so a training killed and taken up from its checkpoint writes the same bytes (on
-one CPU). Not here: which rows are picked (the stage), what they are worth (the objective).
+one CPU). Written are weights, tokenizer, trained rows and log. Not here: which rows are picked and how the folder is
+described to others (the stage), what rows are worth (the objective).
 """
 
 from __future__ import annotations
@@ -16,17 +17,14 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import CollapseError, GateError
-from mae_cli.models.cards import write_card
-from mae_cli.models.digests import reference_identity, trained_digest
-from mae_cli.models.lineage import LINEAGE, Lineage
+from mae_cli.models.digests import reference_identity
 from mae_cli.plugins.contracts import Objective, Unit
 from mae_cli.recipe.sections import FinetuneSection
-from mae_cli.records import Row, digest
-from mae_cli.records.atomic import write_json
+from mae_cli.records import Policy, digest
 from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
-from mae_cli.training.full_tuning import FullTuning, Source
-from mae_cli.training.job import Job
+from mae_cli.training.full_tuning import FullTuning, ModelFolders
+from mae_cli.training.job import TrainingJob, TrainingTask
 from mae_cli.training.logs import (
     LOG,
     ROWS,
@@ -50,79 +48,115 @@ _NOT_IN_FINGERPRINT = (
 )
 
 
+class BaseModel(msgspec.Struct, frozen=True):
+    """A loaded model to be trained."""
+
+    model: Any
+    """Without an adapter, on its device and in its dtype."""
+    chat: Renderer
+    """Its tokenizer and template."""
+    end_ids: frozenset[int]
+    """Ids that end a completion."""
+    name: str
+    """What adapter_config.json calls it."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a training begins with, and what its fingerprint says of it."""
+
+    adapter: Path | None = None
+    """A LoRA adapter to continue, with a fresh optimizer; null begins a new one."""
+    folders: ModelFolders | None = None
+    """Needed for a full fine-tuning: where the model and the base lie."""
+    policy: Policy | None = None
+    """Digests of model and template."""
+
+
+class TrainedFacts(msgspec.Struct, frozen=True):
+    """Everything about a finished training that does not stand in its task: for those who describe the folder."""
+
+    parent: str | None
+    """Digest of the adapter, or model, that was continued."""
+    base_digest: str | None
+    """Of the base of a full fine-tuning; null: the policy's model."""
+    base_revision: str | None
+    data: str
+    """Digest of the rows with their tokens, rewards and weights."""
+    rows: int
+    roles: dict[str, int]
+    """Trained rows of each role."""
+    trained_tokens: int
+    """Of one pass."""
+    steps: int
+    settings: dict[str, Any]
+    """Rank, scale, targets and variant of a LoRA; of a whole model, how many parameters were trained."""
+    stopped: str | None
+    """Why the training ended before its last step."""
+
+
+class Callbacks(msgspec.Struct, frozen=True):
+    """Functions that a training calls."""
+
+    on_step: Callable[[StepNote, int], None] | None = None
+    """After each step, with its note and the number of steps."""
+    on_text: Callable[[str], None] | None = None
+    """With each text for people: notices and the examples of `show_batch`."""
+    on_saved: Callable[[Path, TrainedFacts], None] | None = None
+    """In the process that writes, once the folder is written, also where the training stopped early."""
+
+
 def train(
-    model: Any,
-    chat: Renderer,
-    rows: Sequence[Row],
-    section: FinetuneSection,
-    objective: Objective,
-    *,
-    seed: int,
-    end_ids: frozenset[int],
-    base_name: str,
+    base: BaseModel,
+    task: TrainingTask,
     output_dir: Path,
-    start_adapter: Path | None = None,
-    source: Source | None = None,
+    *,
+    start: Start | None = None,
     checkpoint_dir: Path | None = None,
-    identity: Mapping[str, Any] | None = None,
-    round_number: int | None = None,
     world: World | None = None,
-    on_step: Callable[[StepNote, int], None] | None = None,
-    on_text: Callable[[str], None] | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainReport:
     """Train a LoRA adapter on the rows and write its folder; the model comes back as it was.
 
     With `section.full` every parameter is trained, the folder is a model's, and the model given here is used up.
 
     Args:
-        model: the plain base (no adapter attached), on its device and in its dtype.
-        chat: its tokenizer and template.
-        rows: the rows to train, already picked.
-        section: the recipe's `finetune`.
-        objective: built from `section.objective`.
-        seed: of the run; LoRA initialisation, order and dropout derive from it.
-        end_ids: ids that end a completion.
-        base_name: what adapter_config.json and the card call the base.
+        base: the model.
+        task: rows, settings, objective and seed.
         output_dir: a temporary folder; the caller renames it.
-        start_adapter: an adapter to continue, with a fresh optimizer; none starts a new one.
-        source: for a full fine-tuning, the folders of the model and of the base.
-        checkpoint_dir: where checkpoints live; the caller removes them (`clear_checkpoints`) when all is done.
-        identity: more of what determines the result (`policy`: digests of model and template), for the fingerprint.
-        round_number: of the run, for the lineage.
+        start: an adapter to continue, or the folders of a full fine-tuning.
+        checkpoint_dir: where checkpoints live; the caller removes them when all is done.
         world: the processes that train together; the first writes.
-        on_step: called after each step with its note and the number of steps.
-        on_text: called with each text for people: notices and the examples of `show_batch`.
+        callbacks: for progress, texts and the description of what was written.
 
     Raises:
         DataError: no row with a trained token.
         GateError: every row belongs to a role whose rewards hardly differ.
         ConfigError: the checkpoint belongs to other settings, or target_modules fits no module.
-        EngineError: start_adapter does not fit, or a single row does not fit into memory.
+        EngineError: the start does not fit, or a single row does not fit into memory.
         CollapseError: loss or gradient is no longer finite, or the loss jumped; the last good adapter is in output_dir.
     """
     begin = time.monotonic()
-    say = on_text or _silent
-    tuning: Tuning = LoraTuning(section, start_adapter)
-    if section.full:
-        if source is None:
-            raise ValueError("a full fine-tuning needs the folders of the model and of the base")
-        tuning = FullTuning(section, source, model.dtype)
+    start, callbacks = start or Start(), callbacks or Callbacks()
+    say = callbacks.on_text or _silent
+    tuning = _tuning(base, task, start)
     origin = {
-        "seed": seed,
-        "dtype": str(model.dtype),
+        "seed": task.seed,
+        "dtype": str(base.model.dtype),
         **tuning.origin(),
-        "reference": reference_identity(section.reference),
-        **(identity or {}),
+        "reference": reference_identity(task.section.reference),
+        **({"policy": msgspec.to_builtins(start.policy)} if start.policy else {}),
     }
-    job = prepare(rows, chat, section, objective, seed=seed, end_ids=end_ids, origin=origin)
-    _announce(job, chat, say)
-    with tuning.attached(model, seed=seed) as policy:
-        if section.full:
+    job = prepare(task, base.chat, end_ids=base.end_ids, origin=origin)
+    _announce(job, base.chat, say)
+    with tuning.attached(base.model, seed=task.seed) as policy:
+        if task.section.full:
             _say_size(policy, say)
         loop = Loop(policy, job, checkpoint_dir, say, world, tuning)
-        loop.run(on_step)
+        loop.run(callbacks.on_step)
         if loop.world.is_main:
-            _write(loop, chat, output_dir, base_name, origin, round_number)
+            _write(loop, base, output_dir)
+            if callbacks.on_saved is not None:
+                callbacks.on_saved(output_dir, _facts(loop, origin))
     if loop.collapse is not None:
         raise CollapseError(
             f"{loop.collapse}: training stopped, the {tuning.noun} of step {loop.step} is kept; a lower "
@@ -131,24 +165,24 @@ def train(
     return _report(loop, time.monotonic() - begin)
 
 
-def prepare(
-    rows: Sequence[Row],
-    chat: Renderer,
-    section: FinetuneSection,
-    objective: Objective,
-    *,
-    seed: int,
-    end_ids: frozenset[int],
-    origin: Mapping[str, Any],
-) -> Job:
+def _tuning(base: BaseModel, task: TrainingTask, start: Start) -> Tuning:
+    if not task.section.full:
+        return LoraTuning(task.section, start.adapter)
+    if start.folders is None:
+        raise ValueError("a full fine-tuning needs the folders of the model and of the base")
+    return FullTuning(task.section, start.folders, base.model.dtype)
+
+
+def prepare(task: TrainingTask, chat: Renderer, *, end_ids: frozenset[int], origin: Mapping[str, Any]) -> TrainingJob:
     """Token ids, advantages and step plan of a training; needs no model, so `--dry-run` can use it.
 
     Raises:
         DataError: no row with a trained token.
         GateError: every row belongs to a role whose rewards hardly differ.
     """
+    section, objective, seed = task.section, task.objective, task.seed
     needs = objective.needs
-    found = read_examples(rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=needs.reward)
+    found = read_examples(task.rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=needs.reward)
     require_rows(found)
     # By id: the order of the file must not matter from here.
     order = sorted(range(len(found.examples)), key=lambda index: found.examples[index].id)
@@ -173,7 +207,7 @@ def prepare(
         # As a number of steps, so that the learning rate falls to its end within the budget.
         total = _steps_within(section, found.examples, units, seed)
         section = msgspec.structs.replace(section, max_steps=total)
-    return Job(
+    return TrainingJob(
         examples=found.examples,
         units=units,
         section=section,
@@ -217,7 +251,7 @@ def _fingerprint(
     return {"finetune": settings, "rows": digest(examples, units), **origin}
 
 
-def _announce(job: Job, chat: Renderer, say: Callable[[str], None]) -> None:
+def _announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> None:
     """Say what will be trained, before the first step: a training on nothing must not look fine."""
     data = job.data
     sides = sum(len(unit.rows) == 2 for unit in job.units)
@@ -249,45 +283,32 @@ def _say_size(policy: Any, say: Callable[[str], None]) -> None:
     )
 
 
-def _write(
-    loop: Loop,
-    chat: Renderer,
-    folder: Path,
-    base_name: str,
-    origin: Mapping[str, Any],
-    round_number: int | None,
-) -> None:
-    job, data = loop.job, loop.job.data
+def _write(loop: Loop, base: BaseModel, folder: Path) -> None:
+    """Weights, tokenizer, trained rows and log."""
+    job = loop.job
     folder.mkdir(parents=True, exist_ok=True)
-    loop.tuning.save(loop.policy, folder, base_name=base_name)
-    save_tokenizer(chat, folder)
+    loop.tuning.save(loop.policy, folder, base_name=base.name)
+    save_tokenizer(base.chat, folder)
     done = [indices for step, _, indices in job.steps() if step <= loop.step]
     write_lines(folder / ROWS, (line(row) for row in trained_rows(job.examples, job.units, done)))
     stop = [msgspec.json.encode({"kept_step": loop.step, "collapse": loop.collapse}).decode()] if loop.collapse else []
-    write_lines(folder / LOG, [line(data), *loop.notes, *stop])
-    policy = origin.get("policy") or {}
-    lineage = Lineage(
-        adapter=trained_digest(folder),
-        kind="full" if job.section.full else "lora",
+    write_lines(folder / LOG, [line(job.data), *loop.notes, *stop])
+
+
+def _facts(loop: Loop, origin: Mapping[str, Any]) -> TrainedFacts:
+    data = loop.job.data
+    return TrainedFacts(
         parent=origin["adapter"],
-        base=base_name,
-        base_digest=origin.get("base") or policy.get("model"),
-        base_revision=origin.get("base_revision") or policy.get("revision"),
-        template=policy.get("template"),
-        round=round_number,
-        data=job.fingerprint["rows"],
+        base_digest=origin.get("base"),
+        base_revision=origin.get("base_revision"),
+        data=loop.job.fingerprint["rows"],
         rows=data.rows,
         roles={note.role: note.rows for note in data.roles},
         trained_tokens=data.trained_tokens,
-        seed=job.seed,
-        objective=type(job.objective).__name__,
         steps=loop.step,
-        learning_rate=job.section.learning_rate,
         settings=loop.tuning.settings(loop.policy),
         stopped=loop.collapse,
     )
-    write_json(folder / LINEAGE, lineage)
-    write_card(folder, lineage)
 
 
 def _report(loop: Loop, seconds: float) -> TrainReport:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mae_cli.answers.choices import extract_choice
-from mae_cli.answers.extract import STRICT_SOURCES, Extraction, extract_answer, extract_strict, last_boxed
+from mae_cli.answers.extract import Extraction, extract_answer, last_boxed
 from mae_cli.answers.format import format_reward
 from mae_cli.answers.questions import extract_question
 from mae_cli.answers.reasoning import split_named_reasoning
@@ -75,13 +75,6 @@ ANSWERS: list[tuple[str, str | None, str | None]] = [
 @pytest.mark.parametrize(("text", "answer", "source"), ANSWERS)
 def test_answer_is_found_by_the_first_pattern_of_the_cascade(text: str, answer: str | None, source: str | None) -> None:
     assert extract_answer(text) == Extraction(answer, source)
-
-
-@pytest.mark.parametrize(("text", "answer", "source"), ANSWERS)
-def test_strict_extraction_takes_only_the_strict_sources(text: str, answer: str | None, source: str | None) -> None:
-    expected = Extraction(answer, source) if source in STRICT_SOURCES else Extraction(None, None)
-
-    assert extract_strict(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -234,8 +227,6 @@ def test_extraction_never_raises_and_names_its_source(text: str) -> None:
     assert (found.answer is None) == (found.source is None)
     assert found.answer is None or found.answer.strip()
     assert choice.answer is None or choice.answer in "ABCDEFGHI"
-    if found.source in STRICT_SOURCES:
-        assert extract_strict(text) == found
 
 
 @given(PIECES)

@@ -51,6 +51,8 @@ def train(rows: list[Any], objective: str, batch_size: int) -> float:
     """Seconds of the whole training."""
     from mae_cli.plugins.registry import build
     from mae_cli.recipe.sections import FinetuneSection
+    from mae_cli.training.job import TrainingTask
+    from mae_cli.training.trainer import BaseModel
     from mae_cli.training.trainer import train as run_training
 
     model, chat, end_ids = ours()
@@ -58,15 +60,9 @@ def train(rows: list[Any], objective: str, batch_size: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         report = run_training(
-            model,
-            chat,
-            rows,
-            section,
-            build("objectives", objective),
-            seed=0,
-            end_ids=end_ids,
-            base_name="smollm2-135m",
-            output_dir=Path(folder) / "adapter",
+            BaseModel(model, chat, end_ids, "smollm2-135m"),
+            TrainingTask(rows, section, build("objectives", objective), 0),
+            Path(folder) / "adapter",
         )
         seconds = time.perf_counter() - start
     assert report.rows == len(rows), report

@@ -58,7 +58,7 @@ def test_the_policy_is_the_hf_engines_so_its_rows_are_the_trained_policys_own(
         ours.attach(on)
         theirs.attach(on)
         assert ours.policy == theirs.policy
-    assert not ours.deterministic
+    assert not ours.facts.deterministic
 
 
 def test_every_row_has_its_own_seed_and_limit(calls: Calls, recipe: Recipe) -> None:
@@ -155,7 +155,7 @@ def test_the_fingerprint_holds_what_changes_a_text_with_and_without_the_weights(
         found = session.policy_fingerprint(session.engine.policy)
 
         assert (found["dtype"], found["engine"]) == (expected, "vllm")
-        assert PolicyEngine(told, "cpu").numerics == expected
+        assert PolicyEngine(told, "cpu").facts.numerics == expected
 
 
 def test_an_aborted_row_is_an_error_and_a_dead_engine_is_temporary(calls: Calls, recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from mae_cli.cli.listing import listing
 from mae_cli.errors import ConfigError, MissingDependencyError
 from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.files import shipped_dir
+from mae_cli.recipe.sections import Recipe
 from tests.support import ROOT, child_environment
 
 ENTRIES = [(kind, name) for kind, table in registry.TABLES.items() for name in table]
@@ -164,3 +165,89 @@ def test_a_name_with_a_colon_is_the_users_own_code(tmp_path: Path, monkeypatch: 
         registry.build("verifiers", "no_such_module_of_mine:X")
     with pytest.raises(MissingDependencyError, match="pip install a_package_nobody_has"):
         registry.build("verifiers", "needy_checks:X")
+
+
+OWN_ENGINE = """
+from mae_cli.engines.scripted import Options, ScriptedEngine
+from mae_cli.plugins.contracts import EngineFacts
+
+class Mine(ScriptedEngine):
+    facts = {facts}
+
+def open_mine(recipe, argument):
+    return Mine(Options(accuracy=float(argument or 0.5)))
+"""
+
+
+def _own_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, facts: str) -> Recipe:
+    (folder / f"{name}.py").write_text(OWN_ENGINE.format(facts=facts))
+    monkeypatch.syspath_prepend(str(folder))
+    return Recipe(engine=f"{name}:open_mine:0.25")
+
+
+def test_a_users_own_engine_is_opened_with_its_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _own_engine(tmp_path, monkeypatch, "my_engine", "EngineFacts(deterministic=True)")
+
+    engine = registry.open_engine(recipe)
+
+    assert engine.facts == contracts.EngineFacts(deterministic=True)
+    assert "accuracy=0.25" in engine.policy.model
+    # It inherits a method `score`; only its facts count.
+    assert not contracts.can_score(engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "message"),
+    [
+        ("factless_engine", "None", r'"factless_engine:open_mine": Mine has no facts; add `facts = EngineFacts\(.*`'),
+        (
+            "boasting_engine",
+            "EngineFacts(deterministic=True, streams=True)",
+            "its facts say streams=True, but it has no method stream",
+        ),
+    ],
+)
+def test_a_users_engine_that_does_not_say_what_it_can_do_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, facts: str, message: str
+) -> None:
+    recipe = _own_engine(tmp_path, monkeypatch, name, facts)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        registry.open_engine(recipe)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_every_ability_in_the_facts_has_the_methods_of_its_protocol() -> None:
+    protocols = {
+        "attaches": contracts.AttachingEngine,
+        "scores": contracts.ScoringEngine,
+        "streams": contracts.StreamingEngine,
+        "checks": contracts.CheckingEngine,
+        "trains": contracts.TrainableEngine,
+    }
+    own = {
+        fact: {
+            method
+            for base in protocol.__mro__
+            if base not in contracts.Engine.__mro__
+            for method in methods(base)
+        }
+        for fact, protocol in protocols.items()
+    }  # fmt: skip
+
+    assert {fact: set(names) for fact, names in registry.ABILITIES.items()} == own
+
+
+def test_nothing_is_asked_about_an_engine_but_its_facts() -> None:
+    """Fault 9 of the house: abilities were guessed from attributes in ten places."""
+    probe = re.compile(r"(hasattr|getattr)\([^,]*(engine|played|opened)\b")
+    found = [
+        (path.name, line.strip())
+        for path in sorted((ROOT / "mae_cli").rglob("*.py"))
+        for line in path.read_text("utf-8").splitlines()
+        if probe.search(line)
+    ]
+
+    assert [name for name, _ in found if name != "registry.py"] == []
+    assert len(found) == 2, "the check of an engine just opened is the only place"

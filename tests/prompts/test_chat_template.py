@@ -10,7 +10,7 @@ import pytest
 from mae_cli.answers.reasoning import opens_think, split_reasoning
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.prompts import chat_template
-from mae_cli.prompts.chat_template import PLAIN_TEMPLATE, open_chat, render, template_digest
+from mae_cli.prompts.chat_template import PLAIN_TEMPLATE, open_chat, template_digest
 from mae_cli.records import Message
 from tests.conftest import CHAT_TEMPLATE, build_tokenizer
 
@@ -42,7 +42,7 @@ TAGS = ["<think>", "</think>"]
 def test_no_prompt_starts_with_two_bos(family: str) -> None:
     tokenizer = build_tokenizer(chat_template=FAMILIES[family])
 
-    ids = render(tokenizer, CHAT)
+    ids = open_chat(tokenizer).render(CHAT)
 
     assert ids[:2] != [tokenizer.bos_token_id] * 2
     assert ids.count(tokenizer.bos_token_id) == (0 if family == "chatml" else 1)
@@ -57,8 +57,7 @@ def test_training_ids_of_a_prompt_equal_its_generation_ids(family: str) -> None:
     whole = chat_template.encode(tokenizer, chat.text(CHAT) + " three")
 
     assert whole[: len(generation)] == generation
-    assert generation + chat_template.completion_ids(tokenizer, " three", None) == whole
-    assert render(tokenizer, CHAT) == generation
+    assert generation + tokenizer.encode(" three", add_special_tokens=False) == whole
 
 
 def test_system_text_is_folded_once_where_the_template_refuses_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
+from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import Chat, open_chat
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Message, Policy, Row, Sampling, new_row
+
+if TYPE_CHECKING:
+    from mae_cli.training.full_tuning import ModelFolders
+    from mae_cli.training.logs import StepNote, TrainReport
 
 ANSWERS = {"proposer": " how many apples has sam", "solver": " the answer is ten", "judge": " score one good"}
 
@@ -31,6 +38,37 @@ def load_tiny(folder: Path) -> Tiny:
 def tiny(tiny_model_dir: Path) -> Tiny:
     """A model of its own for each test, so that one cannot see what another left behind."""
     return load_tiny(tiny_model_dir)
+
+
+def train_tiny(
+    tiny: Tiny,
+    rows: Sequence[Row],
+    section: FinetuneSection,
+    output: Path,
+    *,
+    objective: Any = None,
+    base_name: str = "tiny",
+    seed: int = 0,
+    start_adapter: Path | None = None,
+    folders: ModelFolders | None = None,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[StepNote, int], None] | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> TrainReport:
+    """One training of a loaded model, with lineage and card as `finetune` writes them."""
+    from mae_cli.stages.tuning.adapter_files import describe
+    from mae_cli.training.job import TrainingTask
+    from mae_cli.training.trainer import BaseModel, Callbacks, Start, train
+
+    task = TrainingTask(rows, section, objective or build("objectives", section.objective), seed)
+    return train(
+        BaseModel(tiny.model, tiny.chat, tiny.end_ids, base_name),
+        task,
+        output,
+        start=Start(start_adapter, folders),
+        checkpoint_dir=checkpoint_dir,
+        callbacks=Callbacks(on_step, on_text, lambda folder, facts: describe(folder, facts, task, base_name=base_name)),
+    )
 
 
 def make_row(

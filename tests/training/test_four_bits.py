@@ -10,14 +10,12 @@ import torch
 
 from mae_cli.models.lineage import read_lineage
 from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
-from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.training.logs import TrainReport
-from mae_cli.training.trainer import train
 from tests.support import here, read_json_lines, write_rows, write_sums
 
-from .conftest import Tiny, load_tiny, make_groups
+from .conftest import Tiny, load_tiny, make_groups, train_tiny
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
@@ -31,11 +29,7 @@ def load_in_four_bits(folder: Path) -> Tiny:
 
 def run(tiny: Tiny, output: Path, **options: Any) -> TrainReport:
     section = FinetuneSection(**{"learning_rate": 1e-2, "lora_r": 4, "batch_size": 4, "epochs": 4, **options})
-    objective = build("objectives", section.objective)
-    rows = make_groups(tiny.chat)
-    return train(
-        tiny.model, tiny.chat, rows, section, objective, seed=0, end_ids=tiny.end_ids, base_name="t", output_dir=output
-    )
+    return train_tiny(tiny, make_groups(tiny.chat), section, output, base_name="t")
 
 
 def test_the_linear_layers_hold_four_bits_a_number(tiny_model_dir: Path) -> None:

@@ -26,15 +26,16 @@ from mae_cli.runs.export import run_export
 from mae_cli.runs.promotion import Promotion
 from mae_cli.runs.views.adapters import adapters_of
 from mae_cli.stages.finetune import check_tuning
-from mae_cli.training.full_tuning import FullTuning, Source, put_weights
+from mae_cli.training.full_tuning import FullTuning, ModelFolders, put_weights
+from mae_cli.training.job import TrainingTask
 from mae_cli.training.logs import TrainReport
 from mae_cli.training.optimization import Loop
-from mae_cli.training.trainer import prepare, train
+from mae_cli.training.trainer import prepare
 from mae_cli.training.tuning import trainable
 from tests.conftest import save_tiny_model
 from tests.support import here, read_json_lines, write_rows, write_sums
 
-from .conftest import Tiny, load_tiny, make_groups, make_rows
+from .conftest import Tiny, load_tiny, make_groups, make_rows, train_tiny
 from .test_trainer import Breaks
 
 WEIGHTS = "model.safetensors"
@@ -42,20 +43,17 @@ WEIGHTS = "model.safetensors"
 
 def run(tiny: Tiny, folder: Path, output: Path, *, base: Path | None = None, **options: Any) -> TrainReport:
     """A full fine-tuning of the model in a folder, which `tiny` was loaded from."""
-    told = {name: options.pop(name) for name in ("objective_", "checkpoint_dir", "rows") if name in options}
+    objective, rows = options.pop("objective_", None), options.pop("rows", None)
+    checkpoint_dir = options.pop("checkpoint_dir", None)
     section = FinetuneSection(**{"full": True, "learning_rate": 1e-3, "batch_size": 3, **options})
-    return train(
-        tiny.model,
-        tiny.chat,
-        told.pop("rows", None) or make_groups(tiny.chat),
+    return train_tiny(
+        tiny,
+        rows or make_groups(tiny.chat),
         section,
-        told.pop("objective_", None) or build("objectives", section.objective),
-        seed=0,
-        end_ids=tiny.end_ids,
-        base_name="tiny",
-        output_dir=output,
-        source=Source(folder, base or folder),
-        **told,
+        output,
+        objective=objective,
+        folders=ModelFolders(folder, base or folder),
+        checkpoint_dir=checkpoint_dir,
     )
 
 
@@ -83,8 +81,8 @@ def test_the_loss_and_every_gradient_are_those_of_plain_torch(tiny_model_dir: Pa
     rows = make_rows(tiny.chat, 6)
     section = FinetuneSection(full=True, batch_size=6, save_every=0)
     objective = build("objectives", "sft")
-    job = prepare(rows, tiny.chat, section, objective, seed=0, end_ids=tiny.end_ids, origin={})
-    tuning = FullTuning(section, Source(tiny_model_dir, tiny_model_dir), model.dtype)
+    job = prepare(TrainingTask(rows, section, objective, 0), tiny.chat, end_ids=tiny.end_ids, origin={})
+    tuning = FullTuning(section, ModelFolders(tiny_model_dir, tiny_model_dir), model.dtype)
 
     with tuning.attached(model, seed=0) as policy:
         ours = Loop(policy, job, None, lambda text: None, None, tuning)._accumulate(1, job.steps()[0][2]).loss
@@ -187,7 +185,7 @@ def test_other_weights_take_the_place_of_a_models_own_and_leave_again(
     tiny: Tiny, tiny_model_dir: Path, trained: Path
 ) -> None:
     section = FinetuneSection(full=True)
-    tuning = FullTuning(section, Source(tiny_model_dir, trained), torch.float32)
+    tuning = FullTuning(section, ModelFolders(tiny_model_dir, trained), torch.float32)
     before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
     parameters = list(tiny.model.parameters())
 

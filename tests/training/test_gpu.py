@@ -12,18 +12,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
-from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.files import find_recipe
 from mae_cli.recipe.load import load_recipe
 from mae_cli.recipe.sections import FinetuneSection
-from mae_cli.training.full_tuning import Source
+from mae_cli.training.full_tuning import ModelFolders
 from mae_cli.training.logs import TrainReport
-from mae_cli.training.trainer import train
 from tests.conftest import save_tiny_model
 from tests.support import read_json_lines
 
-from .conftest import Tiny, make_groups, make_row, make_rows
+from .conftest import Tiny, make_groups, make_row, make_rows, train_tiny
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,19 +40,7 @@ def run(
     tiny: Tiny, output: Path, *, rows: list[Any] | None = None, on_text: Any = None, source: Any = None, **options: Any
 ) -> TrainReport:
     section = FinetuneSection(**{"learning_rate": 1e-2, "lora_r": 4, "batch_size": 4, "epochs": 2, **options})
-    return train(
-        tiny.model,
-        tiny.chat,
-        rows or make_groups(tiny.chat),
-        section,
-        build("objectives", section.objective),
-        seed=0,
-        end_ids=tiny.end_ids,
-        base_name="tiny",
-        output_dir=output,
-        on_text=on_text,
-        source=source,
-    )
+    return train_tiny(tiny, rows or make_groups(tiny.chat), section, output, on_text=on_text, folders=source)
 
 
 def steps(folder: Path) -> list[float]:
@@ -88,7 +74,7 @@ def test_an_adapter_in_bfloat16_learns_and_is_kept_in_float32(
 
 def test_full_fine_tuning_on_cuda_learns_and_writes_a_model(tiny_model_dir: Path, tmp_path: Path) -> None:
     tiny = load(tiny_model_dir, dtype=torch.bfloat16)
-    source = Source(tiny_model_dir, tiny_model_dir)
+    source = ModelFolders(tiny_model_dir, tiny_model_dir)
 
     run(tiny, tmp_path / "out", source=source, full=True, learning_rate=1e-3, epochs=8)
 
@@ -145,10 +131,9 @@ def test_the_mae_recipes_train_a_model_of_3b_at_their_defaults_within_24_gib(
     torch.cuda.reset_peak_memory_stats()
     begin, said = time.monotonic(), list[str]()
 
-    report = train(
-        model.eval(), small.chat, rows, section, build("objectives", section.objective), seed=0,
-        end_ids=small.end_ids, base_name="random", output_dir=tmp_path / "out", on_text=said.append,
-    )  # fmt: skip
+    report = train_tiny(
+        small._replace(model=model.eval()), rows, section, tmp_path / "out", base_name="random", on_text=said.append
+    )
 
     assert report.first_loss is not None
     peak, seconds = torch.cuda.max_memory_reserved() / 2**30, time.monotonic() - begin

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -19,13 +21,13 @@ from mae_cli.plugins.objectives.sft import Sft
 from mae_cli.plugins.registry import OBJECTIVES, build
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
-from mae_cli.training.checkpoints import clear_checkpoints
 from mae_cli.training.forward import Forward
+from mae_cli.training.job import TrainingTask
 from mae_cli.training.logs import TrainReport
 from mae_cli.training.optimization import learning_rate
-from mae_cli.training.trainer import train
+from mae_cli.training.trainer import BaseModel, Callbacks, TrainedFacts, train
 
-from .conftest import Tiny, make_groups, make_row, make_rows
+from .conftest import Tiny, make_groups, make_row, make_rows, train_tiny
 
 PROMPT = torch.tensor([[5, 6, 7, 8, 9]])
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -61,17 +63,7 @@ def run(tiny: Tiny, rows: Sequence[Row], output: Path, *, objective: Any = None,
         if name in options
     }
     section = FinetuneSection(**{"learning_rate": 1e-3, "lora_r": 4, "lora_alpha": 8, **options})
-    return train(
-        tiny.model,
-        tiny.chat,
-        rows,
-        section,
-        objective or build("objectives", section.objective),
-        end_ids=tiny.end_ids,
-        base_name="the/base",
-        output_dir=output,
-        **{"seed": 0, **train_options},
-    )
+    return train_tiny(tiny, rows, section, output, objective=objective, base_name="the/base", **train_options)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -386,7 +378,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tiny: Tiny, 
     with pytest.raises(ConfigError, match="rows: "):
         run(tiny, rows[1:], tmp_path / "out", **options)
 
-    clear_checkpoints(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints")
     run(tiny, rows[1:], tmp_path / "out", **options)
 
 
@@ -503,3 +495,23 @@ def test_frozen_policies_are_read_once_and_only_where_a_loss_needs_them(
     assert count(kl, batch_size=12, reference="base") == 1
     assert count(kl, batch_size=6, reference="base") == 4
     assert count("simpo", batch_size=1) == 0
+
+
+def test_the_trainer_describes_nothing_and_takes_few_arguments(tiny: Tiny, tmp_path: Path) -> None:
+    """Fault 13 of the house: 17 parameters, and lineage and card were the trainer's."""
+    section = FinetuneSection(lora_r=4, batch_size=3, max_steps=1)
+    saved: list[tuple[Path, TrainedFacts]] = []
+
+    train(
+        BaseModel(tiny.model, tiny.chat, tiny.end_ids, "the/base"),
+        TrainingTask(make_rows(tiny.chat, 3), section, Sft(), 0),
+        tmp_path / "out",
+        callbacks=Callbacks(on_saved=lambda folder, facts: saved.append((folder, facts))),
+    )
+
+    assert not (tmp_path / "out" / "lineage.json").exists()
+    # peft writes a card of its own.
+    assert "mae finetune" not in (tmp_path / "out" / "README.md").read_text("utf-8")
+    ((folder, facts),) = saved
+    assert (folder, facts.steps, facts.rows, facts.parent, facts.stopped) == (tmp_path / "out", 1, 3, None, None)
+    assert len(inspect.signature(train).parameters) <= 7

@@ -22,6 +22,7 @@ from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.training.frozen_policies import Frozen, read_frozen
+from mae_cli.training.job import TrainingTask
 from mae_cli.training.lora_tuning import attached
 from mae_cli.training.optimization import Loop
 from mae_cli.training.trainer import prepare
@@ -59,15 +60,8 @@ class Side:
     def ours(self, objective: dict[str, Any], *, drift: bool = False) -> tuple[float, dict[str, torch.Tensor], Any]:
         """Loss and gradients of one step over all units, and the job."""
         section = FinetuneSection(objective=objective, reference="base", batch_size=100, epochs=2, save_every=0)
-        job = prepare(
-            self.rows,
-            self.tiny.chat,
-            section,
-            build("objectives", objective),
-            seed=0,
-            end_ids=self.tiny.end_ids,
-            origin={},
-        )
+        task = TrainingTask(self.rows, section, build("objectives", objective), 0)
+        job = prepare(task, self.tiny.chat, end_ids=self.tiny.end_ids, origin={})
         loop = Loop(self.policy, job, None, lambda text: None)
         loop.frozen = read_frozen(
             loop.forward, job, None, loop.world, loop.tuning, resumed=False, say=lambda text: None

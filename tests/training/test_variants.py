@@ -17,27 +17,17 @@ from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.runs.export import run_export
 from mae_cli.training.logs import TrainReport
 from mae_cli.training.lora_tuning import attached
-from mae_cli.training.trainer import train
 from tests.support import here, read_json_lines, write_rows
 
-from .conftest import Tiny, load_tiny, make_rows
+from .conftest import Tiny, load_tiny, make_rows, train_tiny
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
 
 def run(tiny: Tiny, output: Path, *, start: Path | None = None, **options: Any) -> TrainReport:
     section = FinetuneSection(**{"learning_rate": 1e-2, "lora_r": 4, "lora_alpha": 8, "batch_size": 3, **options})
-    return train(
-        tiny.model,
-        tiny.chat,
-        make_rows(tiny.chat, 6),
-        section,
-        build("objectives", "sft"),
-        seed=0,
-        end_ids=tiny.end_ids,
-        base_name="tiny",
-        output_dir=output,
-        start_adapter=start,
+    return train_tiny(
+        tiny, make_rows(tiny.chat, 6), section, output, objective=build("objectives", "sft"), start_adapter=start
     )
 
 

@@ -17,8 +17,9 @@ from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
+from mae_cli.training.job import TrainingTask
 from mae_cli.training.logs import StepNote, TrainReport
-from mae_cli.training.trainer import train
+from mae_cli.training.trainer import BaseModel, Callbacks, train
 
 
 def train_once(job: dict[str, Any]) -> TrainReport:
@@ -33,18 +34,13 @@ def train_once(job: dict[str, Any]) -> TrainReport:
         if note.step == job.get("kill_after"):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    rows = [msgspec.json.decode(line, type=Row) for line in lines]
     return train(
-        model,
-        chat,
-        [msgspec.json.decode(line, type=Row) for line in lines],
-        section,
-        build("objectives", section.objective),
-        seed=7,
-        end_ids=end_token_ids(model, tokenizer, chat.template),
-        base_name="tiny",
-        output_dir=Path(job["output"]),
+        BaseModel(model, chat, end_token_ids(model, tokenizer, chat.template), "tiny"),
+        TrainingTask(rows, section, build("objectives", section.objective), 7),
+        Path(job["output"]),
         checkpoint_dir=Path(job["checkpoints"]),
-        on_step=on_step,
+        callbacks=Callbacks(on_step),
     )
 
 

@@ -143,11 +143,6 @@ class _Pool:
 _POOL = _Pool()
 
 
-def close_pool() -> None:
-    """End the workers; the next run starts new ones."""
-    _POOL.close()
-
-
 def _session(limits: Limits, seed: int, start_days: int) -> Any:
     import pydantic_monty as monty
 

@@ -39,6 +39,7 @@ from mae_cli.models.load import (
     resolve_dtype,
 )
 from mae_cli.models.locate import local_model
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.prompts import chat_template
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
@@ -56,9 +57,6 @@ ROOM = 512
 class HfEngine:
     """Generates with a transformers model in this process; see `Engine` in `plugins/contracts.py`."""
 
-    deterministic = True
-    constrains = True
-
     def __init__(self, recipe: Recipe, *, paged: bool = False, captures: bool = True) -> None:
         self.paged, self._captures = paged, captures
         self.folder = local_model(recipe.model, recipe.revision)
@@ -73,7 +71,8 @@ class HfEngine:
         """Rows decoded at a time."""
         self._most = max(SIZES)
         self.batch_sizes_used: list[int] = []
-        self.notices: list[str] = list(self.chat.notices)
+        self._numerics = numerics(self.model.dtype, paged=paged, in_four_bits=recipe.load_in_4bit)
+        self._notices: list[str] = list(self.chat.notices)
         self.policy = self.texts.policy
         self._base = self.model
         self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
@@ -82,6 +81,19 @@ class HfEngine:
         self.prefiller = self._new_prefiller()
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
+
+    @property
+    def facts(self) -> EngineFacts:
+        """Everything an engine can do, on weights in this process."""
+        return EngineFacts(
+            deterministic=True,
+            attaches=True,
+            scores=True,
+            trains=True,
+            constrains=True,
+            numerics=self._numerics,
+            notices=tuple(self._notices),
+        )
 
     def attach(self, adapter: Path | None) -> None:
         """Put an adapter on the base in place of the one attached, or take it off.
@@ -97,6 +109,10 @@ class HfEngine:
             self.policy = msgspec.structs.replace(self.policy, adapter=adapter_digest(adapter))
         # Other weights, other keys and values.
         self.prefiller = self._new_prefiller()
+
+    def adapter_digest(self, adapter: Path) -> str:
+        """Digest of the adapter's files."""
+        return adapter_digest(adapter)
 
     def _new_prefiller(self) -> Prefiller:
         return Prefiller(self.model, self._pad_id, captures=self._captures)
@@ -155,8 +171,8 @@ class HfEngine:
             # Outside the handler: inside it the traceback would keep the failed batch's memory.
             self.release_caches()
             self.batch_size = self._most = max(1, min(self.batch_size, len(left)) // 2)
-            self.notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
-            log.warning("%s", self.notices[-1])
+            self._notices.append(f"out of GPU memory: micro-batch of generation halved to {self.batch_size}")
+            log.warning("%s", self._notices[-1])
         # Prompts of a segment do not come back once it is stored.
         self.texts.forget()
         return [answers[index] for index in range(len(requests))]
@@ -200,8 +216,8 @@ class HfEngine:
             # Outside the handler, as in `generate`.
             self.prefiller.tokens_at_once //= 2
             self.release_caches()
-            self.notices.append(f"out of GPU memory: {self.prefiller.tokens_at_once} tokens scored at a time")
-            log.warning("%s", self.notices[-1])
+            self._notices.append(f"out of GPU memory: {self.prefiller.tokens_at_once} tokens scored at a time")
+            log.warning("%s", self._notices[-1])
 
     def _choose(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """One of the allowed texts each, drawn by how likely the model finds it as a whole."""
@@ -284,6 +300,11 @@ class HfEngine:
             return any(stop in tail for stop in stops)
 
         return hits_stop
+
+
+def numerics(dtype: torch.dtype, *, paged: bool, in_four_bits: bool) -> str:
+    """What else changes a text: the type of the weights, another decode loop's noise, weights in four bits."""
+    return f"{dtype}{' paged' if paged else ''}{' 4bit' if in_four_bits else ''}"
 
 
 def open_engine(recipe: Recipe, argument: str) -> HfEngine:

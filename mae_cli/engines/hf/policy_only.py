@@ -7,25 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import torch
 
 from mae_cli.engines import vllm
-from mae_cli.engines.hf.engine import HfEngine
+from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.load import load_tokenizer, resolve_dtype
 from mae_cli.models.locate import local_model
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Request, Sampling
-
-
-class _Weights(NamedTuple):
-    dtype: torch.dtype
 
 
 class PolicyEngine:
@@ -34,15 +30,24 @@ class PolicyEngine:
     def __init__(self, recipe: Recipe, device_type: str) -> None:
         folder = local_model(recipe.model, recipe.revision)
         texts = TokenTexts(recipe, folder, load_tokenizer(folder))
-        self.deterministic = is_hf = recipe.engine.partition(":")[0] == "hf"
-        self.constrains = is_hf and HfEngine.constrains
-        self.paged = recipe.engine == "hf:paged"
-        self.model = _Weights(resolve_dtype(recipe.dtype, torch.device(device_type))) if is_hf else None
-        if not is_hf:
-            # vllm keeps its model to itself.
-            options = engine_options("vllm", recipe.engine.partition(":")[2], vllm.Options)
-            self.numerics = vllm.numerics(recipe, options)
-        self.notices: list[str] = list(texts.chat.notices)
+        name, _, argument = recipe.engine.partition(":")
+        is_hf = name == "hf"
+        self.facts = EngineFacts(
+            deterministic=is_hf,
+            attaches=True,
+            scores=True,
+            constrains=is_hf,
+            numerics=(
+                hf.numerics(
+                    resolve_dtype(recipe.dtype, torch.device(device_type)),
+                    paged=argument == "paged",
+                    in_four_bits=recipe.load_in_4bit,
+                )
+                if is_hf
+                else vllm.numerics(recipe, engine_options("vllm", argument, vllm.Options))
+            ),
+            notices=tuple(texts.chat.notices),
+        )
         self.policy = texts.policy
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
@@ -51,6 +56,10 @@ class PolicyEngine:
         """Name an adapter in the policy, or none."""
         digest = adapter_digest(adapter) if adapter is not None else None
         self.policy = msgspec.structs.replace(self.policy, adapter=digest)
+
+    def adapter_digest(self, adapter: Path) -> str:
+        """Digest of the adapter's files."""
+        return adapter_digest(adapter)
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
         """Refused; see `generate`."""

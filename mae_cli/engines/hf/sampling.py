@@ -1,7 +1,7 @@
 """Choosing the next token: a row's own noise, temperature, top-k and top-p.
 
 A sampled token is the largest of `logits / temperature + Gumbel noise`, and the noise is the row's own, so a row's text
-does not depend on which rows share its batch (up to fp32 rounding, see `deciding_gap`). On a CPU it comes from a
+does not depend on which rows share its batch (up to fp32 rounding). On a CPU it comes from a
 generator per row; on CUDA, where that would be a kernel per row, it is a hash of the row's seed, position and token id.
 
 Shapes: A rows, V vocabulary.
@@ -10,7 +10,7 @@ Shapes: A rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -178,25 +178,3 @@ def _nucleus_edge(scores: torch.Tensor, top_p: float, candidates: int) -> torch.
         return _nucleus_edge(scores, top_p, scores.shape[-1])
     last = inside.sum(dim=-1, keepdim=True).clamp_(min=1) - 1
     return values.gather(-1, last)
-
-
-@torch.inference_mode()
-def deciding_gap(
-    model: Any, prompt: Sequence[int], completion: Sequence[int], position: int, *, seed: int, sampling: Sampling
-) -> float:
-    """The margin that decided token `position` of a completion: best minus second best perturbed logit, >= 0.
-
-    Recomputed without batch or cache. Two runs whose texts differ first at a token with a gap below 1e-3 differ by
-    rounding; a larger gap means that something else changed.
-    """
-    device = model.device
-    ids = torch.tensor([[*prompt, *completion[:position]]], device=device)
-    logits = model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-    drawn = None
-    if sampling.temperature > 0:
-        noise = noise_for(device)
-        noise.open(0, seed, len(prompt))
-        for _ in range(position + 1):
-            drawn = noise.draw([0], logits.shape[-1])
-    best, second = perturbed_logits(logits, drawn, sampling).topk(2, dim=-1).values[0].tolist()
-    return float(best - second)

@@ -25,6 +25,7 @@ from mae_cli.engines.openai.reply import Reply, option_logprobs, read_completion
 from mae_cli.engines.openai.send import Ask, Sender
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.models.digests import adapter_digest
+from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, digest
@@ -55,15 +56,13 @@ class _Segment:
 class OpenAiEngine:
     """Generates on one or several servers; see the module, and `Engine` in `plugins/contracts.py`."""
 
-    deterministic = False
-
     def __init__(self, recipe: Recipe, options: Options) -> None:
         if recipe.chat_template is not None:
             raise ConfigError("chat_template: the server applies its own; give it the template when you start it")
         if recipe.max_concurrent != "auto" and recipe.max_concurrent < 1:
             raise ConfigError(f"max_concurrent: {recipe.max_concurrent}; expected at least 1, or auto")
         self.options = options
-        self.notices: list[str] = []
+        self._notices: list[str] = []
         self.batch_sizes_used: list[int] = []
         self._think_tags = recipe.think_tags
         self._max_concurrent = None if recipe.max_concurrent == "auto" else recipe.max_concurrent
@@ -83,6 +82,18 @@ class OpenAiEngine:
             self.attach(Path(recipe.adapter))
 
     # ---- the Protocol
+
+    @property
+    def facts(self) -> EngineFacts:
+        """It streams and scores; the noise is the server's."""
+        return EngineFacts(
+            deterministic=False,
+            attaches=True,
+            scores=True,
+            streams=True,
+            checks=True,
+            notices=tuple(self._notices),
+        )
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
         """One request each, or the samples of one prompt where they are asked for together."""
@@ -287,8 +298,8 @@ class OpenAiEngine:
             )
 
     def _notice(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
+        if text not in self._notices:
+            self._notices.append(text)
             log.info("%s", text)
 
     def _tell_counts(self, pool: Pool) -> None:

@@ -6,7 +6,6 @@ written in two ways (`numeric`) and letters of choices (`choice`).
 """
 
 import unicodedata
-from collections.abc import Sequence
 
 import msgspec
 
@@ -14,15 +13,12 @@ from mae_cli.answers.numbers import expand_fraction_signs
 from mae_cli.records import Problem, Verdict, VerdictStatus
 
 
-def exact_match_score(
-    answer: str | None, reference: str, choices: Sequence[str] = ()
-) -> tuple[float | None, VerdictStatus, str]:
+def exact_match_score(answer: str | None, reference: str) -> tuple[float | None, VerdictStatus, str]:
     """Return (score, status, reason): 1.0 if both texts are the same once normalised, else 0.0.
 
     Args:
         answer: the extracted answer; None or blank is a wrong answer.
         reference: the reference answer; blank gives (None, "unsupported", reason).
-        choices: not used.
 
     Source: normalisation as in `normalise_answer`; no published rule.
     """

@@ -5,7 +5,6 @@ an answer that states no number, several, or another one is wrong (0.0); a refer
 number cannot be checked (null). Left out: expressions and other mathematics (verifier `math`).
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -17,7 +16,6 @@ from mae_cli.records import Problem, Verdict, VerdictStatus
 def numeric_score(
     answer: str | None,
     reference: str,
-    choices: Sequence[str] = (),
     *,
     tolerance: float = 0.0,
     lone_percent: Literal["unsure", "strip"] = "unsure",
@@ -33,7 +31,6 @@ def numeric_score(
     Args:
         answer: the extracted answer; None or blank is a wrong answer.
         reference: the reference answer; (None, "unsupported", reason) if it is not one number.
-        choices: not used.
         tolerance: see `numbers_equal`; 0.0 is exact equality.
         lone_percent: what a percent sign on one side only means.
 

@@ -57,32 +57,6 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> Int
     return Interval(low, high)
 
 
-def mcnemar_exact(wins: int, losses: int) -> float:
-    """Return the two-sided exact p-value of a paired comparison; 1.0 without discordant pairs.
-
-    p = min(1, 2 * P(X <= min(wins, losses))) with X ~ Binomial(wins + losses, 1/2), in whole
-    numbers until the last division.
-
-    Args:
-        wins: pairs right only after, >= 0.
-        losses: pairs right only before, >= 0.
-
-    Raises:
-        ValueError: if a count is negative.
-
-    Source: Q. McNemar, Psychometrika 12 (1947) 153-157, in its exact binomial form (the sign
-    test on the discordant pairs).
-    """
-    if wins < 0 or losses < 0:
-        raise ValueError(f"wins {wins}, losses {losses}: expected counts >= 0")
-    n = wins + losses
-    coefficient = tail = 1  # C(n, 0)
-    for k in range(min(wins, losses)):
-        coefficient = coefficient * (n - k) // (k + 1)  # C(n, k + 1)
-        tail += coefficient
-    return min(1.0, 2 * tail / (1 << n))
-
-
 def clustered_interval(shares: Sequence[float], samples: int, confidence: float = 0.95) -> Interval:
     """Return an interval of the mean share of correct samples, where several samples belong to one item.
 

@@ -24,7 +24,7 @@ from mae_cli.stages.generation.session import Session
 from mae_cli.stages.judging.panel import Candidate, Panel
 
 
-class Item(msgspec.Struct, frozen=True):
+class KnownAnswer(msgspec.Struct, frozen=True):
     """One answer of known worth."""
 
     candidate: Candidate
@@ -35,15 +35,15 @@ class Item(msgspec.Struct, frozen=True):
     """Who knows: `planted`, `verifier` or `human`."""
 
 
-def _items(
+def collect_answers(
     session: Session, panel: Panel, problems_path: Path | None, rollouts_path: Path | None, labels_path: Path | None
-) -> tuple[list[Item], Counter[str]]:
+) -> tuple[list[KnownAnswer], Counter[str]]:
     """Planted and real answers of known worth in a seeded order, and what was left out why."""
     section = session.recipe.calibrate
     verifier: contracts.Verifier | None = registry.build("verifiers", section.verifier) if section.verifier else None
     skipped: Counter[str] = Counter()
     labels = {label.id: label for label in read_labels(labels_path)} if labels_path else {}
-    items: list[Item] = []
+    items: list[KnownAnswer] = []
     if problems_path is not None:
         items += _planted(session, panel, read_problems(problems_path), verifier, skipped)
     if rollouts_path is not None:
@@ -64,7 +64,7 @@ def _planted(
     problems: Sequence[Problem],
     verifier: contracts.Verifier | None,
     skipped: Counter[str],
-) -> list[Item]:
+) -> list[KnownAnswer]:
     seed, section = session.recipe.seed, session.recipe.calibrate
     usable = []
     for problem in problems:
@@ -84,7 +84,7 @@ def _planted(
         for planted in planting.plant(problem, wrong, best):
             identity = digest("planted", problem.id, planted.kind, planted.text)
             candidate = Candidate(identity, planted.text, planted.text)
-            items.append(Item(candidate, problem, planted.kind, planted.is_right, "planted"))
+            items.append(KnownAnswer(candidate, problem, planted.kind, planted.is_right, "planted"))
     return items
 
 
@@ -96,23 +96,23 @@ def _best_verdict(panel: Panel) -> str:
     return max(judge.ask(example, candidates, "0000").options, key=lambda option: option.score).text
 
 
-def _real(row: Row, label: Label | None, verifier: contracts.Verifier | None) -> Item | None:
+def _real(row: Row, label: Label | None, verifier: contracts.Verifier | None) -> KnownAnswer | None:
     """A real rollout whose worth a person or else a program has told."""
     assert row.problem is not None
     candidate = Candidate(row.id, stated.candidate_text(row), row.completion or "")
     if label is not None and label.label is not None:
-        return Item(candidate, row.problem, calibration.REAL, label.label == "right", "human")
+        return KnownAnswer(candidate, row.problem, calibration.REAL, label.label == "right", "human")
     score = mean_score([v for v in verdicts_on(row, "answer") if v.kind == "verifier"])
     if score is None and verifier is not None and row.problem.reference_answer is not None:
         score = verifier.check(row.problem, row.answer).score
     if score is None:
         return None
-    return Item(candidate, row.problem, calibration.REAL, calibration.is_right(score), "verifier")
+    return KnownAnswer(candidate, row.problem, calibration.REAL, calibration.is_right(score), "verifier")
 
 
-def _labelled(label: Label) -> Item:
+def _labelled(label: Label) -> KnownAnswer:
     candidate = Candidate(label.id, label.answer, label.completion)
-    return Item(candidate, label.as_problem(), calibration.REAL, label.label == "right", "human")
+    return KnownAnswer(candidate, label.as_problem(), calibration.REAL, label.label == "right", "human")
 
 
 _COMPARED = (
@@ -123,11 +123,11 @@ _COMPARED = (
 )
 
 
-def _pairs(session: Session, items: Sequence[Item]) -> list[tuple[Item, Item]]:
+def pairs_to_compare(items: Sequence[KnownAnswer]) -> list[tuple[KnownAnswer, KnownAnswer]]:
     """The planted answers of each problem that are compared, and one right and one wrong real answer to it."""
     found = []
-    groups: dict[str, dict[str, Item]] = {}
-    real: dict[str, dict[bool, Item]] = {}
+    groups: dict[str, dict[str, KnownAnswer]] = {}
+    real: dict[str, dict[bool, KnownAnswer]] = {}
     for item in items:
         if item.kind == calibration.REAL:
             real.setdefault(item.problem.id, {}).setdefault(item.is_right, item)

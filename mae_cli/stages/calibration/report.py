@@ -11,27 +11,74 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mae_cli.plugins.contracts import Reading
-from mae_cli.records import Row, mean_of_known
-from mae_cli.stages.calibration import bars as calibration_report
-from mae_cli.stages.calibration import figures as calibration
-from mae_cli.stages.calibration.figures import Compared, Judged
-from mae_cli.stages.calibration.known_answers import Item
+from mae_cli.records import Policy, Row, mean_of_known
+from mae_cli.stages.calibration.bars import (
+    BarResult,
+    KindFigures,
+    against_bars,
+    by_kind,
+    figure_table,
+    findings,
+    kind_table,
+)
+from mae_cli.stages.calibration.figures import Compared, Figure, Judged, Level, answer_figures, pair_figures
+from mae_cli.stages.calibration.known_answers import KnownAnswer
 from mae_cli.stages.generation.session import Session
 from mae_cli.stages.judging.details import reading_details
 from mae_cli.stages.judging.panel import Panel
 from mae_cli.stages.judging.votes import combined_score
 
 
-def _report(
+class CalibrationReport(msgspec.Struct, frozen=True):
+    """Everything one calibration says about the judges; its fields, in this order, are the JSON file."""
+
+    judges: list[str]
+    policy: Policy
+    items: dict[str, int]
+    """Answers by who knows their worth."""
+    skipped: dict[str, int]
+    """What was left out, by reason."""
+    confidence: float
+    figures: list[Figure]
+    kinds: list[KindFigures]
+    judgements: int | UnsetType
+    """Unset, and absent from the file, where nothing was asked."""
+    unparsed_share: float | UnsetType
+    findings: list[str]
+    bars: list[BarResult]
+
+    def missed(self) -> list[BarResult]:
+        """The bars that are not passed."""
+        return [result for result in self.bars if not result.passed]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the summary and the file."""
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        return told
+
+    def text(self) -> str:
+        """For people: figures with bars, kinds of answers, and what is wrong in words."""
+        parts = [figure_table(self.figures, self.bars, self.confidence)]
+        if self.kinds:
+            parts.append(kind_table(self.kinds))
+        parts += [f"left out: {count} {why}" for why, count in self.skipped.items()]
+        judges = ", ".join(self.judges)
+        parts += [f"judge {judges}: {finding}" for finding in self.findings or ["no bias shown"]]
+        return "\n\n".join(parts[:2]) + "".join(f"\n{line}" for line in parts[2:])
+
+
+def make_report(
     session: Session,
     panel: Panel,
-    items: Sequence[Item],
-    pairs: Sequence[tuple[Item, Item]],
+    items: Sequence[KnownAnswer],
+    pairs: Sequence[tuple[KnownAnswer, KnownAnswer]],
     rows: Sequence[Row],
     skipped: Counter[str],
-) -> dict[str, Any]:
+) -> CalibrationReport:
+    """The figures of the finished judgements, and the recipe's bars against them."""
     section = session.recipe.calibrate
     by_parents: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -40,23 +87,25 @@ def _report(
     judged = [item for item in judged if item.votes]
     compared = [_compared(panel, index, pair, by_parents) for pair in pairs for index in panel.of("pair")]
     compared = [pair for pair in compared if pair.votes]
-    level = calibration.Level(section.confidence, section.resamples, session.recipe.seed)
-    figures = [*calibration.answer_figures(judged, level), *calibration.pair_figures(compared, level)]
-    return {
-        "judges": panel.names,
-        "policy": msgspec.to_builtins(panel.policy),
-        "items": {"planted": 0, **Counter(item.source for item in items)},
-        "skipped": dict(skipped),
-        "confidence": section.confidence,
-        "figures": msgspec.to_builtins(figures),
-        "kinds": msgspec.to_builtins(calibration_report.by_kind(judged)),
-        **reading_details([panel.reading(row) for row in rows]),
-        "findings": calibration_report.findings(figures),
-        "bars": msgspec.to_builtins(calibration_report.against_bars(figures, section.bars, section.compare)),
-    }
+    level = Level(section.confidence, section.resamples, session.recipe.seed)
+    figures = [*answer_figures(judged, level), *pair_figures(compared, level)]
+    readings = reading_details([panel.reading(row) for row in rows])
+    return CalibrationReport(
+        judges=panel.names,
+        policy=panel.policy,
+        items={"planted": 0, **Counter(item.source for item in items)},
+        skipped=dict(skipped),
+        confidence=section.confidence,
+        figures=figures,
+        kinds=by_kind(judged),
+        judgements=readings.get("judgements", UNSET),
+        unparsed_share=readings.get("unparsed_share", UNSET),
+        findings=findings(figures),
+        bars=against_bars(figures, section.bars, section.compare),
+    )
 
 
-def _judged(session: Session, panel: Panel, item: Item, rows: Sequence[Row]) -> Judged:
+def _judged(session: Session, panel: Panel, item: KnownAnswer, rows: Sequence[Row]) -> Judged:
     votes = [panel.verdict(row, "answer") for row in rows]
     return Judged(
         problem=item.problem.id,
@@ -69,7 +118,7 @@ def _judged(session: Session, panel: Panel, item: Item, rows: Sequence[Row]) -> 
 
 
 def _compared(
-    panel: Panel, index: int, pair: tuple[Item, Item], by_parents: dict[tuple[str, ...], list[Row]]
+    panel: Panel, index: int, pair: tuple[KnownAnswer, KnownAnswer], by_parents: dict[tuple[str, ...], list[Row]]
 ) -> Compared:
     one, other = (item.candidate.id for item in pair)
     rows = [
@@ -93,18 +142,3 @@ def _compared(
 
 def _mirrored(reading: Reading) -> float | None:
     return None if reading.score is None else 1.0 - reading.score
-
-
-def report_text(details: dict[str, Any]) -> str:
-    """The report for people: figures with bars, kinds of answers, and what is wrong in words."""
-    figures = msgspec.convert(details["figures"], list[calibration.Figure])
-    results = msgspec.convert(details["bars"], list[calibration_report.BarResult])
-    kinds = msgspec.convert(details["kinds"], list[calibration_report.KindFigures])
-    parts = [calibration_report.figure_table(figures, results, details["confidence"])]
-    if kinds:
-        parts.append(calibration_report.kind_table(kinds))
-    parts += [f"left out: {count} {why}" for why, count in details["skipped"].items()]
-    parts += [f"judge {', '.join(details['judges'])}: {text}" for text in details["findings"]]
-    if not details["findings"]:
-        parts.append(f"judge {', '.join(details['judges'])}: no bias shown")
-    return "\n\n".join(parts[:2]) + "".join(f"\n{line}" for line in parts[2:])

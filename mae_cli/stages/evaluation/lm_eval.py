@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from mae_cli.models.locate import local_model
 from mae_cli.records import Message, Policy, Problem, Row, Sampling, Verdict, digest, new_row
 from mae_cli.records.atomic import write_json
 from mae_cli.records.file_names import STDIO, beside, summary_path
+from mae_cli.records.resumable_file import Output
 from mae_cli.reports.eval_figures import by_policy, figures_of, plain
 from mae_cli.reports.eval_report import power_lines
 from mae_cli.stages.generation.session import Session
@@ -42,71 +43,113 @@ def run_lm_eval(
         ConfigError: no such task, an engine that the harness cannot drive, or an output that cannot be a file.
         TemporaryError: a task's data set cannot be loaded now.
     """
-    recipe, section = session.recipe, session.recipe.eval
-    if recipe.engine.partition(":")[0] != "hf":
-        raise ConfigError(f'--via lm-eval drives a model in this process; engine "{recipe.engine}" has none')
+    _check_possible(session, tasks, output_path)
+    section = session.recipe.eval
+    harness = Harness(*_task_manager(tasks))
+    folder = local_model(session.recipe.model, session.recipe.revision)
+    model = Policy(model=model_digest(folder), revision=session.recipe.revision)
+    named: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
+    named += [(adapter_label(adapter), adapter)] if adapter is not None else []
+    evaluated = [Evaluated(label, trained, _policy(model, trained)) for label, trained in named]
+    options = _fingerprint(session, tasks, harness, model, evaluated)
+    start = time.monotonic()
+    totals: dict[str, dict[str, dict[str, float]]] = {}
+    with session.output("eval", output_path, options) as output:
+        rows = list(output.known.values())
+        if not output.was_complete:
+            # The harness looks its cache up by request alone, so its name says whose answers to what they are.
+            caches = [
+                beside(output_path, f".lm-eval-{digest(options, one.policy.weights if one.trained else None)}")
+                for one in evaluated
+            ]
+            rows, totals = _ask_all(session, harness, folder, evaluated, caches, output)
+    summary = StageSummary(stage="eval", path=str(output_path), read=len(rows), written=len(rows))
+    summary.skipped = len(rows) if not totals else 0
+    summary.seconds = round(time.monotonic() - start, 3)
+    labels = {one.policy.weights: one.label for one in evaluated}
+    summary.details = plain(figures_of(by_policy(rows, labels), section.confidence, section.group_by))
+    if totals:
+        summary.details["lm_eval"] = totals
+        write_json(summary_path(output_path), summary.details)
+    return summary
+
+
+class Harness(NamedTuple):
+    """The harness's catalogue and the tasks that are wanted of it."""
+
+    manager: Any
+    tasks: list[str]
+
+
+class Evaluated(NamedTuple):
+    """One policy that the harness evaluates: the model (`trained` is null), or what was trained on it."""
+
+    label: str
+    trained: Path | None
+    policy: Policy
+
+
+def _check_possible(session: Session, tasks: Sequence[str], output_path: Path) -> None:
+    engine = session.recipe.engine
+    if engine.partition(":")[0] != "hf":
+        raise ConfigError(f'--via lm-eval drives a model in this process; engine "{engine}" has none')
     if session.shard is not None:
         raise ConfigError("--via lm-eval: --shard is not possible; give each machine tasks of its own")
     if not tasks:
         raise ConfigError("--via lm-eval: name tasks (lm-eval ls tasks) or task files")
     if output_path == STDIO:
         raise ConfigError("--via lm-eval: -o - is not possible, answers are cached beside the output; give a file")
-    manager, names = _task_manager(tasks)
-    policies: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
-    policies += [(adapter_label(adapter), adapter)] if adapter is not None else []
-    folder = local_model(recipe.model, recipe.revision)
-    model = Policy(model=model_digest(folder), revision=recipe.revision)
-    known = [(label, where, _policy(model, where)) for label, where in policies]
-    labels = {policy.weights: label for label, _, policy in known}
-    options = {
+
+
+def _fingerprint(
+    session: Session, tasks: Sequence[str], harness: Harness, model: Policy, evaluated: Sequence[Evaluated]
+) -> dict[str, Any]:
+    recipe, section = session.recipe, session.recipe.eval
+    return {
         "via": {
             "lm-eval": _version(),
-            "tasks": list(names),
+            "tasks": list(harness.tasks),
             "files": {Path(name).name: digest(Path(name).read_text("utf-8")) for name in tasks if _is_file(name)},
             "few_shot": section.num_fewshot,
             "chat": section.chat,
         },
         "dtype": recipe.dtype,
-        "policies": {policy.weights if where else "base": label for label, where, policy in known},
+        "policies": {one.policy.weights if one.trained else "base": one.label for one in evaluated},
         "policy": msgspec.to_builtins(model),
         "limit": section.limit or session.limit,
     }
-    start = time.monotonic()
-    totals: dict[str, Any] = {}
-    with session.output("eval", output_path, options) as output:
-        rows = list(output.known.values())
-        if not output.was_complete:
-            rows = []
-            # The harness looks its cache up by request alone, so its name says whose answers to what they are.
-            caches = [
-                beside(output_path, f".lm-eval-{digest(options, policy.weights if where else None)}")
-                for _, where, policy in known
-            ]
-            with _muted(), _loading():
-                sizes = _sizes(manager, names, section.limit or session.limit)
-            for line in power_lines(sizes, section.confidence, paired=len(policies) > 1):
-                session.progress.say(line)
-            output.begin([])
-            for (label, where, policy), cache in zip(known, caches, strict=True):
-                session.progress.say(f"lm-eval: {label}, tasks {', '.join(names)}")
-                with _muted():
-                    results = _evaluate(session, manager, names, folder, where, cache)
-                totals[label] = _totals(results["results"])
-                made = list(rows_of(results["samples"], policy, session))
-                output.append(made)
-                rows += made
-            output.finish(rows)
-            for cache in caches:
-                for left in cache.parent.glob(cache.name + "*"):
-                    left.unlink()
-    summary = StageSummary(stage="eval", path=str(output_path), read=len(rows), written=len(rows))
-    summary.skipped = len(rows) if not totals else 0
-    summary.seconds = round(time.monotonic() - start, 3)
-    summary.details = plain(figures_of(by_policy(rows, labels), section.confidence, section.group_by))
-    if totals:
-        summary.details["lm_eval"] = totals
-        write_json(summary_path(output_path), summary.details)
-    return summary
+
+
+def _ask_all(
+    session: Session,
+    harness: Harness,
+    folder: Path,
+    evaluated: Sequence[Evaluated],
+    caches: Sequence[Path],
+    output: Output,
+) -> tuple[list[Row], dict[str, dict[str, dict[str, float]]]]:
+    """(rows of all policies, the harness's own figures by label and task); the output is finished."""
+    section, names = session.recipe.eval, harness.tasks
+    with _muted(), _loading():
+        sizes = _sizes(harness.manager, names, section.limit or session.limit)
+    for line in power_lines(sizes, section.confidence, paired=len(evaluated) > 1):
+        session.progress.say(line)
+    rows: list[Row] = []
+    totals = {}
+    output.begin([])
+    for one, cache in zip(evaluated, caches, strict=True):
+        session.progress.say(f"lm-eval: {one.label}, tasks {', '.join(names)}")
+        with _muted():
+            results = _evaluate(session, harness.manager, names, folder, one.trained, cache)
+        totals[one.label] = _totals(results["results"])
+        made = list(rows_of(results["samples"], one.policy, session))
+        output.append(made)
+        rows += made
+    output.finish(rows)
+    for cache in caches:
+        for left in cache.parent.glob(cache.name + "*"):
+            left.unlink()
+    return rows, totals
 
 
 def _policy(model: Policy, trained: Path | None) -> Policy:

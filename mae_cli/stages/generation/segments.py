@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
 from mae_cli.plugins import contracts
 from mae_cli.records import Completion, Request, Row, Sampling, request_of
@@ -56,7 +56,7 @@ def _by_hook(
     engine: contracts.Engine, segments: Sequence[list[Row]], answer: Answer
 ) -> Iterator[tuple[list[Row], list[Completion]]]:
     """Segments answered by `answer`: one by one, or many at once where the engine has room for them."""
-    at_once = AT_ONCE if hasattr(engine, "stream") else 1
+    at_once = AT_ONCE if engine.facts.streams else 1
     for start in range(0, len(segments), at_once):
         some = segments[start : start + at_once]
         completions = iter(answer.answer([row for segment in some for row in segment]))
@@ -68,8 +68,8 @@ def _stream(
     engine: contracts.Engine, segments: Iterable[Sequence[Request]], sampling: Sampling
 ) -> Generator[tuple[int, list[Completion]]]:
     """The engine's own stream, or one segment after the other."""
-    if hasattr(engine, "stream"):
-        yield from cast(contracts.StreamingEngine, engine).stream(segments, sampling)
+    if contracts.can_stream(engine):
+        yield from engine.stream(segments, sampling)
         return
     for number, segment in enumerate(segments):
         yield number, engine.generate(segment, sampling)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import ConfigError
-from mae_cli.models.digests import adapter_digest, is_whole_model
+from mae_cli.models.digests import is_whole_model
 from mae_cli.models.locate import local_model
 from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
@@ -73,7 +73,7 @@ class Session:
         if role is not None:
             recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
         recipe, adapter = standing(recipe, adapter)
-        name, _, argument = recipe.engine.partition(":")
+        name = recipe.engine.partition(":")[0]
         # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
         names_only = self.crew is not None and name in LOADING_ENGINES and not weights
         key = digest(names_only, *(getattr(recipe, key) for key in _ENGINE_KEYS))
@@ -93,8 +93,8 @@ class Session:
 
             engine = PolicyEngine(recipe, self.crew.device_type)
         else:
-            engine = registry.load("engines", name)(recipe, argument)
-        if adapter and not hasattr(engine, "attach"):
+            engine = registry.open_engine(recipe)
+        if adapter and not engine.facts.attaches:
             raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
         if role is not None and is_fixed(self.recipe, role):
             model = "" if name in ("scripted", "replay") else f" {recipe.model}"
@@ -160,16 +160,10 @@ class Session:
         name = (recipe_for(self.recipe, role) if role else self.recipe).engine.partition(":")[0]
         engine = {} if name == "hf" else {"engine": name}
         played = self.engine_for(role)
-        numerics = getattr(played, "numerics", None) or str(getattr(getattr(played, "model", None), "dtype", "none"))
-        if getattr(played, "paged", False):
-            # Another noise than the engine's own decode loop has.
-            numerics += " paged"
-        if self.recipe.load_in_4bit and name == "hf":
-            numerics += " 4bit"
         return {
             "policy": msgspec.to_builtins(policy),
-            "deterministic": played.deterministic,
-            "dtype": numerics,
+            "deterministic": played.facts.deterministic,
+            "dtype": played.facts.numerics,
             "think_tags": self.recipe.think_tags,
             **engine,
         }
@@ -184,16 +178,12 @@ _ENGINE_KEYS = [
 
 def _put_on(engine: contracts.Engine, adapter: Path | None, name: str) -> None:
     """Give an engine an adapter, or none, unless it has that one on."""
-    attach = getattr(engine, "attach", None)
-    if attach is None:
+    if not contracts.can_attach(engine):
         if adapter is not None:
             raise ConfigError(f'engine "{name}" cannot use an adapter')
         return
-    on = engine.policy.adapter
-    # On a server an adapter may be a name, of which only the engine knows a digest.
-    digest_of = getattr(engine, "adapter_digest", adapter_digest)
-    if on != (digest_of(adapter) if adapter is not None else None):
-        attach(adapter)
+    if engine.policy.adapter != (engine.adapter_digest(adapter) if adapter is not None else None):
+        engine.attach(adapter)
 
 
 def standing(recipe: Recipe, trained: Path | None) -> tuple[Recipe, Path | None]:

@@ -14,7 +14,7 @@ import msgspec
 
 from mae_cli.errors import ConfigError
 from mae_cli.plugins import registry
-from mae_cli.plugins.contracts import Ask, Comparison, Judge, Option, PairJudge, Reading
+from mae_cli.plugins.contracts import Ask, Comparison, Judge, Option, PairJudge, Reading, can_score
 from mae_cli.prompts.prompt_files import fence_nonce
 from mae_cli.recipe.roles import recipe_for
 from mae_cli.records import (
@@ -125,7 +125,7 @@ class Panel:
 
     @functools.cached_property
     def _constrains(self) -> bool:
-        return bool(getattr(self._session.engine_for("judge"), "constrains", False))
+        return self._session.engine_for("judge").facts.constrains
 
     def _sampling(self, judge: Judge, ask: Ask, purpose: Purpose) -> Sampling:
         sampling = self._session.recipe.judge.sampling()
@@ -156,12 +156,11 @@ class Panel:
         engine = self._session.engine_for("judge")
         found: dict[str, Completion] = {}
         if scored:
-            score = getattr(engine, "score", None)
-            if score is None:
+            if not can_score(engine):
                 name = recipe_for(self._session.recipe, "judge").engine
                 raise ConfigError(f'engine "{name}" gives no token probabilities; use read: sampled')
             options = [row.sampling.choices for row in scored]
-            for row, values in zip(scored, score([request_of(row) for row in scored], options), strict=True):
+            for row, values in zip(scored, engine.score([request_of(row) for row in scored], options), strict=True):
                 terms = [Term(text, value) for text, value in zip(row.sampling.choices, values, strict=True)]
                 found[row.id] = Completion(option_logprobs=terms, finish_reason="stop")
         if sampled:

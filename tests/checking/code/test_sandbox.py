@@ -173,7 +173,7 @@ def test_threads_run_programs_at_the_same_time() -> None:
 
 
 def test_a_closed_pool_opens_again() -> None:
-    sandbox.close_pool()
+    sandbox._POOL.close()
 
     assert run("2").values == (2,)
 

@@ -13,13 +13,13 @@ import torch
 from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.hf.cache import SlotLayer
 from mae_cli.engines.hf.prefill import Prefiller
-from mae_cli.engines.hf.sampling import deciding_gap
 from mae_cli.engines.hf.slots import GraphSlots, Slots
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.locate import resolve_model
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling
 from tests.conftest import TEXT, save_tiny_model
+from tests.engines.hf.deciding_gap import deciding_gap
 
 WORDS = TEXT.split()
 SAMPLED = Sampling(max_new_tokens=48, temperature=1.0)
@@ -357,7 +357,7 @@ def test_a_model_without_a_chat_template_works_and_says_so(tmp_path: Path) -> No
     (completion,) = engine.generate(requests_for(1), GREEDY)
 
     assert completion.status in ("ok", "truncated")
-    assert any("plain template" in notice for notice in engine.notices)
+    assert any("plain template" in notice for notice in engine.facts.notices)
 
 
 def test_reasoning_that_never_ends_makes_a_row_truncated(tiny_recipe: Recipe, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_running_out_of_gpu_memory_halves_the_batch_and_loses_no_finished_row(
 
     assert halved == expected
     assert max(engine.batch_sizes_used) == engine.batch_size == 2
-    assert sum("memory" in notice for notice in engine.notices) == 2
+    assert sum("memory" in notice for notice in engine.facts.notices) == 2
 
 
 def test_out_of_gpu_memory_with_one_row_says_what_to_do(engine: hf.HfEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +417,7 @@ def test_running_out_of_gpu_memory_while_scoring_halves_the_tokens_at_a_time(
     monkeypatch.setattr(Prefiller, "__call__", small_gpu)
     assert engine.score(requests, options) == expected
     assert engine.prefiller.tokens_at_once == 256
-    assert sum("memory" in notice for notice in engine.notices) == 3
+    assert sum("memory" in notice for notice in engine.facts.notices) == 3
 
     limit = 0
     with pytest.raises(TemporaryError, match="options of a single prompt"):

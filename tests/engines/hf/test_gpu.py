@@ -150,7 +150,7 @@ def test_memory_that_really_runs_out_halves_the_batch_and_changes_no_row(tiny_mo
     found = answers(engine, requests, SAMPLED, 96)
 
     assert engine.batch_size < 96
-    assert any("out of GPU memory" in notice for notice in engine.notices)
+    assert any("out of GPU memory" in notice for notice in engine.facts.notices)
     assert found == expected
 
 

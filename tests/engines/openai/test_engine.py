@@ -119,7 +119,7 @@ def test_a_server_without_n_is_noticed_once_and_asked_for_one_at_a_time(options:
 
     assert sorted(answers) == [0, 1, 2, 3]
     assert all(answer.status == "ok" for found in answers.values() for answer in found)
-    assert opened.notices == [f"the server {word} n: left out, each sample is a request of its own"]
+    assert opened.facts.notices == (f"the server {word} n: left out, each sample is a request of its own",)
 
 
 def test_refused_fields_are_noticed_once_and_left_out() -> None:
@@ -128,8 +128,8 @@ def test_refused_fields_are_noticed_once_and_left_out() -> None:
         assert_right(answers_of(opened, 50))
         stats = server.stats()
 
-    assert len(opened.notices) == 5
-    assert sum("refuses seed" in notice for notice in opened.notices) == 1
+    assert len(opened.facts.notices) == 5
+    assert sum("refuses seed" in notice for notice in opened.facts.notices) == 1
     # Only those in flight at the beginning were asked twice.
     assert stats["counts"]["refused"] <= 16
 
@@ -386,7 +386,7 @@ def test_the_policy_does_not_depend_on_the_address() -> None:
     with engine("http://a:1") as one, engine("http://b:2") as two, engine("http://a:1", adapter="tuned") as tuned:
         assert one.policy == two.policy
         assert one.policy != tuned.policy
-        assert not one.deterministic
+        assert not one.facts.deterministic
 
 
 def test_a_served_adapter_is_asked_for_by_its_name() -> None:

@@ -24,7 +24,7 @@ from mae_cli.plugins.verifiers.exact_match import exact_match_score, normalise_a
     ],
 )
 def test_same_text_is_right_whatever_its_spelling(answer: str, reference: str) -> None:
-    assert exact_match_score(answer, reference, ()) == (1.0, "ok", "same text")
+    assert exact_match_score(answer, reference) == (1.0, "ok", "same text")
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_same_text_is_right_whatever_its_spelling(answer: str, reference: str) -
     ],
 )
 def test_other_text_is_wrong(answer: str, reference: str) -> None:
-    assert exact_match_score(answer, reference, ()) == (0.0, "ok", "different text")
+    assert exact_match_score(answer, reference) == (0.0, "ok", "different text")
 
 
 @pytest.mark.parametrize("answer", [None, "", " \n"])
 def test_missing_answer_is_wrong(answer: str | None) -> None:
-    assert exact_match_score(answer, "Paris", ()) == (0.0, "ok", "no answer found")
+    assert exact_match_score(answer, "Paris") == (0.0, "ok", "no answer found")
 
 
 @pytest.mark.parametrize("reference", ["", "  "])
 def test_empty_reference_is_unsupported(reference: str) -> None:
-    score, status, reason = exact_match_score("Paris", reference, ())
+    score, status, reason = exact_match_score("Paris", reference)
 
     assert (score, status) == (None, "unsupported")
     assert reason
@@ -61,6 +61,6 @@ def test_empty_reference_is_unsupported(reference: str) -> None:
 
 @given(st.text())
 def test_every_text_matches_itself_or_is_empty(text: str) -> None:
-    score, status, _ = exact_match_score(text, text, ())
+    score, status, _ = exact_match_score(text, text)
 
     assert (score, status) == ((1.0, "ok") if normalise_answer(text) else (None, "unsupported"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -9,9 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mae_cli.reports.statistics.intervals import mcnemar_exact
 from mae_cli.reports.statistics.paired_tests import binomial_tail, holm, sign_flip_test, spent_level
 from mae_cli.reports.statistics.power import minimum_detectable_effect
+
+
+def mcnemar_exact(wins: int, losses: int) -> float:
+    """The two-sided exact p-value as min(1, 2 P(X <= min(wins, losses))), in whole numbers until the last division."""
+    tail = sum(math.comb(wins + losses, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / (1 << (wins + losses)))
 
 
 def test_the_one_sided_tail_is_the_hand_counted_one() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from mae_cli.errors import ConfigError
+from mae_cli.records import Policy
 from mae_cli.reports.statistics.intervals import wilson_interval
 from mae_cli.stages.calibration.bars import BarResult, against_bars, by_kind, check_bars, failure, findings
 from mae_cli.stages.calibration.figures import Compared, Figure, Judged, Level, answer_figures, pair_figures
+from mae_cli.stages.calibration.report import CalibrationReport
 
 LEVEL = Level(confidence=0.95, resamples=200, seed=0)
 
@@ -256,3 +260,20 @@ def test_kinds_are_listed_in_one_order_with_their_unknown() -> None:
         ("wrong", 1, 0, 0),
         ("real_wrong", 1, 1, 1),
     ]
+
+
+def test_the_report_keeps_structs_until_one_place_writes_json() -> None:
+    """Fault 11 of the house: figures went from structs to a dictionary and back."""
+    figure = Figure("auc", "answer", 0.75, 0.5, 1.0, 8, 0, "bootstrap")
+    bars = against_bars([figure], {"auc": 0.7}, "interval")
+    report = CalibrationReport(
+        ["rubric"], Policy("m"), {"planted": 8}, {"problems": 2}, 0.95, [figure], [], UNSET, UNSET, [], bars
+    )
+
+    told = report.as_json()
+
+    assert report.missed() == bars
+    assert told["figures"] == [msgspec.to_builtins(figure)]
+    assert list(told) == [name for name in report.__struct_fields__ if name not in ("judgements", "unparsed_share")]
+    assert "left out: 2 problems" in report.text()
+    assert report.text().endswith("judge rubric: no bias shown")

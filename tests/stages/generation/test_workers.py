@@ -332,7 +332,7 @@ def test_the_parent_names_the_policy_that_its_workers_generate_with(tiny_recipe:
             both: list[Policy] = [session.engine_for(role).policy for session in (parent, worker)]
             assert both[0] == both[1]
             assert parent.policy_fingerprint(both[0], role) == worker.policy_fingerprint(both[1], role)
-    assert [getattr(s.engine_for("judge"), "constrains", None) for s in (parent, worker)] == [True, True]
+    assert [s.engine_for("judge").facts.constrains for s in (parent, worker)] == [True, True]
     assert not hasattr(parent.engine, "tokenizer")
     assert hasattr(parent.engine_for(None, weights=True), "tokenizer")
     assert worker.engine_for(None, weights=True) is worker.engine

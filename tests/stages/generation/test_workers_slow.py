@@ -28,7 +28,7 @@ def differing(ours: list[Row], theirs: list[Row]) -> list[tuple[Row, Row]]:
 def check_gaps(pairs: list[tuple[Row, Row]]) -> None:
     """Each pair differs from a token on whose deciding gap recomputes below 1e-3."""
     from mae_cli.engines.hf.engine import open_engine
-    from mae_cli.engines.hf.sampling import deciding_gap
+    from tests.engines.hf.deciding_gap import deciding_gap
 
     if not pairs:
         return

@@ -304,7 +304,8 @@ def test_an_engine_that_cannot_constrain_is_asked_for_free_text(
 ) -> None:
     from mae_cli.engines.scripted import ScriptedEngine
 
-    monkeypatch.setattr(ScriptedEngine, "constrains", False)
+    free = msgspec.structs.replace(ScriptedEngine.facts, constrains=False)
+    monkeypatch.setattr(ScriptedEngine, "facts", free)
 
     rows = judge(rollouts, "--set", "judge.judge={name: rubric, constrain: true}")
 
