@@ -7,7 +7,7 @@ SEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu clean \
-        iterate round propose solve judge filter finetune eval
+        iterate round FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -75,7 +75,7 @@ clean: ## remove what was built and cached here (runs stay)
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# ---- the pipeline: the six commands as files, rebuilt by make's own staleness rules
+# ---- the pipeline: the stage commands as files, rebuilt by make's own staleness rules; any recipe's steps
 #      make iterate RECIPE=recipes/quickstart.yaml RUN=runs/mine ROUNDS=3
 RECIPE ?= recipes/quickstart.yaml
 RUN ?= runs/pipeline
@@ -84,37 +84,19 @@ ROUND ?= 1
 SETS ?=
 OVERWRITE ?=
 D := $(RUN)/round-$(shell printf '%03d' $(ROUND))
-BEFORE := $(RUN)/round-$(shell printf '%03d' $$(($(ROUND) - 1)))
 STAGE = --recipe $(RECIPE) --round $(ROUND) $(SETS) $(if $(OVERWRITE),--overwrite)
-ADAPTER := $(if $(filter-out 1,$(ROUND)),--adapter $(BEFORE)/5_adapter)
-GROWN := $(if $(filter-out 1,$(ROUND)),$(BEFORE)/4_selected.jsonl)
 
-iterate: $(RUN)/round-000/6_eval.jsonl ## N rounds of the pipeline below: RECIPE=... RUN=... ROUNDS=N
-	@for n in $$(seq 1 $(ROUNDS)); do $(MAKE) --no-print-directory round ROUND=$$n || exit $$?; done
+iterate: setup ## N rounds of a recipe's steps as make targets: RECIPE=... RUN=... ROUNDS=N
+	@for n in $$(seq 0 $(ROUNDS)); do $(MAKE) --no-print-directory round ROUND=$$n || exit $$?; done
 
-round: eval ## one round: RECIPE=... RUN=... ROUND=N
-propose: $(D)/1_problems.jsonl ## problems of one round
-solve: $(D)/2_rollouts.jsonl ## rollouts of one round
-judge: $(D)/3_judged.jsonl ## verdicts and rewards of one round
-filter: $(D)/4_selected.jsonl ## what is trained and stored
-finetune: $(D)/5_adapter/adapter_model.safetensors ## the adapter of one round
-eval: $(D)/6_eval.jsonl ## the held-out items with that adapter
-
-# A command that finds its rows unchanged leaves its file alone; touch tells make that it is up to date.
-$(RUN)/round-000/6_eval.jsonl: | setup
+# The rules of one round follow the recipe's pipeline; a target for every step by its name comes with them.
+ifneq ($(filter round propose solve judge filter finetune eval,$(MAKECMDGOALS)),)
+include $(D)/rules.mk
+$(D)/rules.mk: FORCE | setup
 	@mkdir -p $(@D)
-	$(MAE) eval -o $@ --recipe $(RECIPE) --round 0 $(SETS)
-$(D)/0_questions.jsonl $(D)/0_pairs.jsonl &: $(RECIPE) $(GROWN) | setup
-	$(MAE) data pools $(D) --recipe $(RECIPE) $(SETS) $(if $(GROWN),--before $(BEFORE))
-$(D)/1_problems.jsonl: $(D)/0_questions.jsonl
-	$(MAE) propose $< -o $@ $(STAGE) $(ADAPTER) && touch $@
-$(D)/2_rollouts.jsonl: $(D)/1_problems.jsonl $(D)/0_questions.jsonl
-	$(MAE) solve $< -o $@ --pool $(D)/0_questions.jsonl $(STAGE) $(ADAPTER) && touch $@
-$(D)/3_judged.jsonl: $(D)/2_rollouts.jsonl $(D)/0_pairs.jsonl
-	$(MAE) judge $< -o $@ --pool $(D)/0_pairs.jsonl $(STAGE) $(ADAPTER) && touch $@
-$(D)/4_selected.jsonl: $(D)/3_judged.jsonl
-	$(MAE) filter $< -o $@ --dropped $(D)/4_dropped.jsonl $(STAGE) && touch $@
-$(D)/5_adapter/adapter_model.safetensors: $(D)/4_selected.jsonl
-	$(MAE) finetune $< -o $(D)/5_adapter $(STAGE) $(ADAPTER) && touch $@
-$(D)/6_eval.jsonl: $(D)/5_adapter/adapter_model.safetensors
-	$(MAE) eval -o $@ --no-base $(STAGE) --adapter $(D)/5_adapter && touch $@
+	@$(MAE) list rules --recipe $(RECIPE) $(SETS) --run-dir $(RUN) --round $(ROUND) > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+FORCE:
+endif
+
+round: $(STEPS) ## one round: RECIPE=... RUN=... ROUND=N

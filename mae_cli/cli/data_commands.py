@@ -79,24 +79,12 @@ def data_pools(
     ] = None,
 ) -> None:
     """Write the question and pair pools of a round, as `mae run` does."""
-    from mae_cli.data.pools import write_pairs, write_questions
-    from mae_cli.errors import ConfigError
     from mae_cli.recipe.files import find_recipe
     from mae_cli.recipe.load import load_recipe
-    from mae_cli.records.lock import Lock
-    from mae_cli.records.resumable_file import replace_aside
-    from mae_cli.runs.layout import Round
-    from mae_cli.runs.round_pools import file_seeds, next_pools
+    from mae_cli.runs.round_pools import write_pools
 
     path = find_recipe(recipe_name)
-    recipe = load_recipe(path, settings or [])
-    if recipe.self_seeds:
-        raise ConfigError(f"{path}: self_seeds needs the model; use mae run")
-    questions, pairs = next_pools(recipe, Round(before, 0) if before else None, file_seeds(recipe, path))
-    current = Round(folder, 0)
-    with Lock(folder.parent / "run"):
-        replace_aside(current.questions, lambda target: write_questions(target, questions))
-        replace_aside(current.pairs, lambda target: write_pairs(target, pairs))
+    write_pools(load_recipe(path, settings or []), path, folder, before)
 
 
 @data_app.command("merge")

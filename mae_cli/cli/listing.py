@@ -23,7 +23,7 @@ def listing(kind: str) -> str:
     Raises:
         ConfigError: no such kind.
     """
-    others = ("recipes", "prompts", "suites", "keys", "adapters")
+    others = ("recipes", "prompts", "suites", "keys", "adapters", "steps", "rules")
     if kind == "kinds":
         return "\n".join([*registry.TABLES, *others])
     if kind == "suites":
@@ -42,6 +42,39 @@ def listing(kind: str) -> str:
         document = (registry.load(kind, name).__doc__ or "").strip().splitlines()
         entries.append((name, document[0] if document else "", target.partition(":")[0]))
     return table((kind, "what it is", "module"), entries) if entries else f"{kind}: none yet"
+
+
+def of_run(run_dir: Path | None) -> str:
+    """Return the adapters of a run as a table.
+
+    Raises:
+        ConfigError: no run is named, or none is there.
+    """
+    from mae_cli.runs.views.adapters import adapters_of, adapters_table
+
+    if run_dir is None:
+        raise ConfigError("list adapters: of which run? give --run-dir")
+    return adapters_table(adapters_of(run_dir))
+
+
+def of_recipe(kind: str, name: str | None, settings: list[str], run_dir: Path | None, number: int) -> str:
+    """Return the steps of a recipe as a table, or as the make rules of one round.
+
+    Raises:
+        ConfigError: no recipe is named, or for rules no run.
+    """
+    from mae_cli.recipe.files import find_recipe
+    from mae_cli.recipe.load import load_recipe
+    from mae_cli.runs.make_rules import rules, steps_table
+
+    if name is None:
+        raise ConfigError(f"list {kind}: of which recipe? give --recipe")
+    recipe = load_recipe(find_recipe(name), settings)
+    if kind == "steps":
+        return steps_table(recipe)
+    if run_dir is None:
+        raise ConfigError("list rules: of which run? give --run-dir")
+    return rules(recipe, run_dir, number)
 
 
 def suites_table() -> str:
@@ -68,7 +101,7 @@ def recipe_keys() -> str:
     """Every recipe key with its default and what it does, as Markdown tables; `recipes/README.md` holds a copy."""
     parts = []
     sections = {name: struct for name, struct in section_structs()}
-    top = [row for row in section_fields(Recipe) if row[0] not in (*sections, "roles")]
+    top = [row for row in section_fields(Recipe) if row[0] not in sections]
     sections = {"roles.ROLE": RoleSection, **sections}
     for title, rows in [("top level", top), *((f"`{n}:`", section_fields(s)) for n, s in sections.items())]:
         lines = [f"| `{name}` | `{_shown(default)}` | {doc} |" for name, _, doc, default in rows]

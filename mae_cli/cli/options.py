@@ -42,6 +42,7 @@ class Common(msgspec.Struct):
 
     recipe: str | None = None
     settings: list[str] = []
+    step: str | None = None
     limit: int | None = None
     shard: str | None = None
     devices: str | None = None
@@ -56,6 +57,7 @@ class Common(msgspec.Struct):
 _PLAIN: dict[str, tuple[Any, Any]] = {
     "recipe": (str | None, typer.Option("--recipe", "-c", help="recipe file, or the name of a shipped one")),
     "settings": (list[str], typer.Option("--set", help="section.key=value, over the recipe", metavar="KEY=VALUE")),
+    "step": (str | None, typer.Option("--step", metavar="NAME", help="which step of the recipe's pipeline")),
     "limit": (int | None, typer.Option("--limit", min=1, help="work on the first N input rows only")),
     "shard": (str | None, typer.Option("--shard", metavar="I/N", help="do part I of N only; see mae data merge")),
     "devices": (
@@ -176,7 +178,7 @@ def _takes(section: str | None, flag: str) -> bool:
         return section in GENERATING
     if flag == "devices":
         return section in (*GENERATING, None)
-    return section is not None or flag not in ("recipe", "round_number", "limit")
+    return section is not None or flag not in ("recipe", "step", "round_number", "limit")
 
 
 def _load(common: Common, flags: dict[str, Any]) -> Recipe:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from msgspec import UNSET
 
+from mae_cli.cli.command import is_dry_run, open_command
 from mae_cli.cli.options import Common, with_options
-from mae_cli.cli.session import is_dry_run, open_session
 from mae_cli.recipe.sections import Recipe
+
+if TYPE_CHECKING:
+    from mae_cli.runs.views.summary import RunResult
 
 _PANEL: dict[str, Any] = {"show_default": False}
 
@@ -41,20 +45,15 @@ def export(
 
     Example: mae export runs/demo-0 -o merged --merge
     """
-    from mae_cli.errors import ConfigError
-    from mae_cli.runs.export import run_export
+    from mae_cli.runs.export import check_request, run_export
     from mae_cli.stages.generation.progress import Progress
 
-    if merge == gguf:
-        raise ConfigError("export: give one of --merge and --gguf (which writes the merged folder too)")
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"--dtype {dtype}: expected float32, bfloat16 or float16")
     summary = run_export(
         source,
         output,
         model=model,
         revision=revision,
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=check_request(dtype, merge=merge, gguf=gguf),
         gguf=gguf,
         llama_cpp=llama_cpp,
         outtype=outtype,
@@ -87,57 +86,64 @@ def trace(
 def run(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or a shipped one's name")],
     run_dir: Annotated[Path, typer.Option("--run-dir", help="folder of the run", show_default=False)],
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STEP", help="stop after this step of the first unfinished round")
+    ] = None,
     *,
     recipe: Recipe,
     common: Common,
 ) -> None:
-    """All stages of a recipe for N rounds, resumable.
+    """All steps of a recipe for N rounds, resumable.
 
     Example: mae run quickstart --run-dir runs/first
     """
     from mae_cli.recipe.files import find_recipe
     from mae_cli.runs.loop import Run
-    from mae_cli.runs.round_pools import file_seeds
-    from mae_cli.stages.calibrate import check_calibration
-    from mae_cli.stages.evaluation.benchmarks import load_benchmarks
 
-    session = open_session(recipe, common)
+    job = open_command(recipe, common, None)
     path = find_recipe(recipe_name)
+    work = Run(job, run_dir, path, until=until)
     if common.dry_run:
-        file_seeds(recipe, path)
-        check_calibration(recipe)
-        load_benchmarks(recipe.eval.benchmarks, recipe.eval)
-    if is_dry_run(session, common):
+        work.check_inputs()
+    if not is_dry_run(job, common):
+        _print_result(work.go(), common)
+
+
+def _print_result(result: RunResult | None, common: Common) -> None:
+    """Print the tables of a run that ended; one that was stopped by --until has said so."""
+    if result is None:
         return
-    result = Run(session, run_dir, path).go()
     if not common.quiet:
-        for key in ("table", "gate", "final"):
-            if key in result:
-                print(result[key], file=sys.stdout if not common.json else sys.stderr)
+        for text in (result.table, result.gate, result.final):
+            if isinstance(text, str):
+                print(text, file=sys.stdout if not common.json else sys.stderr)
     if common.json:
-        print(msgspec.json.encode({k: v for k, v in result.items() if k not in ("table", "gate")}).decode())
+        print(msgspec.json.encode(msgspec.structs.replace(result, table=UNSET, gate=UNSET)).decode())
 
 
 def list_command(
     kind: Annotated[
-        str, typer.Argument(help="verifiers, filters, ... or recipes, prompts, suites, adapters")
+        str, typer.Argument(help="verifiers, filters, ... or recipes, prompts, suites, keys, adapters, steps, rules")
     ] = "kinds",
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="run whose adapters are listed")] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="run whose adapters (or rules) are listed")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-c", help="recipe whose steps (or rules) are listed")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="over the recipe")] = None,
+    round_number: Annotated[int, typer.Option("--round", min=0, help="round whose rules are listed")] = 1,
 ) -> None:
-    """What can be named in a recipe, or the adapters of a run.
+    """What can be named in a recipe, the steps of one, or the adapters of a run.
 
     Example: mae list verifiers
     """
-    from mae_cli.cli.listing import listing
-    from mae_cli.errors import ConfigError
-    from mae_cli.runs.views.adapters import adapters_of, adapters_table
+    from mae_cli.cli.listing import listing, of_recipe, of_run
 
-    if kind != "adapters":
+    if kind == "adapters":
+        print(of_run(run_dir))
+    elif kind in ("steps", "rules"):
+        print(of_recipe(kind, recipe, settings or [], run_dir, round_number))
+    else:
         print(listing(kind))
-        return
-    if run_dir is None:
-        raise ConfigError("list adapters: of which run? give --run-dir")
-    print(adapters_table(adapters_of(run_dir)))
 
 
 def diff(

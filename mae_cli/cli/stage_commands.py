@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
+from mae_cli.cli.command import In, MaybeIn, Out, Pool, is_dry_run, open_command, print_summary
 from mae_cli.cli.options import Common, with_options
-from mae_cli.cli.session import In, Out, Pool, is_dry_run, open_session, print_summary
 from mae_cli.recipe.sections import Recipe
 
 
@@ -28,22 +28,22 @@ def propose(
     """
     from mae_cli.stages.propose import run_propose
 
-    session = open_session(recipe, common, output)
-    if not is_dry_run(session, common, seeds):
-        print_summary(run_propose(session, seeds, output), common)
+    job = open_command(recipe, common, "propose", output)
+    if not is_dry_run(job, common, seeds):
+        print_summary(run_propose(job, seeds, output), common)
 
 
 @with_options("solve")
-def solve(problems: In, output: Out, pool: Pool = None, *, recipe: Recipe, common: Common) -> None:
+def solve(output: Out, problems: MaybeIn = None, pool: Pool = None, *, recipe: Recipe, common: Common) -> None:
     """The policy answers problems.
 
     Example: mae solve problems.jsonl -o rollouts.jsonl -m smollm2-135m
     """
     from mae_cli.stages.solve import run_solve
 
-    session = open_session(recipe, common, output)
-    if not is_dry_run(session, common, problems):
-        print_summary(run_solve(session, problems, output, pool_path=pool), common)
+    job = open_command(recipe, common, "solve", output)
+    if not is_dry_run(job, common, *(problems or [])):
+        print_summary(run_solve(job, problems or [], output, pool_path=pool), common)
 
 
 @with_options("judge")
@@ -54,9 +54,9 @@ def judge(rollouts: In, output: Out, pool: Pool = None, *, recipe: Recipe, commo
     """
     from mae_cli.stages.judge import run_judge
 
-    session = open_session(recipe, common, output)
-    if not is_dry_run(session, common, rollouts):
-        print_summary(run_judge(session, rollouts, output, pool_path=pool), common)
+    job = open_command(recipe, common, "judge", output)
+    if not is_dry_run(job, common, *rollouts):
+        print_summary(run_judge(job, rollouts, output, pool_path=pool), common)
 
 
 @with_options("calibrate")
@@ -76,10 +76,10 @@ def calibrate(
     from mae_cli.recipe.files import find_file
     from mae_cli.stages.calibrate import run_calibrate
 
-    session = open_session(recipe, common, output)
+    job = open_command(recipe, common, None, output)
     given = problems or (find_file(recipe.calibrate.problems) if recipe.calibrate.problems else None)
-    if not is_dry_run(session, common, given, rollouts):
-        print_summary(run_calibrate(session, given, output, rollouts_path=rollouts, labels_path=labels), common)
+    if not is_dry_run(job, common, given, rollouts):
+        print_summary(run_calibrate(job, given, output, rollouts_path=rollouts, labels_path=labels), common)
 
 
 @with_options("filter")
@@ -97,9 +97,9 @@ def filter_command(
     """
     from mae_cli.stages.filter import run_filter
 
-    session = open_session(recipe, common, output)
-    if not is_dry_run(session, common, judged, with_model=False):
-        print_summary(run_filter(session, judged, output, dropped_path=dropped), common)
+    job = open_command(recipe, common, "filter", output)
+    if not is_dry_run(job, common, *judged, with_model=False):
+        print_summary(run_filter(job, judged, output, dropped_path=dropped), common)
 
 
 @with_options("finetune")
@@ -114,11 +114,11 @@ def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> No
     if output == Path("-"):
         raise ConfigError("-o -: an adapter is a folder; name one")
     start = Path(recipe.adapter) if recipe.adapter else None
-    session = open_session(recipe, common, joins=True)
+    job = open_command(recipe, common, "finetune", joins=True)
     if common.dry_run:
-        read_to_train(session, selected)
-    if not is_dry_run(session, common):
-        print_summary(run_finetune(session, selected, output, start_adapter=start), common)
+        read_to_train(job, selected)
+    if not is_dry_run(job, common):
+        print_summary(run_finetune(job, selected, output, start_adapter=start), common)
 
 
 @with_options("eval")
@@ -143,12 +143,12 @@ def eval_command(
     from mae_cli.stages.evaluation.benchmarks import load_benchmarks
 
     adapter = Path(recipe.adapter) if recipe.adapter else None
-    session = open_session(recipe, common, output)
+    job = open_command(recipe, common, "eval", output)
     if common.dry_run and recipe.eval.via == "mae":
-        load_benchmarks(benchmarks or recipe.eval.benchmarks, recipe.eval)
-    if is_dry_run(session, common):
+        load_benchmarks(benchmarks or job.recipe.eval.benchmarks, job.recipe.eval)
+    if is_dry_run(job, common):
         return
-    summary = run_eval(session, benchmarks or [], output, adapter=adapter, with_base=base or adapter is None)
+    summary = run_eval(job, benchmarks or [], output, adapter=adapter, with_base=base or adapter is None)
     if not common.quiet:
         print(details_text(msgspec.convert(summary.details, EvalFigures)), file=sys.stderr)
     print_summary(summary, common)

@@ -7,6 +7,7 @@ trainings write equal bytes. Adapters are named by `models.digests`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from mae_cli.records.read import read_lines
 
 LINEAGE = "lineage.json"
 TRAIN_ROWS = "train_rows.jsonl"
-ADAPTER = "5_adapter"
+_STEP_FOLDER, _ROUND_FOLDER = re.compile(r"\d+_\w+"), re.compile(r"round-\d+")
 
 
 class Lineage(msgspec.Struct, kw_only=True):
@@ -56,7 +57,8 @@ class Lineage(msgspec.Struct, kw_only=True):
 
 def adapter_label(folder: Path) -> str:
     """The name of an adapter in tables: its round's name, or its folder's."""
-    return folder.parent.name if folder.name == ADAPTER else folder.name
+    in_round = _STEP_FOLDER.fullmatch(folder.name) and _ROUND_FOLDER.fullmatch(folder.parent.name)
+    return folder.parent.name if in_round else folder.name
 
 
 def base_reference(name: str, digest: str) -> str:

@@ -16,10 +16,8 @@ from msgspec import UNSET
 
 from mae_cli.errors import ConfigError
 from mae_cli.recipe.sections import Recipe, RoleSection
-from mae_cli.records import Role
+from mae_cli.records import PREDEFINED_ROLES, Role
 
-PREDEFINED: tuple[Role, ...] = ("proposer", "solver", "judge")
-"""Roles that every recipe has; it declares further ones under `roles:`."""
 MODEL_KEYS = ("model", "revision", "engine", "base_url")
 """Keys that say which model answers; the others say how it is run or prompted."""
 LOADING_ENGINES = ("hf", "vllm")
@@ -28,7 +26,7 @@ LOADING_ENGINES = ("hf", "vllm")
 
 def roles_of(recipe: Recipe) -> tuple[Role, ...]:
     """Return the roles a recipe may name: the predefined ones, then those it declares, in its order."""
-    return tuple(dict.fromkeys((*PREDEFINED, *recipe.roles)))
+    return tuple(dict.fromkeys((*PREDEFINED_ROLES, *recipe.roles)))
 
 
 def check_role(recipe: Recipe, role: str, where: str) -> None:

@@ -20,8 +20,9 @@ import msgspec
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.recipe.formula import Formula
 from mae_cli.recipe.keys import check_keys, convert_section
-from mae_cli.recipe.roles import PREDEFINED, check_role
+from mae_cli.recipe.roles import check_role
 from mae_cli.recipe.sections import SECTIONS, Recipe, Section, section_fields
+from mae_cli.records import PREDEFINED_ROLES
 
 Stage = Literal["propose", "solve", "judge", "filter", "finetune", "eval"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -91,6 +92,15 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def steps_of_tree(pipeline: Sequence[object]) -> list[Step]:
+    """Return the steps of a pipeline as it stands in a resolved recipe; their own keys are not checked.
+
+    Raises:
+        ConfigError: an entry that is no step.
+    """
+    return [_read_step(position, entry) for position, entry in enumerate(pipeline, 1)]
+
+
 def _check_roles(recipe: Recipe, steps: Sequence[Step]) -> None:
     """Refuse a role that is played but not declared, or declared but not played: both are mostly a slip of the pen."""
     played: set[str] = set()
@@ -100,8 +110,8 @@ def _check_roles(recipe: Recipe, steps: Sequence[Step]) -> None:
             check_role(recipe, role, f"{step.place}: role")
             played.add(role)
     for role in recipe.roles:
-        if role not in (*PREDEFINED, *played):
-            near = did_you_mean(role, [*PREDEFINED, *played])
+        if role not in (*PREDEFINED_ROLES, *played):
+            near = did_you_mean(role, [*PREDEFINED_ROLES, *played])
             raise ConfigError(f"roles.{role}: no step plays this role; {near} (a step plays it by its key role)")
 
 

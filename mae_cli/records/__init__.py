@@ -5,6 +5,7 @@ Stable for plugin authors (CONTRIBUTING, "Your own plugin"): the names in `__all
 
 from mae_cli.records.ids import digest, draw, new_row, normalise_question, problem_id, row_id, seed_from
 from mae_cli.records.row import (
+    PREDEFINED_ROLES,
     SCHEMA_VERSION,
     Asked,
     Completion,
@@ -30,11 +31,13 @@ from mae_cli.records.row import (
     mean_of_known,
     mean_score,
     request_of,
+    roles_in,
     verdicts_on,
     why_unknown,
 )
 
 __all__ = [
+    "PREDEFINED_ROLES",
     "SCHEMA_VERSION",
     "Asked",
     "Completion",
@@ -65,6 +68,7 @@ __all__ = [
     "normalise_question",
     "problem_id",
     "request_of",
+    "roles_in",
     "row_id",
     "seed_from",
     "verdicts_on",

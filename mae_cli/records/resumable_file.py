@@ -86,6 +86,7 @@ class Output:
         *,
         stage: str,
         fingerprint: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
         inputs: Sequence[Path] = (),
         companion: Path | None = None,
         overwrite: bool = False,
@@ -99,6 +100,7 @@ class Output:
         self.place: dict[str, Any] = {}
         self.stage = stage
         self.fingerprint = plain(fingerprint)
+        self._defaults = defaults
         self.overwrite = overwrite
         self.known: dict[str, Row] = {}
         self.elsewhere: dict[str, Row] = {}
@@ -161,7 +163,7 @@ class Output:
             meta = read_json(self._meta_path)
             if meta.get("stage") != self.stage:
                 raise ConfigError(f"{self.path}: made by {meta.get('stage')}, not {self.stage}; give another -o")
-            compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path))
+            compare_fingerprints(meta.get("fingerprint", {}), self.fingerprint, str(self.path), defaults=self._defaults)
             if (held := shard_in(meta)) != self.shard:
                 raise ConfigError(f"{self.path}: holds {name_of(held)}, not {name_of(self.shard)}; give another -o")
             self.schema = meta.get("schema", 1)

@@ -19,6 +19,8 @@ SCHEMA_VERSION = 2
 ROLE_PATTERN = "^[a-z][a-z0-9_]*$"
 Role = Annotated[str, msgspec.Meta(pattern=ROLE_PATTERN)]
 """A part that a model plays: `proposer`, `solver`, `judge`, or a name that the recipe declares under `roles:`."""
+PREDEFINED_ROLES: tuple[Role, ...] = ("proposer", "solver", "judge")
+"""Roles that every recipe has; it declares further ones under `roles:`."""
 Purpose = Literal["train", "difficulty", "grade", "eval", "context"]
 """`train` may be trained; `difficulty` only measures how hard a problem is; `grade` only grades; `eval` measures a
 policy; `context` is there to be read, never trained."""
@@ -295,6 +297,13 @@ def complete_row(row: Row, completion: Completion) -> Row:
     row.finish_reason = completion.finish_reason
     row.usage = completion.usage
     return row
+
+
+def roles_in(rows: Iterable[Row]) -> list[Role]:
+    """Return the roles of rows: the predefined ones first, then the others in the order they appear."""
+    found = dict.fromkeys(row.role for row in rows)
+    own = [role for role in found if role not in PREDEFINED_ROLES]
+    return [*(role for role in PREDEFINED_ROLES if role in found), *own]
 
 
 def verdicts_on(row: Row, target: str) -> list[Verdict]:

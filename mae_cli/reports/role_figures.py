@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.records import Row
+from mae_cli.records import Row, roles_in
 from mae_cli.reports.statistics.spread import mean_and_spread
 from mae_cli.reports.tables import table
 
@@ -42,7 +42,7 @@ def role_figures(rows: Iterable[Row], trained: Sequence[dict[str, Any]]) -> list
     """
     candidates = [row for row in rows if row.purpose == "train"]
     figures = []
-    for role in ("proposer", "solver", "judge"):
+    for role in roles_in(candidates):
         group = [row for row in candidates if row.role == role]
         if not group:
             continue

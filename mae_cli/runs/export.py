@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -21,12 +21,23 @@ from mae_cli.models.cards import Score, write_merged_card
 from mae_cli.models.digests import is_whole_model, model_digest, trained_digest
 from mae_cli.models.embedded import EMBEDDED
 from mae_cli.models.gguf import check_for_gguf, convert, find_converter, missing_files, trained_embeddings
-from mae_cli.models.lineage import ADAPTER, TRAIN_ROWS, Lineage, read_lineage, trained_rows
+from mae_cli.models.lineage import TRAIN_ROWS, Lineage, read_lineage, trained_rows
 from mae_cli.models.locate import local_model
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message
 from mae_cli.records.read import read_json, read_rows
 from mae_cli.records.resumable_folder import FolderOutput
+from mae_cli.runs.layout import (
+    ACCEPTED,
+    BEST,
+    LATEST,
+    MANIFEST,
+    adapters_in,
+    evaluations_in,
+    outputs_of,
+    position_of,
+    rounds_of,
+)
 from mae_cli.runs.views.summary import scores_in
 from mae_cli.stages.generation.progress import Progress
 
@@ -76,6 +87,20 @@ class Source(NamedTuple):
     adapter: Path
     run_dir: Path | None
     label: str
+
+
+def check_request(dtype: str, *, merge: bool, gguf: bool) -> Dtype:
+    """Return the type of the saved weights, where the flags of the command make sense.
+
+    Raises:
+        ConfigError: both or none of merge and gguf, or an unknown type.
+    """
+    if merge == gguf:
+        raise ConfigError("export: give one of --merge and --gguf (which writes the merged folder too)")
+    for known in get_args(Dtype):
+        if dtype == known:
+            return cast(Dtype, known)
+    raise ConfigError(f"--dtype {dtype}: expected float32, bfloat16 or float16")
 
 
 def run_export(
@@ -165,15 +190,13 @@ def find_adapter(source: Path) -> Source:
         ConfigError: there is none.
     """
     if (source / CONFIG).is_file() or (source / TRAIN_ROWS).is_file():
-        in_run = source.resolve().name == ADAPTER
+        in_run = position_of(source.resolve()) is not None
         current = source.resolve().parent
-        run_dir = current.parent if in_run and (current.parent / "manifest.json").is_file() else None
+        run_dir = current.parent if in_run and (current.parent / MANIFEST).is_file() else None
         return Source(source, run_dir, current.name if in_run else source.name)
-    if (source / ADAPTER).is_dir():
-        return find_adapter(source / ADAPTER)
-    for name in ("best", "accepted", "latest"):
-        if (source / name / ADAPTER).is_dir():
-            return find_adapter((source / name).resolve() / ADAPTER)
+    for folder in (source, *(source / name for name in (BEST, ACCEPTED, LATEST))):
+        if folder.is_dir() and (trained := adapters_in(folder.resolve())):
+            return find_adapter(trained[-1])
     raise ConfigError(
         f"{source}: no adapter there; expected a run folder with a trained round, a round's folder, or a folder with "
         f"{CONFIG}"
@@ -187,7 +210,7 @@ def _base_name(
     if model is not None:
         return model, revision
     if found.run_dir is not None:
-        recipe = read_json(found.run_dir / "manifest.json").get("recipe", {})
+        recipe = read_json(found.run_dir / MANIFEST).get("recipe", {})
         if recipe.get("model"):
             return recipe["model"], revision or recipe.get("revision")
     told = lineage.base if lineage else read_json(found.adapter / CONFIG).get("base_model_name_or_path") or ""
@@ -253,8 +276,9 @@ def compared_prompts(found: Source, chat: Any) -> list[list[int]]:
     if found.run_dir is not None:
         current = found.run_dir / found.label
         trained = trained_rows(found.adapter)
-        for path, ids in ((current / "4_selected.jsonl", trained), (current / "6_eval.jsonl", None)):
-            if len(asked) < NUM_PROMPTS and path.is_file():
+        selected = [(path, trained) for path in outputs_of(current, "filter") or outputs_of(current, "judge")]
+        for path, ids in (*selected, *((path, None) for path in evaluations_in(current))):
+            if len(asked) < NUM_PROMPTS:
                 for row in read_rows(path):
                     if (ids is None or row.id in ids) and len(asked) < NUM_PROMPTS:
                         asked.setdefault(tuple(row.messages))
@@ -276,7 +300,9 @@ def _line_of(found: Source, lineage: Lineage | None) -> list[Lineage]:
     line = [lineage] if lineage is not None else []
     if not line or found.run_dir is None:
         return line
-    known = [other for folder in found.run_dir.glob(f"round-*/{ADAPTER}") if (other := read_lineage(folder))]
+    known = [
+        other for folder in rounds_of(found.run_dir) for path in adapters_in(folder) if (other := read_lineage(path))
+    ]
     while (parent := next((other for other in known if other.adapter == line[-1].parent), None)) is not None:
         line.append(parent)
     return line

@@ -15,7 +15,9 @@ from mae_cli.answers.questions import question_key
 from mae_cli.errors import ConfigError
 from mae_cli.recipe.sections import EvalSection
 from mae_cli.records import digest
+from mae_cli.stages.eval import say_power
 from mae_cli.stages.evaluation.benchmarks import Benchmark, keep_items, load_benchmarks
+from mae_cli.stages.generation.job import Job
 
 SPLIT = "split"
 
@@ -88,3 +90,15 @@ def split(benchmark: Benchmark, gate_share: float) -> tuple[Benchmark, Benchmark
         msgspec.structs.replace(benchmark, problems=reported),
         msgspec.structs.replace(benchmark, problems=gate),
     )
+
+
+def say_sets(job: Job, sets: Sets, name: str) -> None:
+    """Say what the sets of an eval step can show, and how many items decide, before anything is spent on them."""
+    say_power(job, sets.reported, paired=True)
+    if sets.gate:
+        decides = sum(len(benchmark.problems) for benchmark in sets.gate)
+        reported = sum(len(benchmark.problems) for benchmark in sets.reported)
+        removed = f" ({sets.removed} of its items are reported and left out)" if sets.removed else ""
+        job.progress.say(f"gate{name}: {decides} items decide about promotion{removed}, {reported} are reported")
+    elif sets.reported and job.recipe.eval.gate is not None:
+        job.progress.say("no gate set: every round is accepted and none is called best")

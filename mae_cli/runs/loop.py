@@ -1,339 +1,224 @@
-"""`mae run`: all six stages for N rounds in one process, each resumable.
+"""`mae run`: the rounds of a recipe in one process, each step resumable.
 
 The loop only calls the stages on the files of a run folder and keeps the model loaded between them; every file can be
 made by the stage commands alone. Whatever is finished is skipped, so the same command goes on after any interruption.
-After each round `promotion.py` decides, on items reported nowhere, which adapter the next round starts from.
+After each round the gate decides, on items reported nowhere, which adapter the next round starts from.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from mae_cli.answers.questions import question_key
-from mae_cli.data import pools
-from mae_cli.errors import CollapseError, ConfigError, GateError
+from mae_cli.errors import CollapseError, ConfigError
 from mae_cli.plugins.check import check_plugins
-from mae_cli.recipe.files import find_file
+from mae_cli.recipe.steps import Step, recipe_of_step, runs_in, steps_of
 from mae_cli.records import Problem
-from mae_cli.records.atomic import write_atomically, write_json
+from mae_cli.records.atomic import write_json
 from mae_cli.records.lock import Lock
-from mae_cli.records.read import read_json, read_lines, read_rows
-from mae_cli.reports import eval_figures, eval_report, page, role_figures
-from mae_cli.reports.comparison import Side
-from mae_cli.runs.gate import Sets, keep_sets, read_sets
-from mae_cli.runs.layout import Round
-from mae_cli.runs.manifest import open_run
-from mae_cli.runs.promotion import NOT_TRAINED, Promotion, decide, promotion_line
-from mae_cli.runs.round_pools import SELF_SEED_FACTOR, best_seeds, file_seeds, snapshot
-from mae_cli.runs.views import summary
-from mae_cli.stages.calibrate import check_calibration, run_calibrate
-from mae_cli.stages.eval import attach, evaluate, load_eval, say_power
-from mae_cli.stages.filter import run_filter
-from mae_cli.stages.finetune import check_tuning, run_finetune
-from mae_cli.stages.generation.session import Session
-from mae_cli.stages.generation.summary import StageSummary
-from mae_cli.stages.judge import run_judge
-from mae_cli.stages.propose import run_propose
-from mae_cli.stages.solve import run_solve
+from mae_cli.runs.events import Events
+from mae_cli.runs.gate import Sets, keep_sets, read_sets, say_sets
+from mae_cli.runs.layout import BENCHMARKS, PROMOTION, Round, round_label
+from mae_cli.runs.manifest import open_run, schema_of_run
+from mae_cli.runs.one_round import RoundWork, decides, eval_recipe
+from mae_cli.runs.promotion import NOT_EVALUATED, NOT_TRAINED, Promotion, decide, promotion_line
+from mae_cli.runs.retention import is_closed, retire, set_links
+from mae_cli.runs.round_pools import file_seeds, say_overlap, self_seeds, snapshot
+from mae_cli.runs.views.summary import RunResult, finish
+from mae_cli.stages.calibrate import check_calibration
+from mae_cli.stages.eval import load_eval
+from mae_cli.stages.evaluation.benchmarks import load_benchmarks
+from mae_cli.stages.finetune import check_tuning
+from mae_cli.stages.generation.job import Job
+
+
+@dataclass
+class States:
+    """The rounds that a run stands on; the base at first."""
+
+    accepted: Round
+    best: Round
+    verified: Round
+
+    def take(self, current: Round, decision: Promotion) -> None:
+        """Move on by one decision; where harm is shown the next round starts from the last verified one."""
+        if decision.accepted:
+            self.accepted = current
+            if decision.verified is not False:
+                self.verified = current
+        elif decision.reason != NOT_TRAINED:
+            self.accepted = self.verified
+        if decision.best:
+            self.best = current
 
 
 class Run:
-    """One run folder and the session that works on it."""
+    """One run folder and the work on it."""
 
-    def __init__(self, session: Session, run_dir: Path, recipe_path: Path | None) -> None:
-        self.session, self.run_dir, self.recipe_path = session, run_dir, recipe_path
-        self.recipe = session.recipe
-        self.totals: dict[str, float] = {"seconds": 0.0, "tokens": 0}
-        self.overlap: dict[str, int] = {}
-        self.sets = Sets([], [])
+    def __init__(self, job: Job, run_dir: Path, recipe_path: Path | None, *, until: str | None = None) -> None:
+        self.run_dir, self.recipe_path, self.until = run_dir, recipe_path, until
+        self.recipe, self.steps = job.recipe, steps_of(job.recipe)
+        self.job = replace(job, schema=schema_of_run(run_dir))
+        self.events = Events(run_dir)
+        names = [step.name for step in self.steps]
+        if until is not None and until not in names:
+            raise ConfigError(f"--until {until}: no such step; the steps of a round are {', '.join(names)}")
 
-    def go(self) -> dict[str, Any]:
-        """Work until all rounds are done.
+    def go(self) -> RunResult | None:
+        """Work until all rounds are done, or until the step of `--until` in the first round that is not; then null.
 
         Raises:
             ConfigError: the folder holds a run of another recipe.
             GateError: a gate failed or no row was kept, and the recipe says to stop.
             CollapseError: the gate set shows harm, and the recipe says to stop.
         """
-        check_plugins(self.recipe)
-        check_tuning(self.recipe)
-        check_calibration(self.recipe)
-        if self.recipe.solve.num_problems and not (self.recipe.seeds or self.recipe.self_seeds):
-            raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
+        self._check()
         with Lock(self.run_dir / "run"):
-            open_run(self.session, self.run_dir, self.recipe_path)
-            self.sets = keep_sets(read_sets(self.recipe.eval), self.run_dir / "benchmarks")
-            self._say_sets()
+            open_run(self.job, self.run_dir, self.recipe_path)
+            sets = self._sets()
+            for step in self._evals():
+                say_sets(eval_recipe(self.job, step, self.steps), sets[step.name], self._name_of(step))
+            work = RoundWork(self.job, self.events, sets, self.recipe_path)
             base = self._files(0)
-            self._eval(base, self._adapter_of(base))
-            seeds = self._seeds(base)
-            self._say_overlap(seeds)
-            return self._rounds(base, seeds)
+            start = Path(self.recipe.adapter) if self.recipe.adapter else None
+            for step in self._evals():
+                work.evaluate(base, step, start)
+            seeds = file_seeds(self.recipe, self.recipe_path)
+            seeds += self_seeds(work, self.job, base) if self.recipe.self_seeds else []
+            measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
+            overlap = say_overlap(self.job, seeds, measured)
+            return self._rounds(work, base, seeds, sets, overlap)
 
-    def _rounds(self, base: Round, seeds: Sequence[Problem]) -> dict[str, Any]:
-        done: list[Round] = [base]
-        decisions: list[Promotion] = []
-        accepted = best = base
-        for number in range(1, self.recipe.rounds + 1):
-            current = self._files(number)
-            is_closed = self._is_closed(current)
-            is_trained = (
-                current.adapter.exists()
-                if is_closed
-                else self._round(current, done[-1], seeds, self._adapter_of(accepted))
-            )
-            done.append(current)
-            decision = self._decide(current, accepted, best, is_trained=is_trained)
-            decisions.append(decision)
-            accepted = current if decision.accepted else accepted
-            best = current if decision.best else best
-            for name, target in (("latest", current if is_trained else None), ("accepted", accepted), ("best", best)):
-                if target is not None and target.number:
-                    self._link(name, target.label)
-            self._retire(done, accepted, best)
-            if is_trained and not decision.accepted and self.recipe.on_harm == "stop":
-                result = self._finish(done, decisions)
-                self.session.progress.say(result.get("table", ""))
-                raise CollapseError(f"{promotion_line(decision)}; stopped, accepted: {accepted.name}")
-        return self._finish(done, decisions)
+    def check_inputs(self) -> None:
+        """Read the seeds, the benchmarks and what the judges are tested with, for a dry run."""
+        self._check()
+        file_seeds(self.recipe, self.recipe_path)
+        for step in self._evals():
+            section = recipe_of_step(self.recipe, step).eval
+            load_benchmarks(section.benchmarks, section)
 
-    def _adapter_of(self, current: Round) -> Path | None:
-        if current.number:
-            return current.adapter
-        return Path(self.recipe.adapter) if self.recipe.adapter else None
+    def _check(self) -> None:
+        check_plugins(self.recipe)
+        for step in self.steps:
+            check_tuning(recipe_of_step(self.recipe, step))
+        check_calibration(self.recipe)
+        draws = any(
+            recipe_of_step(self.recipe, step).solve.num_problems for step in self.steps if step.stage == "solve"
+        )
+        if draws and not (self.recipe.seeds or self.recipe.self_seeds):
+            raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
+
+    def _evals(self) -> list[Step]:
+        return [step for step in self.steps if step.stage == "eval"]
+
+    def _name_of(self, step: Step) -> str:
+        return f" ({step.name})" if step.is_named else ""
+
+    def _sets(self) -> dict[str, Sets]:
+        found = {}
+        for step in self._evals():
+            folder = self.run_dir / BENCHMARKS
+            folder = folder if decides(step, self.steps) else folder / step.name
+            found[step.name] = keep_sets(read_sets(eval_recipe(self.job, step, self.steps).recipe.eval), folder)
+        return found
 
     def _files(self, number: int) -> Round:
-        return Round(self.run_dir / f"round-{number:03d}", number)
+        return Round(self.run_dir / round_label(number), number, self.steps)
 
-    # ---- what the folder tells
+    def _start_of(self, accepted: Round) -> Path | None:
+        if accepted.number:
+            return accepted.adapters[-1]
+        return Path(self.recipe.adapter) if self.recipe.adapter else None
 
-    def _event(self, round_label: str, what: str, details: Any) -> None:
-        event = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "round": round_label, "event": what, "details": details}
-        with (self.run_dir / "events.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(event) + b"\n")
-
-    def _link(self, name: str, target: str) -> None:
-        link = self.run_dir / name
-        temporary = self.run_dir / f".{name}.tmp"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        os.replace(temporary, link)
-
-    # ---- one round
-
-    def _stage(self, current: Round, work: Callable[[], StageSummary]) -> StageSummary:
-        self.session.round_number = current.number
-        made = work()
-        if not made.skipped or made.seconds > 1.0 or made.written > made.skipped:
-            self._event(current.label, made.stage, msgspec.to_builtins(made))
-        self.totals["seconds"] += made.seconds
-        self.totals["tokens"] += made.tokens
-        self.session.progress.say(f"{current.label} {made.line()}")
-        return made
-
-    def _eval(self, current: Round, adapter: Path | None) -> None:
-        for benchmarks, path in ((self.sets.reported, current.eval), (self.sets.gate, current.gate)):
-            if benchmarks:
-                self._stage(
-                    current,
-                    partial(evaluate, self.session, benchmarks, path, adapter=adapter, with_base=adapter is None),
-                )
-
-    def _round(self, current: Round, before: Round, seeds: Sequence[Problem], accepted: Path | None) -> bool:
-        """All stages of a round; whether it has an adapter."""
-        session = self.session
-        snapshot(self.recipe, current, before if before.number else None, seeds)
-        attach(session, accepted)
-        if self.recipe.calibrate.bars:
-            # The judge is the policy, which the round before has changed.
-            self._stage(current, lambda: run_calibrate(session, self._calibration_problems(), current.calibration))
-        self._stage(current, lambda: run_propose(session, current.questions, current.problems))
-        self._stage(
-            current, lambda: run_solve(session, current.problems, current.rollouts, pool_path=current.questions)
-        )
-        self._stage(current, lambda: run_judge(session, current.rollouts, current.judged, pool_path=current.pairs))
-        try:
-            self._stage(
-                current, lambda: run_filter(session, current.judged, current.selected, dropped_path=current.dropped)
+    def _rounds(
+        self, work: RoundWork, base: Round, seeds: Sequence[Problem], sets: dict[str, Sets], overlap: dict[str, int]
+    ) -> RunResult | None:
+        done: list[Round] = [base]
+        decisions: list[Promotion] = []
+        states = States(base, base, base)
+        for number in range(1, self.recipe.rounds + 1):
+            current = self._files(number)
+            is_trained = bool(current.adapters)
+            if not is_closed(current, self.recipe.keep_adapters):
+                snapshot(self.recipe, current, done[-1] if done[-1].number else None, seeds)
+                outcome = work.go(current, self._start_of(states.accepted), self._stop_in(current))
+                if outcome.is_stopped:
+                    self.job.progress.say(f"{current.label}: stopped after {self.until} (--until)")
+                    return None
+                is_trained = outcome.is_trained
+            done.append(current)
+            decision = self._decide(current, states, sets, is_trained=is_trained)
+            decisions.append(decision)
+            states.take(current, decision)
+            has_unseen = any(step.every > 1 or step.when for step in self._evals())
+            set_links(
+                self.run_dir,
+                latest=current if is_trained else None,
+                accepted=states.accepted,
+                best=states.best,
+                verified=states.verified if has_unseen else None,
             )
-            self._stage(
-                current, lambda: run_finetune(session, current.selected, current.adapter, start_adapter=accepted)
+            retire(
+                done, {states.accepted.number, states.best.number, states.verified.number}, self.recipe.keep_adapters
             )
-        except GateError as error:
-            if self.recipe.on_empty == "stop":
-                raise
-            self._event(current.label, "not trained", str(error))
-            session.progress.say(f"{current.label}: not trained: {error}")
-            self._roles(current)
-            return False
-        self._roles(current)
-        self._eval(current, current.adapter)
-        return True
+            if is_trained and not decision.accepted and self.recipe.on_harm == "stop":
+                result = self._finish(done, decisions, work, sets, overlap)
+                self.job.progress.say(result.shown_table)
+                raise CollapseError(f"{promotion_line(decision)}; stopped, accepted: {states.accepted.name}")
+        return self._finish(done, decisions, work, sets, overlap)
 
-    # ---- promotion
+    def _stop_in(self, current: Round) -> str | None:
+        """The step to stop after: in the first round that was not finished before."""
+        return self.until if self.until is not None and not current.promotion.exists() else None
 
-    def _decide(self, current: Round, accepted: Round, best: Round, *, is_trained: bool) -> Promotion:
+    def _decide(self, current: Round, states: States, sets: dict[str, Sets], *, is_trained: bool) -> Promotion:
+        deciding = self._evals()[-1] if self._evals() else None
         if not is_trained:
             decision = Promotion(current.label, accepted=False, best=False, reason=NOT_TRAINED)
-        elif not self.sets.gate:
+        elif deciding is None or not sets[deciding.name].gate:
             decision = Promotion(current.label, accepted=True, best=False, reason="no gate set")
+        elif not runs_in(deciding, current.number):
+            decision = Promotion(current.label, accepted=True, best=False, reason=NOT_EVALUATED, verified=False)
         else:
-            candidate, parent, leader = ((r.name, load_eval(r.gate)) for r in (current, accepted, best))
-            section = self.recipe.eval
+            section = recipe_of_step(self.recipe, deciding).eval
+            candidate, parent, leader = (
+                (one.name, load_eval(one.gate(deciding))) for one in (current, states.verified, states.best)
+            )
             decision = decide(
                 candidate,
                 parent,
                 leader,
-                round_number=current.number,
+                decision=sum(runs_in(deciding, number) for number in range(1, current.number + 1)),
                 harm_alpha=section.harm_alpha,
                 best_alpha=section.best_alpha,
             )
         if not current.promotion.exists():
-            self._event(current.label, "promotion", msgspec.to_builtins(decision))
+            self.events.add(current.label, PROMOTION.removesuffix(".json"), msgspec.to_builtins(decision))
         write_json(current.promotion, msgspec.to_builtins(decision))
-        self.session.progress.say(promotion_line(decision))
+        self.job.progress.say(promotion_line(decision))
         return decision
 
-    def _is_closed(self, current: Round) -> bool:
-        """Whether a round need not be gone through again, because adapters before it may have been retired."""
-        if not self.recipe.keep_adapters or not current.promotion.exists():
-            return False
-        return current.adapter.exists() or read_json(current.promotion)["reason"] == NOT_TRAINED
-
-    def _retire(self, rounds: Sequence[Round], accepted: Round, best: Round) -> None:
-        """Delete the weights of old rounds; everything else of them stays, so every row can still be traced."""
-        keep = self.recipe.keep_adapters
-        for old in rounds[1:-keep] if keep else []:
-            if old.number not in (accepted.number, best.number):
-                for weights in old.adapter.glob("*.safetensors"):
-                    weights.unlink()
-
-    def _calibration_problems(self) -> Path | None:
-        name = self.recipe.calibrate.problems
-        return find_file(name, beside=self.recipe_path.parent if self.recipe_path else None) if name else None
-
-    def _roles(self, current: Round) -> None:
-        rows = read_rows(current.selected) + (read_rows(current.dropped) if current.dropped.exists() else [])
-        listing = current.adapter / "train_rows.jsonl"
-        trained = [msgspec.json.decode(line) for _, line in read_lines(listing)] if listing.exists() else []
-        figures = role_figures.role_figures(rows, trained)
-        write_json(current.folder / "roles.json", msgspec.to_builtins(figures))
-        self.session.progress.say(role_figures.role_table(figures))
-
-    # ---- seeds
-
-    def _seeds(self, base: Round) -> list[Problem]:
-        problems = file_seeds(self.recipe, self.recipe_path)
-        return problems + (self._self_seeds(base) if self.recipe.self_seeds else [])
-
-    def _self_seeds(self, base: Round) -> list[Problem]:
-        """MAE zero: the base model writes its own seeds; the best distinct ones by its own quality judgement stay."""
-        written = base.folder / "0_seeds.jsonl"
-        if not written.exists():
-            wanted = self.recipe.self_seeds
-            propose = msgspec.structs.replace(
-                self.recipe.propose, num_problems=wanted * SELF_SEED_FACTOR, proposer="zero"
-            )
-            recipe = msgspec.structs.replace(self.recipe, propose=propose)
-            self.session.recipe = recipe
-            try:
-                self._stage(base, lambda: run_propose(self.session, None, base.problems))
-                self._stage(base, lambda: run_judge(self.session, base.problems, base.judged))
-            finally:
-                self.session.recipe = self.recipe
-            seeds = best_seeds(read_rows(base.judged), wanted)
-            if len(seeds) < wanted:
-                self.session.progress.say(
-                    f"self seeds: only {len(seeds)} of {wanted} proposals are distinct questions with a known quality"
-                )
-            if not seeds:
-                raise GateError("the base model wrote no seed question whose quality is known; give `seeds:` a file")
-            pools.write_questions(written, seeds)
-        return pools.read_questions(written)
-
-    def _say_overlap(self, seeds: Sequence[Problem]) -> None:
-        """A held-out item among the seeds is trained on, and then measures nothing."""
-        keys = {question_key(problem.question) for problem in seeds}
-        items: dict[str, list[Problem]] = {}
-        for benchmark in (*self.sets.reported, *self.sets.gate):
-            items.setdefault(benchmark.source, []).extend(benchmark.problems)
-        for source, problems in items.items():
-            both = sum(question_key(item.question) in keys for item in problems)
-            if both:
-                self.overlap[source] = both
-                self.session.progress.say(
-                    f"WARNING: {both} of the {len(problems)} held-out items of {source} are among the seeds: "
-                    f"what is measured on them is not held out"
-                )
-
-    def _say_sets(self) -> None:
-        session, sets = self.session, self.sets
-        say_power(session, sets.reported, paired=True)
-        if sets.gate:
-            decides = sum(len(benchmark.problems) for benchmark in sets.gate)
-            reported = sum(len(benchmark.problems) for benchmark in sets.reported)
-            removed = f" ({sets.removed} of its items are reported and left out)" if sets.removed else ""
-            session.progress.say(f"gate: {decides} items decide about promotion{removed}, {reported} are reported")
-        elif sets.reported:
-            session.progress.say("no gate set: every round is accepted and none is called best")
-
-    # ---- the end
-
-    def _finish(self, rounds: Sequence[Round], decisions: Sequence[Promotion]) -> dict[str, Any]:
-        accepted = [decision.round for decision in decisions if decision.accepted]
-        best = [decision.round for decision in decisions if decision.best]
-        result: dict[str, Any] = {
-            "rounds": self.recipe.rounds,
-            "run_dir": str(self.run_dir),
-            "accepted": accepted[-1] if accepted else None,
-            "best": best[-1] if best else None,
-            "promotion": [msgspec.to_builtins(decision) for decision in decisions],
-            "held_out_among_seeds": self.overlap,
-            "seconds": round(self.totals["seconds"], 1),
-            "tokens": int(self.totals["tokens"]),
-        }
-        evaluated = [r for r in rounds if r.eval.exists()]
-        if evaluated:
-            policies: list[Side] = [(r.name, load_eval(r.eval)) for r in evaluated]
-            result.update(self._measured(policies, accepted))
-            if self.sets.gate:
-                result["gate"] = "\n".join(promotion_line(decision) for decision in decisions)
-        else:
-            self.session.progress.say("no eval.benchmarks: nothing was measured")
-        write_json(self.run_dir / "summary.json", result)
-        summary.refresh_cards(self.run_dir)
-        self._page(rounds, result)
-        return result
-
-    def _measured(self, policies: Sequence[Side], accepted: Sequence[str]) -> dict[str, Any]:
-        """The figures of the reported set; the final line is about the last accepted round."""
-        confidence = self.recipe.eval.confidence
-        figures = eval_figures.plain(eval_figures.figures_of(policies, confidence))
-        last = [side for side in policies if side[0] in accepted]
-        final = eval_report.final_line([policies[0], last[-1]]) if last else eval_report.unchanged_line(policies[0])
-        return {
-            "table": eval_report.progress_table(policies, confidence),
-            "final": final,
-            "comparisons": figures["comparisons"],
-            "accuracy": figures["accuracy"],
-        }
-
-    def _page(self, rounds: Sequence[Round], result: dict[str, Any]) -> None:
-        sections = [("Held-out items", f"{result['table']}\n\n{result['final']}")] if "table" in result else []
-        if "gate" in result:
-            sections.append(("Promotion", result["gate"]))
-        for current in rounds:
-            figures = current.folder / "roles.json"
-            if figures.exists():
-                roles = msgspec.convert(read_json(figures), list[role_figures.RoleFigures])
-                sections.append((f"{current.label}: train rows by role", role_figures.role_table(roles)))
-        sections.append(("Recipe", (self.run_dir / "recipe.resolved.yaml").read_text("utf-8")))
-        html = page.html_page(f"mae run: {self.run_dir.name}", sections)
-        write_atomically(self.run_dir / "report.html", html.encode())
+    def _finish(
+        self,
+        rounds: Sequence[Round],
+        decisions: Sequence[Promotion],
+        work: RoundWork,
+        sets: dict[str, Sets],
+        overlap: dict[str, int],
+    ) -> RunResult:
+        result = RunResult(
+            rounds=self.recipe.rounds,
+            run_dir=str(self.run_dir),
+            accepted=next((d.round for d in reversed(decisions) if d.accepted), None),
+            best=next((d.round for d in reversed(decisions) if d.best), None),
+            promotion=list(decisions),
+            held_out_among_seeds=overlap,
+            seconds=round(work.seconds, 1),
+            tokens=work.tokens,
+        )
+        deciding = self._evals()[-1] if self._evals() else None
+        has_gate = deciding is not None and bool(sets[deciding.name].gate)
+        return finish(self.job, self.run_dir, rounds, result, deciding, has_gate=has_gate)

@@ -1,9 +1,10 @@
-"""Which round a run goes on from, and which it calls best: two states, decided on items that are reported nowhere.
+"""Which round a run goes on from, and which it calls best: decided on items that are reported nowhere.
 
-Place in the flow: after each round `mae run` compares the new adapter on the gate set with the last accepted and the
-best one. *Accepted*: no harm is shown, the next round starts from it. *Best*: shown better than the best so far, the
-error rate spent over rounds. Contract: pure functions; a decision is a function of the gate rows, the round number and
-two levels, so a resumed run decides the same. The gate set and the reported set share no problem, in whatever words;
+Place in the flow: after each round that is evaluated, `mae run` compares the new adapter on the gate set with the last
+verified and the best one. *Accepted*: the next round starts from it. *Verified*: it passed the gate, no harm was
+shown; a round that is not evaluated (`every`) is accepted unseen and is not verified. *Best*: shown better than the
+best so far, the error rate spent over the decisions. Contract: pure functions; a decision is a function of the gate
+rows, its number and two levels, so a resumed run decides the same. The gate set and the reported set share no problem, in whatever words;
 p-values are printed for the reported set only.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mae_cli.reports.accuracy import readings_in
 from mae_cli.reports.comparison import Pair, Side, common_differences, known_pairs, paired_items
@@ -20,6 +22,8 @@ from mae_cli.reports.statistics.paired_tests import sign_flip_test, spent_level
 
 NOT_TRAINED = "not trained"
 """The reason of a round that kept no row."""
+NOT_EVALUATED = "not evaluated in this round"
+"""The reason of a round whose eval step is not due."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -44,10 +48,12 @@ class Promotion(msgspec.Struct):
     outcomes: list[Outcome] = []
     best_level: float | None = None
     """What this round could spend of the error rate; null without a gate."""
+    verified: bool | UnsetType = UNSET
+    """False where the round was accepted unseen; left out elsewhere, where it is the same as accepted."""
 
 
 def decide(
-    candidate: Side, accepted: Side, best: Side, *, round_number: int, harm_alpha: float, best_alpha: float
+    candidate: Side, accepted: Side, best: Side, *, decision: int, harm_alpha: float, best_alpha: float
 ) -> Promotion:
     """What becomes of a trained round.
 
@@ -57,13 +63,13 @@ def decide(
 
     Args:
         candidate: the round's label and gate rows.
-        accepted: those of the round it was trained from.
+        accepted: those of the last verified round (the one it was trained from, where every round is evaluated).
         best: those of the best round so far, the base at first.
-        round_number: >= 1; which part of `best_alpha` may be spent.
+        decision: >= 1; the number of this decision in the run, which says how much of `best_alpha` may be spent.
         harm_alpha: level of one round's test for harm.
         best_alpha: level of the claim "better than the best so far", for all rounds of a run together.
 
-    Source: one-sided exact paired tests; spending as in `significance.spent_level`. Deciding on items of their own
+    Source: one-sided exact paired tests; spending as in `paired_tests.spent_level`. Deciding on items of their own
     keeps the reported ones honest under repeated looks, cf. A. Blum and M. Hardt, arXiv:1502.04585.
     """
     earlier = [accepted] if accepted[0] == best[0] else [accepted, best]
@@ -74,7 +80,7 @@ def decide(
         _outcome(side[0], known, len(found) - len(known))
         for side, known, found in zip(earlier, pairs, everything, strict=True)
     ]
-    level = spent_level(best_alpha, round_number)
+    level = spent_level(best_alpha, decision)
     promotion = Promotion(candidate[0], True, False, "", outcomes, level)
     for outcome, found in zip(outcomes, pairs, strict=True):
         if not found and outcome.unknown:

@@ -1,8 +1,8 @@
-"""The question and pair pools that a round of a run starts from.
+"""Seeds and pools: what the question and pair pools of a round hold.
 
-Place in the flow: `mae run` and `mae data pools` write them before `propose`. Contract: a pool is written once per
-round; it is a function of the seeds and of the rows that the round before stored. Left out: the format of pool files
-(`data.pools`).
+Place in the flow: `mae run` and `mae data pools` write the pools before a round's first step. Contract: a pool is
+written once per round and is a function of the seeds and of what the round before stored; self seeds are written once
+per run.
 """
 
 from __future__ import annotations
@@ -10,14 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from mae_cli.answers.questions import question_key
 from mae_cli.data import pools
+from mae_cli.errors import ConfigError, GateError
 from mae_cli.recipe.files import find_file
 from mae_cli.recipe.sections import Recipe
+from mae_cli.recipe.steps import steps_of
 from mae_cli.records import Problem, Row, draw, mean_score, verdicts_on
+from mae_cli.records.lock import Lock
 from mae_cli.records.read import read_problems, read_rows
+from mae_cli.records.resumable_file import replace_aside
 from mae_cli.runs.layout import Round
+from mae_cli.runs.one_round import RoundWork
+from mae_cli.stages.evaluation.benchmarks import Benchmark
+from mae_cli.stages.generation.job import Job
+from mae_cli.stages.judge import run_judge
+from mae_cli.stages.propose import run_propose
 
 SELF_SEED_FACTOR = 4
+"""Proposals written for each self seed that is wanted."""
 
 
 def file_seeds(recipe: Recipe, recipe_path: Path | None) -> list[Problem]:
@@ -45,10 +58,39 @@ def next_pools(
         questions = list(seeds)
         pairs = pools.seed_pairs(seeds) if recipe.seed_pairs else []
     else:
-        rows = read_rows(before.selected) if before.selected.exists() else []
+        rows = stored_rows(before)
         questions = pools.grow_questions(pools.read_questions(before.questions), rows, recipe.pool_limit)
         pairs = pools.grow_pairs(pools.read_pairs(before.pairs), rows, recipe.pool_limit)
     return questions, pairs
+
+
+def write_pools(recipe: Recipe, recipe_path: Path, folder: Path, before: Path | None) -> None:
+    """Write the pools of a round outside a run; a file that differs is moved aside.
+
+    Args:
+        recipe: gives the seeds and the pipeline.
+        recipe_path: its file; seeds may stand beside it.
+        folder: of the round.
+        before: folder of the round before; null in round 1.
+
+    Raises:
+        ConfigError: the recipe's seeds are written by the model.
+    """
+    if recipe.self_seeds:
+        raise ConfigError(f"{recipe_path}: self_seeds needs the model; use mae run")
+    steps = steps_of(recipe)
+    earlier = Round(before, 0, steps) if before else None
+    questions, pairs = next_pools(recipe, earlier, file_seeds(recipe, recipe_path))
+    current = Round(folder, 0, steps)
+    with Lock(folder.parent / "run"):
+        replace_aside(current.questions, lambda target: pools.write_questions(target, questions))
+        replace_aside(current.pairs, lambda target: pools.write_pairs(target, pairs))
+
+
+def stored_rows(before: Round) -> list[Row]:
+    """Return the rows that the filter steps of a round left, each once."""
+    files = [path for step in before.of_stage("filter") if (path := before.output(step)).exists()]
+    return list({row.id: row for path in files for row in read_rows(path)}.values())
 
 
 def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:
@@ -62,3 +104,55 @@ def best_seeds(rows: Sequence[Row], wanted: int) -> list[Problem]:
             quality[row.problem.id] = (score, position, row.problem)
     best = sorted(quality.values(), key=lambda entry: (-entry[0], entry[1]))
     return [problem for _, _, problem in best[:wanted]]
+
+
+def self_seeds(work: RoundWork, job: Job, base: Round) -> list[Problem]:
+    """Return the seeds that the base model writes itself (MAE zero): the best distinct ones by its own judgement.
+
+    Raises:
+        ConfigError: the pipeline has no propose or no judge step.
+        GateError: no question has a known quality.
+    """
+    if not base.self_seeds.exists():
+        wanted = job.recipe.self_seeds
+        proposing, judging = base.of_stage("propose"), base.of_stage("judge")
+        if not proposing or not judging:
+            raise ConfigError("self_seeds: the base model proposes and judges them, so the pipeline needs both steps")
+        propose, judge = (job.of_step(step, round_number=0) for step in (proposing[0], judging[0]))
+        section = msgspec.structs.replace(
+            propose.recipe.propose, num_problems=wanted * SELF_SEED_FACTOR, proposer="zero"
+        )
+        propose = propose.with_recipe(msgspec.structs.replace(propose.recipe, propose=section))
+        written, judged = base.output(proposing[0]), base.output(judging[0])
+        work.play(base, propose, lambda: run_propose(propose, None, written))
+        work.play(base, judge, lambda: run_judge(judge, [written], judged))
+        seeds = best_seeds(read_rows(judged), wanted)
+        if len(seeds) < wanted:
+            job.progress.say(
+                f"self seeds: only {len(seeds)} of {wanted} proposals are distinct questions with a known quality"
+            )
+        if not seeds:
+            raise GateError("the base model wrote no seed question whose quality is known; give `seeds:` a file")
+        pools.write_questions(base.self_seeds, seeds)
+    return pools.read_questions(base.self_seeds)
+
+
+def say_overlap(job: Job, seeds: Sequence[Problem], benchmarks: Sequence[Benchmark]) -> dict[str, int]:
+    """Warn of held-out items among the seeds: they are trained on and then measure nothing.
+
+    Returns: by source, how many of its items are among the seeds; sources without any are left out.
+    """
+    keys = {question_key(problem.question) for problem in seeds}
+    items: dict[str, list[Problem]] = {}
+    for benchmark in benchmarks:
+        items.setdefault(benchmark.source, []).extend(benchmark.problems)
+    found: dict[str, int] = {}
+    for source, problems in items.items():
+        both = sum(question_key(item.question) in keys for item in problems)
+        if both:
+            found[source] = both
+            job.progress.say(
+                f"WARNING: {both} of the {len(problems)} held-out items of {source} are among the seeds: "
+                f"what is measured on them is not held out"
+            )
+    return found

@@ -24,14 +24,14 @@ from mae_cli.stages.calibration.bars import check_bars, failure
 from mae_cli.stages.calibration.known_answers import KnownAnswer, collect_answers, pairs_to_compare
 from mae_cli.stages.calibration.report import make_report
 from mae_cli.stages.generation.generate import Generated, generate, limit_rows
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.stages.judging.details import gate_unparsed
 from mae_cli.stages.judging.panel import Panel
 
 
 def run_calibrate(
-    session: Session,
+    job: Job,
     problems_path: Path | None,
     output_path: Path,
     *,
@@ -45,12 +45,12 @@ def run_calibrate(
             `judge.max_unparsed` allows a judge with bars; the file and the figures are written all the same.
         ConfigError: nothing to ask about, no judge, or a bar that these judges have no figure for.
     """
-    section = session.recipe.calibrate
-    panel = Panel(session)
+    section = job.recipe.calibrate
+    panel = Panel(job)
     targets = {target for judge in panel.judges for target in judge.targets}
     _check_targets(targets)
     check_bars(section.bars, targets)
-    items, skipped = collect_answers(session, panel, problems_path, rollouts_path, labels_path)
+    items, skipped = collect_answers(job, panel, problems_path, rollouts_path, labels_path)
     if not items:
         raise ConfigError("nothing to calibrate on; give problems with reference answers, --rollouts or --labels")
     pairs = pairs_to_compare(items)
@@ -61,42 +61,42 @@ def run_calibrate(
         *(part for flag, path in files if path is not None for part in (flag, path)),
     ]
     inputs = [path for path in (problems_path, rollouts_path, labels_path) if path is not None]
-    with session.output("judge-calibrate", output_path, _fingerprint(session, panel), *inputs) as output:
+    with job.output("judge-calibrate", output_path, _fingerprint(job, panel), *inputs) as output:
         for notice in output.notices:
-            session.progress.say(notice)
-        made = _ask(session, panel, output, items, pairs, command)
+            job.progress.say(notice)
+        made = _ask(job, panel, output, items, pairs, command)
         if not output.is_current(made.rows):
             output.finish(made.rows)
     summary = made.summary("judge-calibrate", output_path, read=len(items), written=len(made.rows))
-    if session.shard is not None:
+    if job.shard is not None:
         return summary  # a part of the judgements says nothing yet
-    report = make_report(session, panel, items, pairs, made.rows, skipped)
+    report = make_report(job, panel, items, pairs, made.rows, skipped)
     summary.details = report.as_json()
     if output_path != STDIO:
         write_json(summary_path(output_path), summary.details)
-    session.progress.say(report.text())
+    job.progress.say(report.text())
     if missed := report.missed():
         raise GateError(f"{summary.path}: the judge is below its bars: {'; '.join(map(failure, missed))}")
     if section.bars:
         # Bars are about what could be read: a judge that seldom says anything could pass them all.
-        gate_unparsed(session, summary)
+        gate_unparsed(job, summary)
     return summary
 
 
-def _fingerprint(session: Session, panel: Panel) -> dict[str, Any]:
-    verifier = session.recipe.calibrate.verifier
+def _fingerprint(job: Job, panel: Panel) -> dict[str, Any]:
+    verifier = job.recipe.calibrate.verifier
     return {
-        **session.policy_fingerprint(panel.policy, "judge"),
-        "sampling": session.recipe.judge.sampling(),
+        **job.engines.fingerprint(panel.policy, job.recipe.judge.role),
+        "sampling": job.recipe.judge.sampling(),
         "judges": panel.fingerprint(),
-        "answer_votes": session.recipe.judge.answer_votes,
-        "aggregate": session.recipe.judge.aggregate,
+        "answer_votes": job.recipe.judge.answer_votes,
+        "aggregate": job.recipe.judge.aggregate,
         "verifier": registry.resolved("verifiers", verifier) if verifier else None,
     }
 
 
 def _ask(
-    session: Session,
+    job: Job,
     panel: Panel,
     output: Output,
     items: list[KnownAnswer],
@@ -104,13 +104,13 @@ def _ask(
     command: Sequence[object],
 ) -> Generated:
     """The judgements of all answers and pairs, those within `--limit` finished."""
-    planned = _plan(session, panel, items, pairs)
+    planned = _plan(job, panel, items, pairs)
     limited = None
-    if session.limit is not None:
-        within = {item.candidate.id for item in limit_rows(session, items)}
+    if job.limit is not None:
+        within = {item.candidate.id for item in limit_rows(job, items)}
         limited = [row for row in planned if within.issuperset(row.parents)]
     made = generate(
-        session, output, planned, finish=panel.finish, role="judge", limited=limited, answer=panel, command=command
+        job, output, planned, finish=panel.finish, role="judge", limited=limited, answer=panel, command=command
     )
     # A label given since then may say otherwise than the stored row, which the caller compares with the new one.
     told = {row.id: row.extra for row in planned}
@@ -141,9 +141,9 @@ def _check_targets(targets: set[str]) -> None:
 
 
 def _plan(
-    session: Session, panel: Panel, items: Sequence[KnownAnswer], pairs: Sequence[tuple[KnownAnswer, KnownAnswer]]
+    job: Job, panel: Panel, items: Sequence[KnownAnswer], pairs: Sequence[tuple[KnownAnswer, KnownAnswer]]
 ) -> list[Row]:
-    votes = max(1, session.recipe.judge.answer_votes)
+    votes = max(1, job.recipe.judge.answer_votes)
     planned = []
     for item in items:
         for index in panel.of("answer"):

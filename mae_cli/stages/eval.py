@@ -29,12 +29,12 @@ from mae_cli.reports.eval_report import power_lines
 from mae_cli.stages.evaluation.benchmarks import Benchmark, load_benchmarks, spec_text, unreadable
 from mae_cli.stages.evaluation.readings import check_readings, check_rows
 from mae_cli.stages.generation.generate import generate
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 
 
 def run_eval(
-    session: Session,
+    job: Job,
     benchmarks: Sequence[Spec],
     output_path: Path,
     *,
@@ -44,7 +44,7 @@ def run_eval(
     """Evaluate the base model, the adapter, or both, on the benchmarks' items.
 
     Args:
-        session: its engine is switched between the policies and left on the last one.
+        job: its engine is switched between the policies and left on the last one.
         benchmarks: as `eval.benchmarks` names them; the recipe's where none is given.
         output_path: rows of all policies evaluated here; the summary goes beside it.
         adapter: what was trained, to evaluate: a LoRA's folder or a model's.
@@ -55,22 +55,22 @@ def run_eval(
         DataError: an item that nothing can be checked against.
         TemporaryError: the hub cannot be reached.
     """
-    section = session.recipe.eval
+    section = job.recipe.eval
     specs = list(benchmarks) or section.benchmarks
     if section.via == "lm-eval":
         from mae_cli.stages.evaluation.lm_eval import run_lm_eval
 
-        return run_lm_eval(session, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
+        return run_lm_eval(job, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
     if not specs:
         raise ConfigError("no benchmark: give a problem file or a suite, or eval.benchmarks in a recipe")
     loaded = load_benchmarks(specs, section)
-    attach(session, adapter)  # what cannot be used is refused before anything is said
-    say_power(session, loaded, paired=with_base and adapter is not None)
-    return evaluate(session, loaded, output_path, adapter=adapter, with_base=with_base)
+    attach(job, adapter)  # what cannot be used is refused before anything is said
+    say_power(job, loaded, paired=with_base and adapter is not None)
+    return evaluate(job, loaded, output_path, adapter=adapter, with_base=with_base)
 
 
 def evaluate(
-    session: Session,
+    job: Job,
     benchmarks: Sequence[Benchmark],
     output_path: Path,
     *,
@@ -78,25 +78,25 @@ def evaluate(
     with_base: bool = True,
 ) -> StageSummary:
     """The same on benchmarks that are loaded already."""
-    section = session.recipe.eval
+    section = job.recipe.eval
     check_readings(section.readings)
     # The limit holds for each benchmark, or only the first would be asked.
-    wanted = {problem.id for benchmark in benchmarks for problem in benchmark.problems[: session.limit]}
+    wanted = {problem.id for benchmark in benchmarks for problem in benchmark.problems[: job.limit]}
     verifiers: dict[str, contracts.Verifier] = {
         benchmark.name: registry.build("verifiers", benchmark.verifier) for benchmark in benchmarks
     }
-    policies = _plan_policies(session, benchmarks, adapter, with_base=with_base)
+    policies = _plan_policies(job, benchmarks, adapter, with_base=with_base)
     paths = [benchmark.path for benchmark in benchmarks if benchmark.path is not None]
-    with session.output("eval", output_path, _fingerprint(session, benchmarks, policies), *paths) as output:
+    with job.output("eval", output_path, _fingerprint(job, benchmarks, policies), *paths) as output:
         for notice in output.notices:
-            session.progress.say(notice)
+            job.progress.say(notice)
 
         def prepare(row: Row) -> contracts.Engine:
-            attach(session, policies.folders[row.policy.weights])
-            return session.engine
+            attach(job, policies.folders[row.policy.weights])
+            return job.engines.trained
 
         made = generate(
-            session,
+            job,
             output,
             policies.planned,
             finish=read_solution,
@@ -113,7 +113,7 @@ def evaluate(
     summary = made.summary("eval", output_path, read=read, written=len(made.rows))
     fields = list(dict.fromkeys(field for benchmark in benchmarks for field in benchmark.group_by))
     summary.details = plain(figures_of(by_policy(made.rows, policies.labels), section.confidence, fields))
-    if output_path != STDIO and session.shard is None:
+    if output_path != STDIO and job.shard is None:
         write_json(summary_path(output_path), summary.details)
     return summary
 
@@ -130,7 +130,7 @@ class EvaluatedPolicies(msgspec.Struct):
 
 
 def _plan_policies(
-    session: Session, benchmarks: Sequence[Benchmark], adapter: Path | None, *, with_base: bool
+    job: Job, benchmarks: Sequence[Benchmark], adapter: Path | None, *, with_base: bool
 ) -> EvaluatedPolicies:
     """Put each policy on the engine once, to learn its digests and to plan its rows."""
     named: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
@@ -138,19 +138,19 @@ def _plan_policies(
         named.append((adapter_label(adapter), adapter))
     found: EvaluatedPolicies | None = None
     for label, folder in named:
-        attach(session, folder)
-        policy = session.engine.policy
+        attach(job, folder)
+        policy = job.engines.trained.policy
         found = found or EvaluatedPolicies(policy)
-        found.planned += _plan(session, benchmarks)
+        found.planned += _plan(job, benchmarks)
         found.labels[policy.weights], found.folders[policy.weights] = label, folder
-    return found or EvaluatedPolicies(session.engine.policy)
+    return found or EvaluatedPolicies(job.engines.trained.policy)
 
 
-def _fingerprint(session: Session, benchmarks: Sequence[Benchmark], policies: EvaluatedPolicies) -> dict[str, Any]:
-    section, labels = session.recipe.eval, policies.labels
+def _fingerprint(job: Job, benchmarks: Sequence[Benchmark], policies: EvaluatedPolicies) -> dict[str, Any]:
+    section, labels = job.recipe.eval, policies.labels
     return {
         "policies": {name if policies.folders[name] else "base": label for name, label in labels.items()},
-        **session.policy_fingerprint(msgspec.structs.replace(policies.first, adapter=None)),
+        **job.engines.fingerprint(msgspec.structs.replace(policies.first, adapter=None)),
         "sampling": section.sampling(),
         "benchmarks": {benchmark.name: _asked(benchmark) for benchmark in benchmarks},
         "readings": section.readings,
@@ -165,42 +165,43 @@ def _asked(benchmark: Benchmark) -> dict[str, object]:
     }
 
 
-def say_power(session: Session, benchmarks: Sequence[Benchmark], *, paired: bool) -> None:
+def say_power(job: Job, benchmarks: Sequence[Benchmark], *, paired: bool) -> None:
     """Say what each set can show before anything is spent on it, and what would be spent in vain."""
-    section = session.recipe.eval
-    sizes = {b.name: len(b.problems[: session.limit]) for b in benchmarks}
+    section = job.recipe.eval
+    sizes = {b.name: len(b.problems[: job.limit]) for b in benchmarks}
     for line in power_lines(sizes, section.confidence, paired=paired):
-        session.progress.say(line)
+        job.progress.say(line)
     for benchmark in benchmarks:
         lost = unreadable(benchmark)
         if lost is not None:
-            session.progress.say(
+            job.progress.say(
                 f"WARNING: {benchmark.name}: verifier {registry.spec_name(benchmark.verifier)} cannot read {lost[0]} "
                 f"of the first {lost[1]} reference answers ({lost[2]}); such items stay unknown, whatever is answered: "
                 f"name another with --verifier"
             )
     if section.samples > 1 and section.temperature == 0:
-        session.progress.say(
+        job.progress.say(
             f"WARNING: temperature 0 is greedy: the {section.samples} samples of an item will be the same text; "
             f"set --temperature"
         )
 
 
-def attach(session: Session, folder: Path | None) -> None:
+def attach(job: Job, folder: Path | None) -> None:
     """Give the session's engine an adapter, or none; engines without weights have none to change."""
-    session.adapter = folder
-    _ = session.engine  # raises here, not in the middle of the work
+    job.engines.wear(folder)
+    _ = job.engines.trained  # raises here, not in the middle of the work
 
 
-def _plan(session: Session, benchmarks: Sequence[Benchmark]) -> list[Row]:
-    section, policy = session.recipe.eval, session.engine.policy
+def _plan(job: Job, benchmarks: Sequence[Benchmark]) -> list[Row]:
+    section, policy = job.recipe.eval, job.engines.trained.policy
     return [
         new_row(
             "eval",
-            role="solver",
+            role=job.recipe.solve.role,
+            step=job.step or "",
             purpose="eval",
-            round_number=session.round_number,
-            run_seed=session.recipe.seed,
+            round_number=job.round_number,
+            run_seed=job.recipe.seed,
             messages=load_prompt(benchmark.prompt).render(
                 question=question_with_choices(problem.question, choices_of(problem))
             ),

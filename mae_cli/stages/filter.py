@@ -13,10 +13,10 @@ from typing import Any
 
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.plugins import registry
-from mae_cli.records import Row
+from mae_cli.records import Row, roles_in
 from mae_cli.records.file_names import STDIO
 from mae_cli.stages.generation.generate import dropped_path_for, limit_rows
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 
 ROWS_PER_APPEND = 256
@@ -24,28 +24,28 @@ NOT_STORED = "none"
 
 
 def run_filter(
-    session: Session, input_path: Path, output_path: Path, *, dropped_path: Path | None = None
+    job: Job, inputs: Sequence[Path], output_path: Path, *, dropped_path: Path | None = None
 ) -> StageSummary:
     """Apply the recipe's filters in order.
 
     Raises:
         GateError: no row was kept; the funnel says at which filter they went. The files are written all the same.
     """
-    specs = session.recipe.filter.filters
+    specs = job.recipe.filter.filters
     built = [(registry.spec_name(spec), registry.build("filters", spec)) for spec in specs]
     if output_path == STDIO and dropped_path is None:
         raise ConfigError("-o - needs --dropped FILE for the rows that are not kept")
-    data = session.read(input_path)
-    rows = limit_rows(session, data.rows)
+    data = job.read(*inputs)
+    rows = limit_rows(job, data.rows)
     if not rows:
         raise ConfigError(
-            f"{input_path}: plain problems cannot be filtered; expected records of propose, solve or judge"
+            f"{inputs[0]}: plain problems cannot be filtered; expected records of propose, solve or judge"
         )
     options = {"filters": [registry.resolved("filters", spec) for spec in specs]}
     dropped_to = dropped_path or dropped_path_for(output_path)
-    with session.output("filter", output_path, options, input_path, companion=dropped_to) as output:
+    with job.output("filter", output_path, options, *inputs, companion=dropped_to) as output:
         for notice in output.notices:
-            session.progress.say(notice)
+            job.progress.say(notice)
         funnel = select_rows(rows, built)
         selected = [row for row in rows if row.kept is not False or row.stored]
         dropped = [row for row in rows if row.kept is False and not row.stored]
@@ -108,6 +108,6 @@ def _counts(rows: Sequence[Row]) -> dict[str, Any]:
             "kept": sum(row.role == role and row.kept is True for row in rows),
             "stored": sum(row.role == role and bool(row.stored) for row in rows),
         }
-        for role in ("proposer", "solver", "judge")
+        for role in roles_in(rows)
         if any(row.role == role and row.kept is not None for row in rows)
     }

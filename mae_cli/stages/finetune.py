@@ -22,13 +22,13 @@ from mae_cli.models.adapters import CONFIG
 from mae_cli.models.digests import is_whole_model, reference_identity
 from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import fixed_roles
-from mae_cli.recipe.sections import Recipe
+from mae_cli.recipe.sections import Recipe, is_free
 from mae_cli.records import Row, digest
 from mae_cli.records.file_names import STDIO
 from mae_cli.records.read import Input
 from mae_cli.records.resumable_folder import FolderOutput
 from mae_cli.stages.generation.generate import limit_rows
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.training.eligible_rows import own_rows, retokenised, trainable
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def run_finetune(
-    session: Session, input_path: Path, output_dir: Path, *, start_adapter: Path | None = None
+    job: Job, inputs: Sequence[Path], output_dir: Path, *, start_adapter: Path | None = None
 ) -> StageSummary:
     """Train on the input's kept rows.
 
@@ -46,29 +46,27 @@ def run_finetune(
         ConfigError: the engine has no weights to train, the start is of the other kind than what is trained, or the
             output was made with other settings.
     """
-    section = session.recipe.finetune
-    check_tuning(session.recipe)
+    section = job.recipe.finetune
+    check_tuning(job.recipe)
     objective: contracts.Objective = registry.build("objectives", section.objective)
-    data = read_to_train(session, input_path)
+    data = read_to_train(job, inputs)
     require_tracker(section.report_to)
-    session.adapter = start_adapter
-    engine, chosen = _choose(session, input_path, data, objective)
-    fingerprint = _fingerprint(session, engine, chosen.rows)
+    job.engines.wear(start_adapter)
+    engine, chosen = _choose(job, inputs, data, objective)
+    fingerprint = _fingerprint(job, engine, chosen.rows)
     start = time.monotonic()
     summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
-    _say_choice(session, chosen, objective)
+    _say_choice(job, chosen, objective)
     from mae_cli.stages.tuning.training import train_rows
     from mae_cli.training.processes import joined
 
-    output = FolderOutput(
-        output_dir, stage="finetune", fingerprint=fingerprint, overwrite=session.overwrite, inputs=[input_path]
-    )
+    output = FolderOutput(output_dir, stage="finetune", fingerprint=fingerprint, overwrite=job.overwrite, inputs=inputs)
     # The first of several processes owns the folder; the others only read its checkpoint.
     with joined() as world, output if world.is_main else nullcontext():
         if world.from_main(output.is_done):
             summary.skipped = len(chosen.rows)
             return summary
-        report = train_rows(session, engine, output, chosen.rows, objective, start_adapter=start_adapter, world=world)
+        report = train_rows(job, engine, output, chosen.rows, objective, start_adapter=start_adapter, world=world)
     _tell(summary, report, chosen.left_out)
     summary.seconds = round(time.monotonic() - start, 3)
     return summary
@@ -82,7 +80,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 def _choose(
-    session: Session, input_path: Path, data: Input, objective: contracts.Objective
+    job: Job, inputs: Sequence[Path], data: Input, objective: contracts.Objective
 ) -> tuple[contracts.TrainableEngine, Chosen]:
     """The engine to train, and the rows that no filter, purpose or other policy takes away.
 
@@ -90,16 +88,16 @@ def _choose(
         GateError: none is left.
         ConfigError: the engine has no weights to train.
     """
-    section = session.recipe.finetune
-    rows, left_out = trainable(limit_rows(session, data.rows), section.purposes, objective)
-    fixed = [] if section.other_models else fixed_roles(session.recipe)
+    section = job.recipe.finetune
+    rows, left_out = trainable(limit_rows(job, data.rows), section.purposes, objective)
+    fixed = [] if section.other_models else fixed_roles(job.recipe)
     # Known from the recipe alone, so that a round without a row of the policy's own loads no model to say so.
     rows, others = own_rows(rows, None, fixed)
     if not rows:
-        _nothing_left(input_path, {**left_out, **others})
-    engine = session.engine_for(None, weights=True)
+        _nothing_left(inputs, {**left_out, **others})
+    engine = job.engines.of(None, weights=True)
     if not contracts.can_train(engine):
-        raise ConfigError(f'engine "{session.recipe.engine}" has no weights to train; use --engine hf')
+        raise ConfigError(f'engine "{job.recipe.engine}" has no weights to train; use --engine hf')
     if section.other_models:
         rows = [retokenised(row, engine.policy) for row in rows]
     else:
@@ -107,15 +105,19 @@ def _choose(
         others = {reason: others.get(reason, 0) + foreign.get(reason, 0) for reason in (*others, *foreign)}
     left_out |= others
     if not rows:
-        _nothing_left(input_path, left_out)
+        _nothing_left(inputs, left_out)
     return engine, Chosen(rows, left_out)
 
 
-def _fingerprint(session: Session, engine: contracts.Engine, rows: Sequence[Row]) -> dict[str, Any]:
-    section = session.recipe.finetune
+def _fingerprint(job: Job, engine: contracts.Engine, rows: Sequence[Row]) -> dict[str, Any]:
+    section = job.recipe.finetune
     return {
-        **session.policy_fingerprint(engine.policy),
-        "finetune": {name: getattr(section, name) for name in section.__struct_fields__ if name not in _FREE_KEYS},
+        **job.engines.fingerprint(engine.policy),
+        "finetune": {
+            name: getattr(section, name)
+            for name in section.__struct_fields__
+            if name not in _TOLD_APART and not is_free(f"finetune.{name}")
+        },
         "reference": reference_identity(section.reference),
         "objective": registry.resolved("objectives", section.objective),
         "rows": digest([row.id for row in rows]),
@@ -125,16 +127,16 @@ def _fingerprint(session: Session, engine: contracts.Engine, rows: Sequence[Row]
         # What else an objective may know of a row: whom a judge preferred, and what its problem says of itself.
         "preferences": digest([[verdict for verdict in row.verdicts if verdict.target == "pair"] for row in rows]),
         "meta": digest([row.problem.meta if row.problem else None for row in rows]),
-        "seed": session.recipe.seed,
+        "seed": job.recipe.seed,
     }
 
 
-def _say_choice(session: Session, chosen: Chosen, objective: contracts.Objective) -> None:
+def _say_choice(job: Job, chosen: Chosen, objective: contracts.Objective) -> None:
     for reason, count in chosen.left_out.items():
-        session.progress.say(f"finetune: {count} rows not trained: {reason}")
+        job.progress.say(f"finetune: {count} rows not trained: {reason}")
     num_unrewarded = sum(not row.reward for row in chosen.rows)
     if num_unrewarded and not objective.needs.reward:
-        session.progress.say(
+        job.progress.say(
             f"finetune: {num_unrewarded} of the {len(chosen.rows)} trained rows have reward 0 or none, and this "
             f"objective does not look at rewards; the filter best_of_k with min_reward keeps the good ones"
         )
@@ -155,19 +157,20 @@ def _tell(summary: StageSummary, report: TrainReport, left_out: dict[str, int]) 
     }
 
 
-def read_to_train(session: Session, path: Path) -> Input:
-    """Records, or the samples of another tool's file as rows; which of them is said.
+def read_to_train(job: Job, inputs: Sequence[Path]) -> Input:
+    """Return records of one or several files, or the samples of another tool's file as rows; which of them is said.
 
     Raises:
         ConfigError: plain problems.
         DataError: a line that cannot be read, or of another format than the first.
     """
-    foreign = read_foreign(path) if path != STDIO else None
+    path = inputs[0]
+    foreign = read_foreign(path) if len(inputs) == 1 and path != STDIO else None
     if foreign is not None:
         rows = rows_of(foreign)
-        session.progress.say(f"{path}: read as {foreign.format}: {len(foreign.samples)} samples, {len(rows)} rows")
+        job.progress.say(f"{path}: read as {foreign.format}: {len(foreign.samples)} samples, {len(rows)} rows")
         return Input(rows=rows)
-    data = session.read(path)
+    data = job.read(*inputs)
     if data.problems:
         raise ConfigError(
             f"{path}: plain problems cannot be trained on; expected rows of solve, judge or filter, or a file of one "
@@ -176,12 +179,8 @@ def read_to_train(session: Session, path: Path) -> Input:
     return data
 
 
-# What changes speed or what is shown, not the adapter.
-# What `other_models` changes shows in the rows.
-_FREE_KEYS = {
-    *("show_batch", "save_every", "objective", "reference"),
-    *("micro_batch_tokens", "gradient_checkpointing", "other_models", "report_to"),
-}
+_TOLD_APART = {"objective", "reference", "other_models"}
+"""Keys that stand in the fingerprint in another form: resolved, as a digest, or in the rows they let in."""
 
 
 def check_tuning(recipe: Recipe) -> None:
@@ -222,6 +221,6 @@ def require_tracker(name: str) -> None:
         raise MissingDependencyError(f"finetune.report_to {name} needs the package {name}: pip install {name}")
 
 
-def _nothing_left(input_path: Path, left_out: dict[str, int]) -> NoReturn:
+def _nothing_left(inputs: Sequence[Path], left_out: dict[str, int]) -> NoReturn:
     counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-    raise GateError(f"{input_path}: no row to train on ({counts})")
+    raise GateError(f"{', '.join(map(str, inputs))}: no row to train on ({counts})")

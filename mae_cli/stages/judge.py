@@ -8,6 +8,7 @@ last, for train rows (`rewarding.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mae_cli.errors import ConfigError
 from mae_cli.records import draw
 from mae_cli.records.worker_files import is_worker_file
 from mae_cli.stages.generation.generate import generate, limit_rows
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.stages.judging.details import _details, _say_unknown, gate_unparsed, reading_details
 from mae_cli.stages.judging.panel import Panel
@@ -25,44 +26,44 @@ from mae_cli.stages.judging.rewarding import Rewarder
 from mae_cli.stages.judging.votes import add_verdicts
 
 
-def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
-    """Grade the input's rollouts and proposals; see `JudgeSection` for the options.
+def run_judge(job: Job, inputs: Sequence[Path], output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
+    """Grade the inputs' rollouts and proposals; see `JudgeSection` for the options.
 
     Raises:
         GateError: more judgements are unparsed than `max_unparsed` allows; the file is written all the same.
     """
-    section = session.recipe.judge
+    section = job.recipe.judge
     # A worker's rewards are thrown away: its parent computes them over all rows.
-    if session.shard is not None and section.shuffle_rewards and not is_worker_file(output_path):
+    if job.shard is not None and section.shuffle_rewards and not is_worker_file(output_path):
         raise ConfigError("judge.shuffle_rewards shuffles among all rows, and a shard has only its own; no --shard")
-    data = session.read(input_path)
+    data = job.read(*inputs)
     if data.problems:
-        raise ConfigError(f"{input_path}: plain problems cannot be judged; expected records of propose or solve")
-    panel, rewarder = Panel(session), Rewarder(session)
+        raise ConfigError(f"{inputs[0]}: plain problems cannot be judged; expected records of propose or solve")
+    panel, rewarder = Panel(job), Rewarder(job)
     rewarder.check(data.rows)
     pairs = pools.read_pairs(pool_path) if pool_path else []
-    drawn = draw(pairs, section.num_pairs, session.recipe.seed, "judge", session.round_number)
-    planned = _plan(session, panel, data.rows, drawn) if panel.judges else []
+    drawn = draw(pairs, section.num_pairs, job.recipe.seed, "judge", job.round_number, *job.draw_key)
+    planned = _plan(job, panel, data.rows, drawn) if panel.judges else []
     limited = None
-    if session.limit is not None:
-        within = {row.id for row in limit_rows(session, data.rows)} | {pair.from_row for pair in drawn}
+    if job.limit is not None:
+        within = {row.id for row in limit_rows(job, data.rows)} | {pair.from_row for pair in drawn}
         limited = [row for row in planned if within.issuperset(row.parents)]
-    options = _fingerprint(session, panel, rewarder)
-    with session.output("judge", output_path, options, input_path) as output:
+    options = _fingerprint(job, panel, rewarder)
+    with job.output("judge", output_path, options, *inputs) as output:
         for notice in output.notices:
-            session.progress.say(notice)
+            job.progress.say(notice)
         made = generate(
-            session,
+            job,
             output,
             planned,
             passed=data.rows,
             finish=panel.finish,
-            role="judge",
+            role=section.role,
             limited=limited,
             answer=panel,
-            command=["judge", input_path, *(["--pool", pool_path] if pool_path else [])],
+            command=["judge", *inputs, *(["--pool", pool_path] if pool_path else [])],
         )
-        disagreeing = add_verdicts(made.passed, made.rows, panel, session)
+        disagreeing = add_verdicts(made.passed, made.rows, panel, job)
         rows = [*made.passed, *made.rows]
         rewarder.reward(rows, panel, drawn)
         if not output.is_current(rows):
@@ -70,14 +71,14 @@ def run_judge(session: Session, input_path: Path, output_path: Path, *, pool_pat
         summary = made.summary("judge", output_path, read=len(data.rows), written=len(rows))
         graded = [panel.reading(row) for row in made.rows if row.purpose == "grade"]
         summary.details = {**_details(rows, disagreeing), **reading_details(graded)}
-        _say_unknown(session, rows)
-    if session.shard is None:
-        gate_unparsed(session, summary)
+        _say_unknown(job, rows)
+    if job.shard is None:
+        gate_unparsed(job, summary)
     return summary
 
 
-def _fingerprint(session: Session, panel: Panel, rewarder: Rewarder) -> dict[str, Any]:
-    section = session.recipe.judge
+def _fingerprint(job: Job, panel: Panel, rewarder: Rewarder) -> dict[str, Any]:
+    section = job.recipe.judge
     own = {
         **rewarder.fingerprint(),
         "judges": panel.fingerprint(),
@@ -90,7 +91,8 @@ def _fingerprint(session: Session, panel: Panel, rewarder: Rewarder) -> dict[str
         "num_pairs": section.num_pairs,
         "num_own_pairs": section.num_own_pairs,
         "shuffle_rewards": section.shuffle_rewards,
+        "judge": {"role": section.role},
     }
     if not panel.judges:
         return own
-    return {**session.policy_fingerprint(panel.policy, "judge"), "sampling": section.sampling(), **own}
+    return {**job.engines.fingerprint(panel.policy, section.role), "sampling": section.sampling(), **own}

@@ -18,15 +18,15 @@ from mae_cli.prompts.prompt_files import load_prompt, quoted
 from mae_cli.records import Problem, Row, new_row, problem_id, seed_from
 from mae_cli.records.file_names import STDIO
 from mae_cli.stages.generation.generate import generate
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary, rollout_details
 
 
-def run_propose(session: Session, input_path: Path | None, output_path: Path) -> StageSummary:
+def run_propose(job: Job, input_path: Path | None, output_path: Path) -> StageSummary:
     """Write `num_problems` proposals, with references from the input where it is given."""
-    section = session.recipe.propose
-    pool = _pool(session, input_path)
-    planned = plan_proposals(session, pool)
+    section = job.recipe.propose
+    pool = _pool(job, input_path)
+    planned = plan_proposals(job, pool)
     verifier = registry.build("verifiers", section.verifier) if section.verifier else None
     if verifier is not None and not hasattr(verifier, "check_problem"):
         raise ConfigError(f'propose.verifier: "{section.verifier}" checks answers, not problems; known: arithmetic')
@@ -39,7 +39,7 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
 
     prompts = {"zero": load_prompt(section.prompt), "reference": load_prompt(section.prompt_reference)}
     options = {
-        **session.policy_fingerprint(session.engine_for("proposer").policy, "proposer"),
+        **job.engines.fingerprint(job.engines.of(section.role).policy, section.role),
         "sampling": section.sampling(),
         "prompts": {name: prompt.digest for name, prompt in prompts.items()},
         "propose": {
@@ -47,15 +47,17 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
             "p_reference": section.p_reference,
             "references_per_prompt": section.references_per_prompt,
             "verifier": registry.resolved("verifiers", section.verifier) if section.verifier else None,
+            "role": section.role,
+            "purpose": section.purpose,
         },
     }
     inputs = [input_path] if input_path else []
-    with session.output("propose", output_path, options, *inputs) as output:
+    with job.output("propose", output_path, options, *inputs) as output:
         for notice in output.notices:
-            session.progress.say(notice)
-        limited = planned[: session.limit] if session.limit is not None else None
+            job.progress.say(notice)
+        limited = planned[: job.limit] if job.limit is not None else None
         made = generate(
-            session, output, planned, finish=finish, role="proposer", limited=limited, command=["propose", *inputs]
+            job, output, planned, finish=finish, role=section.role, limited=limited, command=["propose", *inputs]
         )
         if not output.is_current(made.rows):
             output.finish(made.rows)
@@ -64,33 +66,34 @@ def run_propose(session: Session, input_path: Path | None, output_path: Path) ->
         return summary
 
 
-def _pool(session: Session, input_path: Path | None) -> list[Problem]:
+def _pool(job: Job, input_path: Path | None) -> list[Problem]:
     if input_path is None:
         return []
     if input_path != STDIO and input_path.exists() and not input_path.stat().st_size:
         return []  # a pool snapshot may be empty: MAE zero writes its own seeds
-    data = session.read(input_path)
+    data = job.read(input_path)
     return data.problems or list({row.problem.id: row.problem for row in data.rows if row.problem}.values())
 
 
-def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
+def plan_proposals(job: Job, pool: Sequence[Problem]) -> list[Row]:
     """The rows to generate; proposal i is a function of (seed, round, i) and the pool."""
-    section, recipe = session.recipe.propose, session.recipe
-    proposer: contracts.Proposer = _proposer(session)
+    section, recipe = job.recipe.propose, job.recipe
+    proposer: contracts.Proposer = _proposer(job)
     prompts = {"zero": load_prompt(section.prompt), "reference": load_prompt(section.prompt_reference)}
-    policy = session.engine_for("proposer").policy
+    policy = job.engines.of(section.role).policy
     planned = []
     for index in range(section.num_problems):
-        rng = random.Random(seed_from(recipe.seed, "propose", session.round_number, index))
+        rng = random.Random(seed_from(recipe.seed, "propose", job.round_number, index, *job.draw_key))
         drawn = proposer.draw(rng, pool)
         references = [quoted(problem.question) for problem in drawn.references]
         messages = prompts[drawn.prompt].render(references=references)
         planned.append(
             new_row(
                 "propose",
-                role="proposer",
-                purpose="train",
-                round_number=session.round_number,
+                role=section.role,
+                step=job.step or "",
+                purpose=section.purpose,
+                round_number=job.round_number,
                 run_seed=recipe.seed,
                 messages=messages,
                 sampling=section.sampling(),
@@ -103,8 +106,8 @@ def plan_proposals(session: Session, pool: Sequence[Problem]) -> list[Row]:
     return planned
 
 
-def _proposer(session: Session) -> contracts.Proposer:
-    section = session.recipe.propose
+def _proposer(job: Job) -> contracts.Proposer:
+    section = job.recipe.propose
     if isinstance(section.proposer, dict):
         built: contracts.Proposer = registry.build("proposers", section.proposer)
         return built

@@ -15,28 +15,39 @@ from mae_cli.data import pools
 from mae_cli.errors import DataError
 from mae_cli.prompts.prompt_files import Prompt, load_prompt, question_with_choices
 from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, draw, new_row, verdicts_on
+from mae_cli.records.read import Input
 from mae_cli.stages.generation.generate import generate, limit_rows
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary, rollout_details
 
 
-def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
-    """Solve the input's problems, and some of the pool's; see `SolveSection` for the options."""
-    section = session.recipe.solve
-    data = session.read(input_path)
+def run_solve(job: Job, inputs: Sequence[Path], output_path: Path, *, pool_path: Path | None = None) -> StageSummary:
+    """Solve the inputs' problems, and some of the pool's; see `SolveSection` for the options.
+
+    Args:
+        job: gives recipe, round and engines.
+        inputs: files of problems or records; none: the pool alone.
+        output_path: file of the rollouts, behind the records that pass through.
+        pool_path: question pool that `num_problems` are drawn from.
+
+    Raises:
+        DataError: there is no problem to solve.
+    """
+    section = job.recipe.solve
+    data = job.read(*inputs) if inputs else Input()
     prompt = load_prompt(section.prompt)
-    plan = _Planner(session, prompt, section.sampling(), session.engine_for("solver").policy)
+    plan = _Planner(job, prompt, section.sampling(), job.engines.of(section.role).policy)
     pool = pools.read_questions(pool_path) if pool_path else []
-    drawn = draw(pool, section.num_problems, session.recipe.seed, "solve", session.round_number)
-    everything = _plan_all(plan, session, data.rows, data.problems, drawn)
+    drawn = draw(pool, section.num_problems, job.recipe.seed, "solve", job.round_number, *job.draw_key)
+    everything = _plan_all(plan, job, data.rows, data.problems, drawn)
     limited = None
-    if session.limit is not None:
-        rows, problems = limit_rows(session, data.rows), limit_rows(session, data.problems)
-        limited = _plan_all(plan, session, rows, problems, drawn)
+    if job.limit is not None:
+        rows, problems = limit_rows(job, data.rows), limit_rows(job, data.problems)
+        limited = _plan_all(plan, job, rows, problems, drawn)
     if not everything and not data.rows:
-        raise DataError(f"{input_path}: no problem to solve")
+        raise DataError(f"{', '.join(map(str, inputs)) or pool_path}: no problem to solve")
     options = {
-        **session.policy_fingerprint(session.engine_for("solver").policy, "solver"),
+        **job.engines.fingerprint(job.engines.of(section.role).policy, section.role),
         "sampling": section.sampling(),
         "prompt": prompt.digest,
         "solve": {
@@ -45,20 +56,22 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
             "difficulty_samples": section.difficulty_samples,
             "train_on_proposals": section.train_on_proposals,
             "checked_only": section.checked_only,
+            "role": section.role,
+            "purpose": section.purpose,
         },
     }
-    with session.output("solve", output_path, options, input_path) as output:
+    with job.output("solve", output_path, options, *inputs) as output:
         for notice in output.notices:
-            session.progress.say(notice)
+            job.progress.say(notice)
         made = generate(
-            session,
+            job,
             output,
             everything,
             passed=data.rows,
             finish=read_solution,
-            role="solver",
+            role=section.role,
             limited=limited,
-            command=["solve", input_path, *(["--pool", pool_path] if pool_path else [])],
+            command=["solve", *inputs, *(["--pool", pool_path] if pool_path else [])],
         )
         rows = [*made.passed, *made.rows]
         if not output.is_current(rows):
@@ -71,18 +84,19 @@ def run_solve(session: Session, input_path: Path, output_path: Path, *, pool_pat
 class _Planner:
     """Plans rollouts of problems with one prompt, sampling and policy."""
 
-    def __init__(self, session: Session, prompt: Prompt, sampling: Sampling, policy: Policy) -> None:
-        self._session, self._prompt, self._sampling, self._policy = session, prompt, sampling, policy
+    def __init__(self, job: Job, prompt: Prompt, sampling: Sampling, policy: Policy) -> None:
+        self._job, self._prompt, self._sampling, self._policy = job, prompt, sampling, policy
 
     def rollouts(self, problem: Problem, purpose: Purpose, count: int, parents: Sequence[str] = ()) -> list[Row]:
         messages = self._prompt.render(question=question_with_choices(problem.question, choices_of(problem)))
         return [
             new_row(
                 "solve",
-                role="solver",
+                role=self._job.recipe.solve.role,
+                step=self._job.step or "",
                 purpose=purpose,
-                round_number=self._session.round_number,
-                run_seed=self._session.recipe.seed,
+                round_number=self._job.round_number,
+                run_seed=self._job.recipe.seed,
                 messages=messages,
                 sampling=self._sampling,
                 policy=self._policy,
@@ -95,9 +109,9 @@ class _Planner:
 
 
 def _plan_all(
-    plan: _Planner, session: Session, rows: Sequence[Row], problems: Sequence[Problem], drawn: Sequence[Problem]
+    plan: _Planner, job: Job, rows: Sequence[Row], problems: Sequence[Problem], drawn: Sequence[Problem]
 ) -> list[Row]:
-    section = session.recipe.solve
+    section = job.recipe.solve
     planned: list[Row] = []
     proposed, parents = proposals(rows, checked_only=section.checked_only)
     for problem in proposed:
@@ -108,7 +122,7 @@ def _plan_all(
         trained[problem.id] = problem
     for problem in trained.values():
         above = parents.get(problem.id, [])
-        planned += plan.rollouts(problem, "train", section.rollouts_per_problem, above)
+        planned += plan.rollouts(problem, section.purpose, section.rollouts_per_problem, above)
     return planned
 
 

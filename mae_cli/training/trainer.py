@@ -19,7 +19,7 @@ import msgspec
 from mae_cli.errors import CollapseError, GateError
 from mae_cli.models.digests import reference_identity
 from mae_cli.plugins.contracts import Objective, Unit
-from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.recipe.sections import FinetuneSection, is_free
 from mae_cli.records import Policy, digest
 from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
@@ -40,12 +40,6 @@ from mae_cli.training.lora_tuning import LoraTuning
 from mae_cli.training.optimization import Loop
 from mae_cli.training.processes import World
 from mae_cli.training.tuning import Tuning, save_tokenizer, trainable
-
-# They change speed, memory or output on the screen, and no result beyond float noise.
-_NOT_IN_FINGERPRINT = (
-    *("reference", "save_every", "show_batch", "micro_batch_tokens", "gradient_checkpointing"),
-    "report_to",
-)
 
 
 class BaseModel(msgspec.Struct, frozen=True):
@@ -245,8 +239,9 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that determines the adapter; a checkpoint is only taken up when all of it is equal."""
     settings = msgspec.to_builtins(section)
-    for name in _NOT_IN_FINGERPRINT:
-        del settings[name]
+    for name in list(settings):
+        if name == "reference" or is_free(f"finetune.{name}"):  # no result beyond float noise
+            del settings[name]
     settings["objective"] = {"name": type(objective).__name__, **msgspec.to_builtins(objective)}
     return {"finetune": settings, "rows": digest(examples, units), **origin}
 

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mae_cli.answers.extract import extract_answer
 from mae_cli.plugins.verifiers.math import Math
 from mae_cli.recipe.load import load_recipe
+from mae_cli.stages.generation.job import open_job
 from mae_cli.stages.generation.progress import Progress
-from mae_cli.stages.generation.session import Session
 from mae_cli.stages.judge import run_judge
 from tests.plugins.verifiers.math_forms import different, same
 from tests.plugins.verifiers.test_math import GOLDS
@@ -106,7 +106,7 @@ def judge_sides(folder: Path) -> list[float]:
                 out.write(json.dumps(json.loads(line)) + "\n")
 
     def ours() -> None:
-        session = Session(load_recipe(None, overrides), progress=Progress(quiet=True))
+        session = open_job(load_recipe(None, overrides), progress=Progress(quiet=True))
         run_judge(session, source, folder / f"judged-{next(number)}.jsonl")
 
     code = "import json, sys\nout = open(sys.argv[2], 'w')\nfor line in open(sys.argv[1]):\n"

@@ -15,7 +15,7 @@ from mae_cli.engines.hf.policy_only import PolicyEngine
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import open_job
 from tests.engines.fake_vllm import Calls, install
 from tests.models.test_load import make_adapter
 from tests.support import mae, write_sums
@@ -151,8 +151,8 @@ def test_the_fingerprint_holds_what_changes_a_text_with_and_without_the_weights(
         ("max_model_len=128", "bfloat16", "bfloat16 max_model_len 128"),
     ):
         told = msgspec.structs.replace(recipe, engine=f"vllm:{argument}".rstrip(":"), dtype=dtype)
-        session = Session(told)
-        found = session.policy_fingerprint(session.engine.policy)
+        job = open_job(told)
+        found = job.engines.fingerprint(job.engines.trained.policy)
 
         assert (found["dtype"], found["engine"]) == (expected, "vllm")
         assert PolicyEngine(told, "cpu").facts.numerics == expected

@@ -11,10 +11,10 @@ import pytest
 from mae_cli.errors import ConfigError
 from mae_cli.models.digests import model_digest
 from mae_cli.recipe.load import load_recipe
-from mae_cli.recipe.roles import PREDEFINED, adapter_for, is_fixed, recipe_for
+from mae_cli.recipe.roles import adapter_for, is_fixed, recipe_for
 from mae_cli.recipe.sections import Recipe
-from mae_cli.records import Policy
-from mae_cli.stages.generation.session import Session
+from mae_cli.records import PREDEFINED_ROLES, Policy
+from mae_cli.stages.generation.job import open_job
 from mae_cli.training.eligible_rows import own_rows
 from tests.models.test_load import make_adapter
 from tests.support import a_row, here, read_json_lines, write_sums
@@ -27,8 +27,8 @@ def recipe_of(**roles: Any) -> Recipe:
 def test_without_roles_all_three_are_the_trained_policy() -> None:
     recipe = recipe_of()
 
-    assert [recipe_for(recipe, role) for role in PREDEFINED] == [recipe] * 3
-    assert [adapter_for(recipe, role, Path("round-1")) for role in PREDEFINED] == [Path("round-1")] * 3
+    assert [recipe_for(recipe, role) for role in PREDEFINED_ROLES] == [recipe] * 3
+    assert [adapter_for(recipe, role, Path("round-1")) for role in PREDEFINED_ROLES] == [Path("round-1")] * 3
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_a_wrong_key_of_a_role_is_named(setting: str, message: str) -> None:
 
 def test_roles_with_equal_settings_share_one_engine_and_others_do_not() -> None:
     recipe = load_recipe(None, ["engine=scripted", "roles.judge.engine=scripted:accuracy=1"])
-    session = Session(recipe)
+    job = open_job(recipe)
 
-    assert session.engine_for("solver") is session.engine_for("proposer") is session.engine
-    assert session.engine_for("judge") is not session.engine
-    assert "accuracy=1," in session.engine_for("judge").policy.model
+    assert job.engines.of("solver") is job.engines.of("proposer") is job.engines.trained
+    assert job.engines.of("judge") is not job.engines.trained
+    assert "accuracy=1," in job.engines.of("judge").policy.model
 
 
 def test_the_adapter_of_a_role_is_put_on_the_shared_model_and_taken_off_again(
@@ -96,19 +96,19 @@ def test_the_adapter_of_a_role_is_put_on_the_shared_model_and_taken_off_again(
     recipe = load_recipe(
         None, [f"model={tiny_model_dir}", "device=cpu", f"roles.solver.adapter={mine}", "roles.judge.adapter=none"]
     )
-    session = Session(recipe)
-    session.adapter = trained
+    job = open_job(recipe)
+    job.engines.wear(trained)
 
-    proposer = session.engine_for("proposer")
+    proposer = job.engines.of("proposer")
     first = proposer.policy.adapter
-    solver = session.engine_for("solver")
+    solver = job.engines.of("solver")
     second = solver.policy.adapter
-    judge = session.engine_for("judge")
+    judge = job.engines.of("judge")
 
     assert proposer is solver is judge
     assert judge.policy.adapter is None
     assert len({first, second, None}) == 3
-    assert session.engine_for("proposer").policy.adapter == first
+    assert job.engines.of("proposer").policy.adapter == first
 
 
 ONE, OTHER = "0" * 20, "1" * 20
@@ -164,7 +164,7 @@ def test_a_run_with_a_judge_of_another_model_trains_the_others_for_two_rounds(
     for number in (1, 2):
         folder = run_dir / f"round-{number:03d}"
         rows = read_json_lines(folder / "4_selected.jsonl")
-        models = {role: {row["policy"]["model"] for row in rows if row["role"] == role} for role in PREDEFINED}
+        models = {role: {row["policy"]["model"] for row in rows if row["role"] == role} for role in PREDEFINED_ROLES}
         assert models["solver"] == models["proposer"] == {model_digest(tiny_model_dir)}
         assert all(name.startswith("scripted:") for name in models["judge"])
         adapters |= {row["policy"]["adapter"] for row in rows if row["role"] == "solver"}

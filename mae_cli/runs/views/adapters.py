@@ -9,17 +9,19 @@ from pathlib import Path
 
 import msgspec
 
-from mae_cli.errors import ConfigError
 from mae_cli.models.digests import adapter_digest, is_whole_model
-from mae_cli.models.lineage import ADAPTER, read_lineage, trained_rows
+from mae_cli.models.lineage import read_lineage, trained_rows
 from mae_cli.records.read import read_json
 from mae_cli.reports.tables import table
+from mae_cli.runs.layout import LINKS, adapters_in, rounds_of
 
 
 class Entry(msgspec.Struct):
     """One adapter of a run, as `mae list adapters` shows it."""
 
     round: str
+    folder: str
+    """Name of its folder in the round's."""
     adapter: str | None
     """Null where its weights were retired and no lineage was written."""
     parent: str | None
@@ -27,19 +29,7 @@ class Entry(msgspec.Struct):
     rows: int
     trained_tokens: int
     marks: list[str]
-    """Of `latest`, `accepted`, `best`, `retired` (weights deleted), `whole model` (no adapter)."""
-
-
-def rounds_of(run_dir: Path) -> list[Path]:
-    """The round folders of a run, in order.
-
-    Raises:
-        ConfigError: no run there.
-    """
-    folders = sorted(run_dir.glob("round-*"))
-    if not folders:
-        raise ConfigError(f"{run_dir}: no run there (no round-NNN folder); give --run-dir")
-    return folders
+    """Of `latest`, `accepted`, `best`, `verified`, `retired` (weights deleted), `whole model` (no adapter)."""
 
 
 def adapters_of(run_dir: Path) -> list[Entry]:
@@ -48,18 +38,15 @@ def adapters_of(run_dir: Path) -> list[Entry]:
     Raises:
         ConfigError: no run there.
     """
-    marked = {
-        name: (run_dir / name).resolve().name for name in ("latest", "accepted", "best") if _is_link(run_dir, name)
-    }
+    marked = {name: (run_dir / name).resolve().name for name in LINKS if _is_link(run_dir, name)}
     entries = []
     for current in rounds_of(run_dir):
-        folder = current / ADAPTER
-        if not folder.is_dir():
-            continue
-        has_weights = any(folder.glob("*.safetensors"))
-        marks = [name for name, label in marked.items() if label == current.name]
-        marks += [] if has_weights else ["retired"]
-        entries.append(_entry(folder, current.name, [*marks, *(["whole model"] if is_whole_model(folder) else [])]))
+        folders = adapters_in(current)
+        for folder in folders:
+            # A round stands for the last adapter it trained.
+            marks = [name for name, label in marked.items() if label == current.name and folder == folders[-1]]
+            marks += [] if any(folder.glob("*.safetensors")) else ["retired"]
+            entries.append(_entry(folder, current.name, [*marks, *(["whole model"] if is_whole_model(folder) else [])]))
     return entries
 
 
@@ -70,13 +57,23 @@ def _is_link(run_dir: Path, name: str) -> bool:
 def _entry(folder: Path, label: str, marks: list[str]) -> Entry:
     lineage = read_lineage(folder)
     if lineage is not None:
-        return Entry(label, lineage.adapter, lineage.parent, lineage.data, lineage.rows, lineage.trained_tokens, marks)
+        return Entry(
+            label,
+            folder.name,
+            lineage.adapter,
+            lineage.parent,
+            lineage.data,
+            lineage.rows,
+            lineage.trained_tokens,
+            marks,
+        )
     # Written before there was a lineage: the completion marker tells what started it.
     meta = folder.with_name(folder.name + ".meta.json")
     told = read_json(meta).get("fingerprint", {}) if meta.is_file() else {}
     trained = trained_rows(folder)
     return Entry(
         label,
+        folder.name,
         None if "retired" in marks else adapter_digest(folder),
         (told.get("policy") or {}).get("adapter"),
         told.get("texts"),
@@ -102,6 +99,7 @@ def adapters_table(entries: list[Entry]) -> str:
     lines = [
         (
             entry.round,
+            entry.folder,
             entry.adapter or "-",
             entry.parent or "-",
             entry.data or "-",
@@ -111,4 +109,4 @@ def adapters_table(entries: list[Entry]) -> str:
         )
         for entry in entries
     ]
-    return table(("round", "adapter", "parent", "data", "rows", "tokens", "is"), lines)
+    return table(("round", "folder", "adapter", "parent", "data", "rows", "tokens", "is"), lines)

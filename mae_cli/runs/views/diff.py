@@ -16,12 +16,13 @@ import msgspec
 from mae_cli.errors import ConfigError, DataError
 from mae_cli.records import Row
 from mae_cli.records.file_names import beside
-from mae_cli.records.fingerprint import flatten
 from mae_cli.records.read import read_json, read_rows, refuse_incomplete
 from mae_cli.reports.accuracy import readings_in
 from mae_cli.reports.comparison import Comparison, Pair, compare_all, known_pairs, paired_items
 from mae_cli.reports.eval_figures import main_reading
 from mae_cli.reports.eval_report import comparison_line
+from mae_cli.runs.layout import MANIFEST, PROMOTION, evaluations_in, round_label
+from mae_cli.runs.manifest import all_settings
 
 SHOWN_CHARACTERS = 160
 
@@ -111,20 +112,21 @@ def policies_of(path: Path) -> list[Source]:
 
 
 def _policies_of_run(run_dir: Path) -> list[Source]:
-    manifest = run_dir / "manifest.json"
+    manifest = run_dir / MANIFEST
     if not manifest.exists():
-        raise DataError(f"{run_dir}: not a run folder, it has no manifest.json")
+        raise DataError(f"{run_dir}: not a run folder, it has no {MANIFEST}")
     settings = read_json(manifest)["recipe"]
     found = []
     folders = sorted(run_dir.glob("round-*"))
     # A run from before there were decisions has none at all; in any other a round without one was not finished.
-    decides = any((folder / "promotion.json").exists() for folder in folders)
+    decides = any((folder / PROMOTION).exists() for folder in folders)
     for folder in folders:
-        decision = folder / "promotion.json"
+        decision = folder / PROMOTION
         is_accepted = read_json(decision)["accepted"] if decision.exists() else not decides
-        if (folder / "6_eval.jsonl").exists() and (folder.name == "round-000" or is_accepted):
-            label = "base" if folder.name == "round-000" else folder.name
-            found.append(Source(label, read_rows(folder / "6_eval.jsonl"), settings))
+        evaluated = evaluations_in(folder)
+        is_base = folder.name == round_label(0)
+        if evaluated and (is_base or is_accepted):
+            found.append(Source("base" if is_base else folder.name, read_rows(evaluated[-1]), settings))
     if not found:
         raise ConfigError(f"{run_dir}: nothing was evaluated; its recipe needs eval.benchmarks")
     return found
@@ -132,7 +134,7 @@ def _policies_of_run(run_dir: Path) -> list[Source]:
 
 def changed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ, by dotted key."""
-    before, after = flatten(first), flatten(second)
+    before, after = all_settings(first), all_settings(second)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted({**before, **after})

@@ -12,16 +12,11 @@ from pathlib import Path
 import msgspec
 
 from mae_cli.errors import ConfigError
-from mae_cli.models.lineage import ADAPTER, trained_rows
+from mae_cli.models.lineage import trained_rows
 from mae_cli.records import Row
 from mae_cli.records.read import iterate_rows
-from mae_cli.runs.views.adapters import Entry, adapters_of, descends_from, rounds_of
-
-# The later file knows more about a row, so it is read first.
-FILES = (
-    *("4_selected.jsonl", "4_dropped.jsonl", "3_judged.jsonl", "2_rollouts.jsonl", "1_problems.jsonl"),
-    *("6_eval.jsonl", "6_gate.jsonl"),
-)
+from mae_cli.runs.layout import rounds_of, row_files_in
+from mae_cli.runs.views.adapters import Entry, adapters_of, descends_from
 
 
 class Found(msgspec.Struct):
@@ -92,10 +87,10 @@ def trace_row(run_dir: Path, identity: str) -> Trace:
 
 def _rows(run_dir: Path) -> Iterator[Found]:
     for folder in rounds_of(run_dir):
-        for name in FILES:
-            if (folder / name).is_file():
-                for row in iterate_rows(folder / name):
-                    yield Found(f"{folder.name}/{name}", row)
+        # The later file knows more about a row, so it is read first.
+        for path in row_files_in(folder):
+            for row in iterate_rows(path):
+                yield Found(f"{folder.name}/{path.name}", row)
 
 
 def _ancestors(everything: dict[str, Found], row: Row) -> list[Found]:
@@ -111,7 +106,7 @@ def _ancestors(everything: dict[str, Found], row: Row) -> list[Found]:
 
 def _trainings(run_dir: Path, entries: list[Entry], identity: str) -> Iterator[Training]:
     for entry in entries:
-        line = trained_rows(run_dir / entry.round / ADAPTER).get(identity)
+        line = trained_rows(run_dir / entry.round / entry.folder).get(identity)
         if line is not None:
             yield Training(entry.round, entry.adapter, line.get("advantage"), line.get("passes", 1))
 

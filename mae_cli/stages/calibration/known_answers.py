@@ -20,7 +20,7 @@ from mae_cli.records.read import read_problems
 from mae_cli.stages.calibration import figures as calibration
 from mae_cli.stages.calibration import planted_answers as planting
 from mae_cli.stages.calibration.labels import Label, read_labels
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Candidate, Panel
 
 
@@ -36,36 +36,36 @@ class KnownAnswer(msgspec.Struct, frozen=True):
 
 
 def collect_answers(
-    session: Session, panel: Panel, problems_path: Path | None, rollouts_path: Path | None, labels_path: Path | None
+    job: Job, panel: Panel, problems_path: Path | None, rollouts_path: Path | None, labels_path: Path | None
 ) -> tuple[list[KnownAnswer], Counter[str]]:
     """Planted and real answers of known worth in a seeded order, and what was left out why."""
-    section = session.recipe.calibrate
+    section = job.recipe.calibrate
     verifier: contracts.Verifier | None = registry.build("verifiers", section.verifier) if section.verifier else None
     skipped: Counter[str] = Counter()
     labels = {label.id: label for label in read_labels(labels_path)} if labels_path else {}
     items: list[KnownAnswer] = []
     if problems_path is not None:
-        items += _planted(session, panel, read_problems(problems_path), verifier, skipped)
+        items += _planted(job, panel, read_problems(problems_path), verifier, skipped)
     if rollouts_path is not None:
-        rows = [row for row in session.read(rollouts_path).rows if row.is_answer and row.completion]
-        for row in draw(rows, section.num_rollouts or len(rows), session.recipe.seed, "calibrate"):
+        rows = [row for row in job.read(rollouts_path).rows if row.is_answer and row.completion]
+        for row in draw(rows, section.num_rollouts or len(rows), job.recipe.seed, "calibrate"):
             item = _real(row, labels.pop(row.id, None), verifier)
             items += [item] if item else []
             skipped["real answers that nobody could tell right from wrong"] += item is None
     items += [_labelled(label) for label in labels.values() if label.label is not None]
     unique = {item.candidate.id: item for item in items}
-    ordered = sorted(unique.values(), key=lambda item: seed_from(session.recipe.seed, "calibrate", item.candidate.id))
+    ordered = sorted(unique.values(), key=lambda item: seed_from(job.recipe.seed, "calibrate", item.candidate.id))
     return ordered, +skipped
 
 
 def _planted(
-    session: Session,
+    job: Job,
     panel: Panel,
     problems: Sequence[Problem],
     verifier: contracts.Verifier | None,
     skipped: Counter[str],
 ) -> list[KnownAnswer]:
-    seed, section = session.recipe.seed, session.recipe.calibrate
+    seed, section = job.recipe.seed, job.recipe.calibrate
     usable = []
     for problem in problems:
         if problem.reference_answer is None:

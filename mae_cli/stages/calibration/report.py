@@ -26,7 +26,7 @@ from mae_cli.stages.calibration.bars import (
 )
 from mae_cli.stages.calibration.figures import Compared, Figure, Judged, Level, answer_figures, pair_figures
 from mae_cli.stages.calibration.known_answers import KnownAnswer
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.details import reading_details
 from mae_cli.stages.judging.panel import Panel
 from mae_cli.stages.judging.votes import combined_score
@@ -71,7 +71,7 @@ class CalibrationReport(msgspec.Struct, frozen=True):
 
 
 def make_report(
-    session: Session,
+    job: Job,
     panel: Panel,
     items: Sequence[KnownAnswer],
     pairs: Sequence[tuple[KnownAnswer, KnownAnswer]],
@@ -79,15 +79,15 @@ def make_report(
     skipped: Counter[str],
 ) -> CalibrationReport:
     """The figures of the finished judgements, and the recipe's bars against them."""
-    section = session.recipe.calibrate
+    section = job.recipe.calibrate
     by_parents: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         by_parents.setdefault(tuple(row.parents), []).append(row)
-    judged = [_judged(session, panel, item, by_parents.get((item.candidate.id,), [])) for item in items]
+    judged = [_judged(job, panel, item, by_parents.get((item.candidate.id,), [])) for item in items]
     judged = [item for item in judged if item.votes]
     compared = [_compared(panel, index, pair, by_parents) for pair in pairs for index in panel.of("pair")]
     compared = [pair for pair in compared if pair.votes]
-    level = Level(section.confidence, section.resamples, session.recipe.seed)
+    level = Level(section.confidence, section.resamples, job.recipe.seed)
     figures = [*answer_figures(judged, level), *pair_figures(compared, level)]
     readings = reading_details([panel.reading(row) for row in rows])
     return CalibrationReport(
@@ -105,13 +105,13 @@ def make_report(
     )
 
 
-def _judged(session: Session, panel: Panel, item: KnownAnswer, rows: Sequence[Row]) -> Judged:
+def _judged(job: Job, panel: Panel, item: KnownAnswer, rows: Sequence[Row]) -> Judged:
     votes = [panel.verdict(row, "answer") for row in rows]
     return Judged(
         problem=item.problem.id,
         kind=item.kind,
         is_right=item.is_right,
-        score=combined_score(votes, session.recipe.judge.aggregate, "answer"),
+        score=combined_score(votes, job.recipe.judge.aggregate, "answer"),
         votes=len(votes),
         unread=sum(vote.status in ("unparsed", "error") for vote in votes),
     )

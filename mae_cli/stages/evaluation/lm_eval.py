@@ -29,12 +29,12 @@ from mae_cli.records.file_names import STDIO, beside, summary_path
 from mae_cli.records.resumable_file import Output
 from mae_cli.reports.eval_figures import by_policy, figures_of, plain
 from mae_cli.reports.eval_report import power_lines
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 
 
 def run_lm_eval(
-    session: Session, tasks: Sequence[str], output_path: Path, *, adapter: Path | None, with_base: bool
+    job: Job, tasks: Sequence[str], output_path: Path, *, adapter: Path | None, with_base: bool
 ) -> StageSummary:
     """Evaluate the base model, the adapter, or both, on tasks of the harness: its names, or task files of your own.
 
@@ -43,18 +43,18 @@ def run_lm_eval(
         ConfigError: no such task, an engine that the harness cannot drive, or an output that cannot be a file.
         TemporaryError: a task's data set cannot be loaded now.
     """
-    _check_possible(session, tasks, output_path)
-    section = session.recipe.eval
+    _check_possible(job, tasks, output_path)
+    section = job.recipe.eval
     harness = Harness(*_task_manager(tasks))
-    folder = local_model(session.recipe.model, session.recipe.revision)
-    model = Policy(model=model_digest(folder), revision=session.recipe.revision)
+    folder = local_model(job.recipe.model, job.recipe.revision)
+    model = Policy(model=model_digest(folder), revision=job.recipe.revision)
     named: list[tuple[str, Path | None]] = [("base", None)] if with_base else []
     named += [(adapter_label(adapter), adapter)] if adapter is not None else []
     evaluated = [Evaluated(label, trained, _policy(model, trained)) for label, trained in named]
-    options = _fingerprint(session, tasks, harness, model, evaluated)
+    options = _fingerprint(job, tasks, harness, model, evaluated)
     start = time.monotonic()
     totals: dict[str, dict[str, dict[str, float]]] = {}
-    with session.output("eval", output_path, options) as output:
+    with job.output("eval", output_path, options) as output:
         rows = list(output.known.values())
         if not output.was_complete:
             # The harness looks its cache up by request alone, so its name says whose answers to what they are.
@@ -62,7 +62,7 @@ def run_lm_eval(
                 beside(output_path, f".lm-eval-{digest(options, one.policy.weights if one.trained else None)}")
                 for one in evaluated
             ]
-            rows, totals = _ask_all(session, harness, folder, evaluated, caches, output)
+            rows, totals = _ask_all(job, harness, folder, evaluated, caches, output)
     summary = StageSummary(stage="eval", path=str(output_path), read=len(rows), written=len(rows))
     summary.skipped = len(rows) if not totals else 0
     summary.seconds = round(time.monotonic() - start, 3)
@@ -89,11 +89,11 @@ class Evaluated(NamedTuple):
     policy: Policy
 
 
-def _check_possible(session: Session, tasks: Sequence[str], output_path: Path) -> None:
-    engine = session.recipe.engine
+def _check_possible(job: Job, tasks: Sequence[str], output_path: Path) -> None:
+    engine = job.recipe.engine
     if engine.partition(":")[0] != "hf":
         raise ConfigError(f'--via lm-eval drives a model in this process; engine "{engine}" has none')
-    if session.shard is not None:
+    if job.shard is not None:
         raise ConfigError("--via lm-eval: --shard is not possible; give each machine tasks of its own")
     if not tasks:
         raise ConfigError("--via lm-eval: name tasks (lm-eval ls tasks) or task files")
@@ -102,9 +102,9 @@ def _check_possible(session: Session, tasks: Sequence[str], output_path: Path) -
 
 
 def _fingerprint(
-    session: Session, tasks: Sequence[str], harness: Harness, model: Policy, evaluated: Sequence[Evaluated]
+    job: Job, tasks: Sequence[str], harness: Harness, model: Policy, evaluated: Sequence[Evaluated]
 ) -> dict[str, Any]:
-    recipe, section = session.recipe, session.recipe.eval
+    recipe, section = job.recipe, job.recipe.eval
     return {
         "via": {
             "lm-eval": _version(),
@@ -116,12 +116,12 @@ def _fingerprint(
         "dtype": recipe.dtype,
         "policies": {one.policy.weights if one.trained else "base": one.label for one in evaluated},
         "policy": msgspec.to_builtins(model),
-        "limit": section.limit or session.limit,
+        "limit": section.limit or job.limit,
     }
 
 
 def _ask_all(
-    session: Session,
+    job: Job,
     harness: Harness,
     folder: Path,
     evaluated: Sequence[Evaluated],
@@ -129,20 +129,20 @@ def _ask_all(
     output: Output,
 ) -> tuple[list[Row], dict[str, dict[str, dict[str, float]]]]:
     """(rows of all policies, the harness's own figures by label and task); the output is finished."""
-    section, names = session.recipe.eval, harness.tasks
+    section, names = job.recipe.eval, harness.tasks
     with _muted(), _loading():
-        sizes = _sizes(harness.manager, names, section.limit or session.limit)
+        sizes = _sizes(harness.manager, names, section.limit or job.limit)
     for line in power_lines(sizes, section.confidence, paired=len(evaluated) > 1):
-        session.progress.say(line)
+        job.progress.say(line)
     rows: list[Row] = []
     totals = {}
     output.begin([])
     for one, cache in zip(evaluated, caches, strict=True):
-        session.progress.say(f"lm-eval: {one.label}, tasks {', '.join(names)}")
+        job.progress.say(f"lm-eval: {one.label}, tasks {', '.join(names)}")
         with _muted():
-            results = _evaluate(session, harness.manager, names, folder, one.trained, cache)
+            results = _evaluate(job, harness.manager, names, folder, one.trained, cache)
         totals[one.label] = _totals(results["results"])
-        made = list(rows_of(results["samples"], one.policy, session))
+        made = list(rows_of(results["samples"], one.policy, job))
         output.append(made)
         rows += made
     output.finish(rows)
@@ -263,13 +263,13 @@ def _loading() -> Iterator[None]:
 
 
 def _evaluate(
-    session: Session, manager: Any, names: Sequence[str], folder: Path, trained: Path | None, cache: Path
+    job: Job, manager: Any, names: Sequence[str], folder: Path, trained: Path | None, cache: Path
 ) -> dict[str, Any]:
     from lm_eval.evaluator import simple_evaluate
 
     from mae_cli.models.load import resolve_device, resolve_dtype
 
-    recipe, section = session.recipe, session.recipe.eval
+    recipe, section = job.recipe, job.recipe.eval
     device = resolve_device(recipe.device)
     is_whole = trained is not None and is_whole_model(trained)
     with _loading():
@@ -286,7 +286,7 @@ def _evaluate(
             batch_size=1 if recipe.batch_size == "auto" else recipe.batch_size,
             device=str(device),
             use_cache=str(cache),
-            limit=section.limit or session.limit,
+            limit=section.limit or job.limit,
             apply_chat_template=section.chat,
             bootstrap_iters=0,
             task_manager=manager,
@@ -300,13 +300,13 @@ def _evaluate(
     return results
 
 
-def rows_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], policy: Policy, session: Session) -> Iterator[Row]:
+def rows_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], policy: Policy, job: Job) -> Iterator[Row]:
     """One row per task and item, with a verdict per metric and filter that is right or wrong.
 
     Args:
         samples: task to logged samples, one per item and filter, as the harness returns them.
         policy: who answered.
-        session: its seed and round.
+        job: its seed and round.
     """
     for task, logged in samples.items():
         graded = {
@@ -317,7 +317,7 @@ def rows_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], policy: Policy, 
         }
         found: dict[int, Row] = {}
         for sample in logged:
-            row = found.setdefault(sample["doc_id"], _row(task, sample, policy, session))
+            row = found.setdefault(sample["doc_id"], _row(task, sample, policy, job))
             for metric in sample["metrics"]:
                 # Graded metrics (F1, perplexity) stay in the harness's totals: counting only the items that happen to
                 # have 0 or 1 would be another figure.
@@ -335,14 +335,14 @@ def _verdict(task: str, metric: str, filter_name: str, score: float) -> Verdict:
     return Verdict(f"lm-eval:{task}/{reading}", "verifier", "answer", score=score, reading=reading)
 
 
-def _row(task: str, sample: Mapping[str, Any], policy: Policy, session: Session) -> Row:
+def _row(task: str, sample: Mapping[str, Any], policy: Policy, job: Job) -> Row:
     prompt = str(sample["arguments"][0][0])
     row = new_row(
         "eval",
         role="solver",
         purpose="eval",
-        round_number=session.round_number,
-        run_seed=session.recipe.seed,
+        round_number=job.round_number,
+        run_seed=job.recipe.seed,
         messages=[Message("user", prompt)],
         sampling=Sampling(max_new_tokens=1, temperature=0.0),
         policy=policy,

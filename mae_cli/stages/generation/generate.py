@@ -1,4 +1,4 @@
-"""What the six stages share: one session per process, planned rows in, finished rows out.
+"""What the six stages share: one job per process, planned rows in, finished rows out.
 
 A generating stage plans every row first (ids and seeds included), then `generate` works on the segments that are not
 finished yet, stores each as it comes, and hands back all rows in planned order. Read this file, then `solve.py`.
@@ -19,8 +19,8 @@ from mae_cli.records import Role, Row, complete_row, request_of
 from mae_cli.records.file_names import STDIO, beside
 from mae_cli.records.resumable_file import Output
 from mae_cli.records.shards import part_of
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.segments import Answer, answered_segments
-from mae_cli.stages.generation.session import Session
 from mae_cli.stages.generation.summary import StageSummary, WorkerReport
 from mae_cli.stages.generation.workers import Crew
 
@@ -54,7 +54,7 @@ class Generated(msgspec.Struct):
 
 
 def generate(
-    session: Session,
+    job: Job,
     output: Output,
     planned: Sequence[Row],
     *,
@@ -69,7 +69,7 @@ def generate(
     """Every planned row, finished; rows of an earlier or interrupted run are not generated again.
 
     Args:
-        session: gives the engine and the micro-batch.
+        job: gives the engine and the micro-batch.
         output: entered; rows are appended to it segment by segment, in the order they are finished.
         planned: all rows of this command, whatever `--limit` says, each id once.
         passed: input rows that pass through; they may stand in the earlier output too.
@@ -87,19 +87,19 @@ def generate(
     """
     start = time.monotonic()
     _check_plan(output, planned, passed)
-    part = part_of(session.shard, passed, planned)
+    part = part_of(job.shard, passed, planned)
     wanted = planned if limited is None else limited
     finished = {**output.elsewhere, **output.known}
     done = {row.id: _as_planned(finished[row.id], row) for row in planned if row.id in part.ids and row.id in finished}
     todo = [row for row in wanted if row.id in part.ids and row.id not in done]
     result = Generated(rows=[], passed=part.passed, skipped=len(done))
-    if todo and session.crew is not None:
-        result.workers = _employ(session, session.crew, output, command, passed, planned, todo)
+    if todo and job.engines.crew is not None:
+        result.workers = _employ(job, job.engines.crew, output, command, passed, planned, todo)
         made = [output.elsewhere[row.id] for row in todo]
         done.update((row.id, row) for row in made)
         result.made, result.tokens, todo = len(made), _tokens(made), []
-    engine = session.engine_for(role) if todo else None
-    segments = _segments(session, engine, todo) if engine is not None else []
+    engine = job.engines.of(role) if todo else None
+    segments = _segments(job, engine, todo) if engine is not None else []
     whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
     recovered = [row.id for segment in whole for row in segment]
     asked_for = {row.id for row in wanted}
@@ -110,7 +110,7 @@ def generate(
     known = {row.id: row for row in planned}
     done.update((name, _as_planned(output.partial[name], known[name])) for name in (*beyond, *recovered))
     result.skipped += len(beyond) + len(recovered)
-    with session.progress.task(output.stage, len(todo)) as task:
+    with job.progress.task(output.stage, len(todo)) as task:
         task.advance(len(recovered))
         asked = [segment for segment in segments if segment[0].id not in done]
         for segment, completions in answered_segments(engine, asked, prepare, answer):
@@ -123,8 +123,8 @@ def generate(
             task.advance(len(rows), tokens)
     # Rows an earlier run made beyond this one's --limit stay: nothing made is lost.
     result.rows = [done[row.id] for row in planned if row.id in done]
-    if session.shard is not None:
-        output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=session.limit)
+    if job.shard is not None:
+        output.place = part.place(result.rows, total=len(passed) + len(wanted), limit=job.limit)
     result.seconds = time.monotonic() - start
     return result
 
@@ -141,7 +141,7 @@ def _tokens(rows: Sequence[Row]) -> int:
 
 
 def _employ(
-    session: Session,
+    job: Job,
     crew: Crew,
     output: Output,
     command: Sequence[object],
@@ -150,34 +150,34 @@ def _employ(
     todo: Sequence[Row],
 ) -> list[WorkerReport]:
     """Have the workers make the rows, and find them in `output.elsewhere`."""
-    options: list[object] = ["--round", session.round_number]
-    if session.limit is not None:
-        options += ["--limit", session.limit]
-    if session.allow_incomplete:
+    options: list[object] = ["--round", job.round_number]
+    if job.limit is not None:
+        options += ["--limit", job.limit]
+    if job.allow_incomplete:
         options += ["--allow-incomplete"]
-    recipe = msgspec.structs.replace(session.recipe, adapter=str(session.adapter) if session.adapter else None)
+    recipe = msgspec.structs.replace(job.recipe, adapter=str(job.engines.adapter) if job.engines.adapter else None)
     reports = crew.work(
         output.path,
         command,
         recipe,
-        shard=session.shard,
+        shard=job.shard,
         passed=passed,
         planned=planned,
         todo=todo,
         options=options,
-        progress=session.progress,
+        progress=job.progress,
     )
     output.look_elsewhere()
     return reports
 
 
-def _segments(session: Session, engine: contracts.Engine, rows: Sequence[Row]) -> list[list[Row]]:
+def _segments(job: Job, engine: contracts.Engine, rows: Sequence[Row]) -> list[list[Row]]:
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.policy, row.sampling), []).append(row)
     segments = []
     for group in groups.values():
-        plan = engine.plan([request_of(row) for row in group], session.batch_size)
+        plan = engine.plan([request_of(row) for row in group], job.batch_size)
         segments += [[group[index] for index in indices] for indices in plan]
     return segments
 
@@ -211,9 +211,9 @@ def _is_planned(made: Row, planned: Mapping[str, Row]) -> bool:
     return plan is not None and (plan.problem is None or plan.problem == made.problem)
 
 
-def limit_rows(session: Session, rows: list[Any]) -> list[Any]:
+def limit_rows(job: Job, rows: list[Any]) -> list[Any]:
     """The first `--limit` input rows, or all."""
-    return rows if session.limit is None else rows[: session.limit]
+    return rows if job.limit is None else rows[: job.limit]
 
 
 def dropped_path_for(path: Path) -> Path:

@@ -12,15 +12,15 @@ from typing import Any
 
 from mae_cli.errors import GateError
 from mae_cli.plugins import contracts
-from mae_cli.records import Row, Verdict
+from mae_cli.records import Row, Verdict, roles_in
 from mae_cli.reports.statistics.spread import mean_and_spread
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 
 
 def _details(rows: Sequence[Row], orders_disagree: int) -> dict[str, Any]:
     details: dict[str, Any] = {}
-    for role in ("proposer", "solver", "judge"):
+    for role in roles_in(rows):
         group = [row for row in rows if row.role == role and row.purpose == "train"]
         known = [row.reward for row in group if row.reward is not None]
         if group:
@@ -52,16 +52,16 @@ def reading_details(readings: Sequence[contracts.Reading]) -> dict[str, Any]:
     return {"judgements": len(readings), "unparsed_share": round(silent / len(readings), 4)}
 
 
-def _say_unknown(session: Session, rows: Sequence[Row]) -> None:
+def _say_unknown(job: Job, rows: Sequence[Row]) -> None:
     """Name the commonest reason why rewards are unknown, role by role."""
-    for role in ("proposer", "solver", "judge"):
+    for role in roles_in(rows):
         group = [row for row in rows if row.role == role and row.purpose == "train"]
         unknown = [row for row in group if row.reward is None]
         if not unknown:
             continue
         reasons = Counter(_plain_reason(v) for row in unknown for v in row.verdicts if v.score is None)
         why = f", most often: {reasons.most_common(1)[0][0]}" if reasons else ", no verdict about them"
-        session.progress.say(f"judge: the reward of {len(unknown)} of {len(group)} {role} rows is unknown{why}")
+        job.progress.say(f"judge: the reward of {len(unknown)} of {len(group)} {role} rows is unknown{why}")
 
 
 def _plain_reason(verdict: Verdict) -> str:
@@ -70,13 +70,13 @@ def _plain_reason(verdict: Verdict) -> str:
     return reason.partition(": ")[2].partition(":")[0] if verdict.target == "pair" else reason
 
 
-def gate_unparsed(session: Session, summary: StageSummary) -> None:
+def gate_unparsed(job: Job, summary: StageSummary) -> None:
     """Refuse a judge that mostly says nothing.
 
     Raises:
         GateError: the share of unreadable or failed judgements is above `judge.max_unparsed`.
     """
-    share, limit = summary.details.get("unparsed_share", 0.0), session.recipe.judge.max_unparsed
+    share, limit = summary.details.get("unparsed_share", 0.0), job.recipe.judge.max_unparsed
     if share > limit:
         raise GateError(
             f"{summary.path}: {share:.0%} of the judgements are unparsed, the gate is {limit:.0%} "

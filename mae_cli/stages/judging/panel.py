@@ -31,7 +31,7 @@ from mae_cli.records import (
     new_row,
     request_of,
 )
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -45,9 +45,10 @@ class Candidate(msgspec.Struct, frozen=True):
 class Panel:
     """The judges of a recipe, built and checked; plans their questions and reads their replies."""
 
-    def __init__(self, session: Session) -> None:
-        spec = session.recipe.judge.judge
-        self._session = session
+    def __init__(self, job: Job) -> None:
+        spec = job.recipe.judge.judge
+        self._job = job
+        self._role = job.recipe.judge.role
         self._specs: list[registry.Spec] = spec if isinstance(spec, list) else [spec] if spec else []
         self.judges: list[Judge] = [registry.build("judges", one) for one in self._specs]
         self.names: list[str] = []
@@ -91,17 +92,18 @@ class Panel:
         judge = self.judges[index]
         # A grading and a training question about one rollout are two rows: their purposes stay apart in the id.
         parents = [candidate.id for candidate in candidates] or [target]
-        nonce = fence_nonce(self._session.recipe.seed, ":".join(parents))
+        nonce = fence_nonce(self._job.recipe.seed, ":".join(parents))
         ask = judge.ask(problem, [judge.shown(c.answer, c.completion) for c in candidates], nonce)
         # Equal prompts are one more sample each: a rubric file without the nonce may ask one thing of two answers.
         key = (purpose, digest(problem.id, ask.messages))
         sample_index = self._used[key] = self._used.get(key, -1) + 1
         row = new_row(
             "judge",
-            role="judge",
+            role=self._role,
+            step=self._job.step or "",
             purpose=purpose,
-            round_number=self._session.round_number,
-            run_seed=self._session.recipe.seed,
+            round_number=self._job.round_number,
+            run_seed=self._job.recipe.seed,
             messages=list(ask.messages),
             sampling=self._sampling(judge, ask, purpose),
             policy=self.policy,
@@ -121,14 +123,14 @@ class Panel:
     @functools.cached_property
     def policy(self) -> Policy:
         """The policy that judges; its engine is opened only where something is judged."""
-        return self._session.engine_for("judge").policy
+        return self._job.engines.of(self._role).policy
 
     @functools.cached_property
     def _constrains(self) -> bool:
-        return self._session.engine_for("judge").facts.constrains
+        return self._job.engines.of(self._role).facts.constrains
 
     def _sampling(self, judge: Judge, ask: Ask, purpose: Purpose) -> Sampling:
-        sampling = self._session.recipe.judge.sampling()
+        sampling = self._job.recipe.judge.sampling()
         replies = tuple(judge.reply_of(option) for option in ask.options)
         if purpose != "grade":
             return sampling  # what is trained is the policy's own free text
@@ -153,11 +155,11 @@ class Panel:
         """
         scored = [row for row in rows if self.knows(row)]
         sampled = [row for row in rows if not self.knows(row)]
-        engine = self._session.engine_for("judge")
+        engine = self._job.engines.of(self._role)
         found: dict[str, Completion] = {}
         if scored:
             if not can_score(engine):
-                name = recipe_for(self._session.recipe, "judge").engine
+                name = recipe_for(self._job.recipe, self._role).engine
                 raise ConfigError(f'engine "{name}" gives no token probabilities; use read: sampled')
             options = [row.sampling.choices for row in scored]
             for row, values in zip(scored, engine.score([request_of(row) for row in scored], options), strict=True):

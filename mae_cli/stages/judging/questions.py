@@ -13,7 +13,7 @@ from itertools import combinations
 from mae_cli.answers import stated
 from mae_cli.data import pools
 from mae_cli.records import Row, seed_from, verdicts_on
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Candidate, Panel
 
 
@@ -26,8 +26,8 @@ def _needs_judge(row: Row, fallback_only: bool) -> bool:
     return not (fallback_only and known)
 
 
-def _plan(session: Session, panel: Panel, rows: Sequence[Row], drawn: Sequence[pools.Pair]) -> list[Row]:
-    section = session.recipe.judge
+def _plan(job: Job, panel: Panel, rows: Sequence[Row], drawn: Sequence[pools.Pair]) -> list[Row]:
+    section = job.recipe.judge
     planned: list[Row] = []
     asked: set[str] = set()
     for row in rows:
@@ -39,7 +39,7 @@ def _plan(session: Session, panel: Panel, rows: Sequence[Row], drawn: Sequence[p
         elif row.is_answer and row.completion is not None and _needs_judge(row, section.fallback_only):
             votes = section.difficulty_votes if row.purpose == "difficulty" else section.answer_votes
             planned += _grades(panel, "answer", row, votes)
-    for first, second in pairs_of(session, rows):
+    for first, second in pairs_of(job, rows):
         planned += _comparisons(panel, first, second, section.answer_votes)
     graders = panel.of("answer")
     if not graders:
@@ -47,7 +47,7 @@ def _plan(session: Session, panel: Panel, rows: Sequence[Row], drawn: Sequence[p
     # The judge's role is trained on the questions of the first judge that grades answers.
     own = [row for row in rows if row.is_answer and row.purpose == "train" and row.status == "ok"]
     # Drawn by a rank of each row's own, so that the choice does not hang on the order or number of the others.
-    own.sort(key=lambda row: seed_from(session.recipe.seed, "own pairs", session.round_number, row.id))
+    own.sort(key=lambda row: seed_from(job.recipe.seed, "own pairs", job.round_number, row.id, *job.draw_key))
     for row in own[: section.num_own_pairs]:
         assert row.problem is not None
         planned.append(panel.question(graders[0], row.problem, [_candidate(row)], target=row.id, purpose="train"))
@@ -67,12 +67,12 @@ def _grades(panel: Panel, target: str, row: Row, votes: int) -> list[Row]:
     ]
 
 
-def pairs_of(session: Session, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+def pairs_of(job: Job, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """The train rollouts that are compared: all pairs of a group, or each with its next `num_opponents`.
 
     Who is next to whom follows from the rows' own ranks, not from their order in the file.
     """
-    section = session.recipe.judge
+    section = job.recipe.judge
     groups: dict[str, list[Row]] = {}
     for row in rows:
         is_rollout = row.is_answer and row.purpose == "train" and row.problem is not None
@@ -80,7 +80,7 @@ def pairs_of(session: Session, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
             groups.setdefault(row.group_id, []).append(row)
     found = []
     for group in groups.values():
-        group.sort(key=lambda row: seed_from(session.recipe.seed, "opponents", row.id))
+        group.sort(key=lambda row: seed_from(job.recipe.seed, "opponents", row.id))
         size = len(group)
         for first, second in combinations(range(size), 2):
             apart = min(second - first, size - (second - first))

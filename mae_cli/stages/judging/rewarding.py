@@ -8,8 +8,10 @@ from typing import Any
 
 from mae_cli.data import pools
 from mae_cli.plugins import contracts, registry
+from mae_cli.recipe.roles import roles_of
+from mae_cli.recipe.sections import JudgeSection, Spec
 from mae_cli.records import Row, Term, Verdict, seed_from, verdicts_on
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Panel, judge_in
 from mae_cli.stages.judging.program_checks import _check_pair
 
@@ -17,24 +19,24 @@ from mae_cli.stages.judging.program_checks import _check_pair
 class Rewarder:
     """The verifier and the rewards of a recipe, built and checked before any work."""
 
-    def __init__(self, session: Session) -> None:
-        section = session.recipe.judge
-        self._session = session
+    def __init__(self, job: Job) -> None:
+        section = job.recipe.judge
+        self._job = job
         self.verifier: contracts.Verifier | None = (
             registry.build("verifiers", section.verifier) if section.verifier else None
         )
         self._specs = {
-            "proposer": section.proposer_reward,
-            "solver": section.solver_reward,
-            "judge": section.judge_reward,
+            **{role: spec for role, (_, spec) in rewards_by_stage(section).items()},
+            **section.rewards,
         }
         self._rewards: dict[str, contracts.Reward] = {
             role: registry.build("rewards", spec) for role, spec in self._specs.items()
         }
+        self._by_stage = {stage: self._rewards[role] for role, (stage, _) in rewards_by_stage(section).items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """The plugins with all their options."""
-        verifier = self._session.recipe.judge.verifier
+        verifier = self._job.recipe.judge.verifier
         return {
             "verifier": registry.resolved("verifiers", verifier) if verifier else None,
             "rewards": {role: registry.resolved("rewards", spec) for role, spec in self._specs.items()},
@@ -78,10 +80,16 @@ class Rewarder:
                 pair_verdicts=verdicts_on(row, "pair"),
                 judge_format=judge.format_score(row.completion or "") if judge else None,
             )
-            reading = self._rewards[row.role].score(row, context)
+            reading = self._reward_of(row).score(row, context)
             row.reward, row.reward_terms = reading.reward, list(reading.terms)
-        if self._session.recipe.judge.shuffle_rewards:
+        if self._job.recipe.judge.shuffle_rewards:
             self._shuffle(rows)
+
+    def _reward_of(self, row: Row) -> contracts.Reward:
+        """The reward of the row's role, else the one for what the row does."""
+        if row.role in self._rewards:
+            return self._rewards[row.role]
+        return self._by_stage["propose" if row.is_proposal else "judge" if row.is_judgement else "solve"]
 
     def _graded(self, row: Row, pairs: dict[str, pools.Pair], by_id: dict[str, Row]) -> list[Verdict]:
         """What a program says about the answer this judge row graded."""
@@ -95,13 +103,22 @@ class Rewarder:
 
     def _shuffle(self, rows: Sequence[Row]) -> None:
         """Control run: permute the rewards among the train rows of each role; terms no longer explain them."""
-        session = self._session
-        for role in ("proposer", "solver", "judge"):
+        job = self._job
+        for role in roles_of(job.recipe):
             group = [row for row in rows if row.role == role and row.purpose == "train"]
             rewards = [row.reward for row in group]
-            random.Random(seed_from(session.recipe.seed, "shuffle", role, session.round_number)).shuffle(rewards)
+            random.Random(seed_from(job.recipe.seed, "shuffle", role, job.round_number)).shuffle(rewards)
             for row, reward in zip(group, rewards, strict=True):
                 row.reward, row.reward_terms = reward, [Term("shuffled", reward)]
+
+
+def rewards_by_stage(section: JudgeSection) -> dict[str, tuple[str, Spec]]:
+    """Return the rewards of rows by what they do, by the predefined role that does it: (stage, reward)."""
+    return {
+        "proposer": ("propose", section.proposer_reward),
+        "solver": ("solve", section.solver_reward),
+        "judge": ("judge", section.judge_reward),
+    }
 
 
 def _judge_of(row: Row, panel: Panel) -> contracts.Judge | None:

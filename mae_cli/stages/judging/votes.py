@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mae_cli.records import Row, Verdict, mean_of_known, why_unknown
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Panel
 from mae_cli.stages.judging.questions import _are_equal, pairs_of
 
@@ -49,7 +49,7 @@ def combined_score(votes: Sequence[Verdict], how: Aggregate, target: Literal["pr
     return mean_of_known(verdict.score for verdict in aggregated(votes, how, target))
 
 
-def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, session: Session) -> int:
+def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, job: Job) -> int:
     """Put the judges' verdicts on the rows they are about; pure given the replies.
 
     Returns: number of compared pairs whose verdict depends on which answer was shown first.
@@ -72,14 +72,14 @@ def add_verdicts(passed: Sequence[Row], made: Sequence[Row], panel: Panel, sessi
             votes.setdefault(target.id, []).append(panel.verdict(row, _about(target)))
     for target_id, cast_votes in votes.items():
         target = by_id[target_id]
-        verdicts = aggregated(cast_votes, session.recipe.judge.aggregate, _about(target))
+        verdicts = aggregated(cast_votes, job.recipe.judge.aggregate, _about(target))
         is_proposal = target.is_proposal and target.problem is not None
         for row in proposals[target.problem.id] if is_proposal and target.problem else [target]:
             row.verdicts = [*row.verdicts, *verdicts]
-    if not panel.of("pair") or not session.recipe.judge.answer_votes:
+    if not panel.of("pair") or not job.recipe.judge.answer_votes:
         return 0
     disagreeing = 0
-    for first, second in pairs_of(session, passed):
+    for first, second in pairs_of(job, passed):
         for index in panel.of("pair"):
             rows = comparisons.get((index, frozenset((first.id, second.id))))
             for mine, other in ((first, second), (second, first)):

@@ -17,7 +17,7 @@ from mae_cli.plugins.contracts import Objective, TrainableEngine
 from mae_cli.records import Row
 from mae_cli.records.file_names import beside
 from mae_cli.records.resumable_folder import FolderOutput
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import Job
 from mae_cli.stages.tuning.adapter_files import describe
 from mae_cli.training.full_tuning import ModelFolders
 from mae_cli.training.job import TrainingTask
@@ -28,7 +28,7 @@ from mae_cli.training.trainer import BaseModel, Callbacks, Start, TrainedFacts, 
 
 
 def train_rows(
-    session: Session,
+    job: Job,
     engine: TrainableEngine,
     output: FolderOutput,
     rows: list[Row],
@@ -42,9 +42,9 @@ def train_rows(
     Raises:
         CollapseError: see `trainer.train`; it names the folder in which the last good weights are.
     """
-    recipe, made = session.recipe, output.work_dir / "adapter"
+    recipe, made = job.recipe, output.work_dir / "adapter"
     task = TrainingTask(rows, recipe.finetune, objective, recipe.seed)
-    session.close_others(engine)
+    job.engines.close_others(engine)
     if recipe.finetune.full:
         base = local_model(recipe.model, recipe.revision)
         start = Start(folders=ModelFolders(engine.folder, base, recipe.revision), policy=engine.policy)
@@ -56,10 +56,10 @@ def train_rows(
     engine.release_caches()
 
     def on_saved(folder: Path, facts: TrainedFacts) -> None:
-        describe(folder, facts, task, base_name=base_name, policy=start.policy, round_number=session.round_number)
+        describe(folder, facts, task, base_name=base_name, policy=start.policy, round_number=job.round_number)
 
     try:
-        with _progress(session, output, world, on_saved) as callbacks:
+        with _progress(job, output, world, on_saved) as callbacks:
             report = train(
                 BaseModel(engine.model, engine.chat, engine.end_ids, base_name),
                 task,
@@ -73,24 +73,24 @@ def train_rows(
         raise CollapseError(f"{error} (in {made})") from error
     finally:
         if recipe.finetune.full:
-            session.close_others(None)  # its weights are not those of its model any more
+            job.engines.close_others(None)  # its weights are not those of its model any more
     if world.is_main:
         output.finish(made)
     if not recipe.finetune.full:
         engine.release_caches()
-    if session.crew is not None:
-        session.close_others(None)  # the workers of the next stage need the memory
+    if job.engines.crew is not None:
+        job.engines.close_others(None)  # the workers of the next stage need the memory
     return report
 
 
 @contextmanager
 def _progress(
-    session: Session, output: FolderOutput, world: World, on_saved: Callable[[Path, TrainedFacts], None]
+    job: Job, output: FolderOutput, world: World, on_saved: Callable[[Path, TrainedFacts], None]
 ) -> Iterator[Callbacks]:
     """Steps on the progress line and in the tracker that the recipe names."""
-    report_to = session.recipe.finetune.report_to if world.is_main else "none"
+    report_to = job.recipe.finetune.report_to if world.is_main else "none"
     with (
-        session.progress.task("finetune", 0) as task,
+        job.progress.task("finetune", 0) as task,
         tracker(report_to, run=output.path.resolve().parent.name, folder=beside(output.path, ".tracking")) as track,
     ):
 
@@ -99,4 +99,4 @@ def _progress(
             task.advance(1, note.tokens)
             track(note)
 
-        yield Callbacks(on_step, session.progress.say, on_saved)
+        yield Callbacks(on_step, job.progress.say, on_saved)

@@ -14,7 +14,7 @@ from mae_cli.recipe.load import load_recipe
 from mae_cli.records import Policy, Row
 from mae_cli.reports.accuracy import accuracy, readings_in
 from mae_cli.stages.evaluation.lm_eval import rows_of
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import open_job
 from tests.support import child_environment, here, mae, read_json_lines, write_json_lines, write_sums
 
 
@@ -33,7 +33,7 @@ def a_sample(number: int, filter_name: str, **metrics: Any) -> dict[str, Any]:
 
 
 def rows(samples: dict[str, list[dict[str, Any]]]) -> list[Row]:
-    return list(rows_of(samples, Policy(model="m"), Session(load_recipe(None))))
+    return list(rows_of(samples, Policy(model="m"), open_job(load_recipe(None))))
 
 
 def test_an_item_is_one_row_with_a_verdict_per_metric_and_filter() -> None:

@@ -13,12 +13,11 @@ import msgspec
 import pytest
 
 from mae_cli.errors import ConfigError
-from mae_cli.recipe.roles import PREDEFINED
 from mae_cli.recipe.sections import Recipe
-from mae_cli.records import Policy
+from mae_cli.records import PREDEFINED_ROLES, Policy
 from mae_cli.stages.generation import workers
 from mae_cli.stages.generation.devices import cpu_threads, parse_devices
-from mae_cli.stages.generation.session import Session
+from mae_cli.stages.generation.job import open_job
 from tests.records.test_shards import both_files, commands
 from tests.support import here, mae, read_json_lines, start, write_sums
 
@@ -323,16 +322,17 @@ def test_the_parent_names_the_policy_that_its_workers_generate_with(tiny_recipe:
 
     adapter = make_adapter(Path(tiny_recipe.model), tmp_path / "adapter")
     crew = workers.Crew(parse_devices("cpu:2", "scripted"))
-    paged = Session(msgspec.structs.replace(tiny_recipe, engine="hf:paged"), crew=crew)
-    assert paged.policy_fingerprint(paged.engine.policy)["dtype"] == "torch.float32 paged"
-    parent, worker = Session(tiny_recipe, crew=crew), Session(tiny_recipe)
+    paged = open_job(msgspec.structs.replace(tiny_recipe, engine="hf:paged"), crew=crew)
+    assert paged.engines.fingerprint(paged.engines.trained.policy)["dtype"] == "torch.float32 paged"
+    parent, worker = open_job(tiny_recipe, crew=crew), open_job(tiny_recipe)
     for on in (None, adapter):
-        parent.adapter = worker.adapter = on
-        for role in PREDEFINED:
-            both: list[Policy] = [session.engine_for(role).policy for session in (parent, worker)]
+        parent.engines.wear(on)
+        worker.engines.wear(on)
+        for role in PREDEFINED_ROLES:
+            both: list[Policy] = [job.engines.of(role).policy for job in (parent, worker)]
             assert both[0] == both[1]
-            assert parent.policy_fingerprint(both[0], role) == worker.policy_fingerprint(both[1], role)
-    assert [s.engine_for("judge").facts.constrains for s in (parent, worker)] == [True, True]
-    assert not hasattr(parent.engine, "tokenizer")
-    assert hasattr(parent.engine_for(None, weights=True), "tokenizer")
-    assert worker.engine_for(None, weights=True) is worker.engine
+            assert parent.engines.fingerprint(both[0], role) == worker.engines.fingerprint(both[1], role)
+    assert [s.engines.of("judge").facts.constrains for s in (parent, worker)] == [True, True]
+    assert not hasattr(parent.engines.trained, "tokenizer")
+    assert hasattr(parent.engines.of(None, weights=True), "tokenizer")
+    assert worker.engines.of(None, weights=True) is worker.engines.trained

@@ -1,8 +1,11 @@
-"""One process's session: the recipe, the engines kept loaded and shared between roles, where progress goes."""
+"""The engines of one process: which model plays a role, loaded once and shared between the roles.
+
+Place in the flow: every stage that asks a model gets its engine here. Contract: an engine is opened at its first use;
+roles with the same model and settings share it, and adapters are put on and taken off as the roles need them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +18,42 @@ from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Policy, Role, digest
-from mae_cli.records.read import Input, read_input
-from mae_cli.records.resumable_file import Output
-from mae_cli.records.shards import Shard
 from mae_cli.stages.generation.progress import Progress
 from mae_cli.stages.generation.workers import Crew
 
-AUTO_BATCH_SIZE = 64
-"""Micro-batch of `batch_size: auto`; more gains little on a CPU and fits every GPU for small models."""
 
-
-class Session:
-    """What the stages of one process share: the recipe, the engines kept loaded, where progress goes.
+class Engines:
+    """The engines of one process, by role.
 
     Attributes:
-        adapter: what the trained policy has on now, an adapter or a whole model in place of the recipe's; the loop and
-            `mae eval` change it between stages.
+        adapter: what the trained policy has on now: an adapter, or a whole model in place of the recipe's; see `wear`.
+        crew: the worker processes that generate in place of this one; null without `--devices`.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        progress: Progress | None = None,
-        round_number: int = 1,
-        limit: int | None = None,
-        shard: Shard | None = None,
-        crew: Crew | None = None,
-        overwrite: bool = False,
-        allow_incomplete: bool = False,
-    ) -> None:
-        self.recipe = recipe
-        self.progress = progress or Progress()
-        self.round_number = round_number
-        self.limit = limit
-        self.shard = shard
+    def __init__(self, recipe: Recipe, progress: Progress, crew: Crew | None = None) -> None:
         self.crew = crew
-        self.overwrite = overwrite
-        self.allow_incomplete = allow_incomplete
         self.adapter = Path(recipe.adapter) if recipe.adapter else None
+        self._recipe, self._progress = recipe, progress
         self._engines: dict[str, contracts.Engine] = {}
         self._trained: dict[str, str] = {}
         """Of the engines of the trained policy, by key: their model."""
 
-    @property
-    def engine(self) -> contracts.Engine:
-        """The engine of the policy that is trained."""
-        return self.engine_for(None)
+    def wear(self, adapter: Path | None) -> None:
+        """Let the trained policy have this adapter (or whole model) on from now on, or none."""
+        self.adapter = adapter
 
-    def engine_for(self, role: Role | None, *, weights: bool = False) -> contracts.Engine:
+    @property
+    def trained(self) -> contracts.Engine:
+        """The engine of the policy that is trained."""
+        return self.of(None)
+
+    def of(self, role: Role | None, *, weights: bool = False) -> contracts.Engine:
         """The engine that plays a role (none: the trained policy), with its adapter on; opened at first use.
 
         Roles with the same model and settings share one loaded model; an adapter is swapped where it differs. Where
         workers generate, the engine only names its policy, unless its `weights` are wanted for training.
         """
-        recipe, adapter = self.recipe, self.adapter
+        recipe, adapter = self._recipe, self.adapter
         if role is not None:
             recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
         recipe, adapter = standing(recipe, adapter)
@@ -77,7 +61,7 @@ class Session:
         # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
         names_only = self.crew is not None and name in LOADING_ENGINES and not weights
         key = digest(names_only, *(getattr(recipe, key) for key in _ENGINE_KEYS))
-        if role is None or not is_fixed(self.recipe, role):
+        if role is None or not is_fixed(self._recipe, role):
             self._leave_models_but(recipe.model)
             self._trained[key] = recipe.model
         if key in self._engines:
@@ -96,21 +80,11 @@ class Session:
             engine = registry.open_engine(recipe)
         if adapter and not engine.facts.attaches:
             raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
-        if role is not None and is_fixed(self.recipe, role):
+        if role is not None and is_fixed(self._recipe, role):
             model = "" if name in ("scripted", "replay") else f" {recipe.model}"
-            self.progress.say(f"{role}: played by another policy than the trained one: {recipe.engine}{model}")
+            self._progress.say(f"{role}: played by another policy than the trained one: {recipe.engine}{model}")
         self._engines[key] = engine
         return engine
-
-    @property
-    def batch_size(self) -> int:
-        """The micro-batch that segments are cut by; not part of the fingerprint."""
-        size = self.recipe.batch_size
-        if size == "auto":
-            return AUTO_BATCH_SIZE
-        if size < 1:
-            raise ConfigError(f"batch_size: {size}; expected at least 1, or auto")
-        return size
 
     def close(self) -> None:
         """Free the engines."""
@@ -132,39 +106,17 @@ class Session:
             if key in self._engines:
                 self._engines.pop(key).close()
 
-    def read(self, path: Path) -> Input:
-        """A stage's input, with its notices said."""
-        data = read_input(path, allow_incomplete=self.allow_incomplete)
-        for notice in data.notices:
-            self.progress.say(notice)
-        return data
-
-    def output(
-        self, stage: str, path: Path, options: Mapping[str, Any], *inputs: Path, companion: Path | None = None
-    ) -> Output:
-        """The stage's output; the fingerprint is what decides content: policy, seed, round and options."""
-        fingerprint = {"seed": self.recipe.seed, "round": self.round_number, **options}
-        return Output(
-            path,
-            stage=stage,
-            fingerprint=fingerprint,
-            inputs=inputs,
-            companion=companion,
-            overwrite=self.overwrite,
-            shard=self.shard,
-        )
-
-    def policy_fingerprint(self, policy: Policy, role: Role | None = None) -> dict[str, Any]:
+    def fingerprint(self, policy: Policy, role: Role | None = None) -> dict[str, Any]:
         """The digests of the policy that plays the role, and the engine where it is not the real one."""
         # Its options that change a text are in the policy; a delay or a file's place change none.
-        name = (recipe_for(self.recipe, role) if role else self.recipe).engine.partition(":")[0]
+        name = (recipe_for(self._recipe, role) if role else self._recipe).engine.partition(":")[0]
         engine = {} if name == "hf" else {"engine": name}
-        played = self.engine_for(role)
+        played = self.of(role)
         return {
             "policy": msgspec.to_builtins(policy),
             "deterministic": played.facts.deterministic,
             "dtype": played.facts.numerics,
-            "think_tags": self.recipe.think_tags,
+            "think_tags": self._recipe.think_tags,
             **engine,
         }
 
