@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mae_cli.reports.accuracy import readings_in
-from mae_cli.reports.comparison import Pair, Side, common_differences, known_pairs, paired_items
+from mae_cli.reports.comparison import PairedItem, Side, common_differences, known_pairs, paired_items
 from mae_cli.reports.eval_figures import main_reading
 from mae_cli.reports.statistics.paired_tests import sign_flip_test, spent_level
 
@@ -101,7 +101,7 @@ def shows_gain(differences: Sequence[int], alpha: float) -> bool:
     return sign_flip_test(differences, "greater") <= alpha
 
 
-def _outcome(against: str, pairs: Sequence[Pair], unknown: int) -> Outcome:
+def _outcome(against: str, pairs: Sequence[PairedItem], unknown: int) -> Outcome:
     return Outcome(
         against,
         len(pairs),

@@ -11,11 +11,23 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import seed_from
 from mae_cli.training.examples import Renderer
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a training starts from, by digests; unset fields are in no fingerprint."""
+
+    adapter: str | None
+    """The adapter, or the trained model, that is continued."""
+    base: str | UnsetType = UNSET
+    """Of a full fine-tuning."""
+    base_revision: str | UnsetType | None = UNSET
 
 
 class Tuning(Protocol):
@@ -29,8 +41,8 @@ class Tuning(Protocol):
     noun: str
     compute_dtype: torch.dtype | None
 
-    def origin(self) -> dict[str, Any]:
-        """What the training starts from, by digests; `adapter` is the parent."""
+    def origin(self) -> Origin:
+        """What the training starts from."""
 
     def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:
         """The trainable policy, in training mode; what is left of the model afterwards is the tuning's business."""
