@@ -19,12 +19,13 @@ import msgspec
 from mae_cli.answers.questions import question_key
 from mae_cli.data import pools
 from mae_cli.errors import CollapseError, ConfigError, GateError
+from mae_cli.models.lineage import trained_rows
 from mae_cli.plugins.check import check_plugins
 from mae_cli.recipe.files import find_file
 from mae_cli.records import Problem
 from mae_cli.records.atomic import write_atomically, write_json
 from mae_cli.records.lock import Lock
-from mae_cli.records.read import read_json, read_lines, read_rows
+from mae_cli.records.read import read_json, read_rows
 from mae_cli.reports import eval_figures, eval_report, page, role_figures
 from mae_cli.reports.comparison import Side
 from mae_cli.runs.gate import Sets, keep_sets, read_sets
@@ -221,9 +222,7 @@ class Run:
 
     def _roles(self, current: Round) -> None:
         rows = read_rows(current.selected) + (read_rows(current.dropped) if current.dropped.exists() else [])
-        listing = current.adapter / "train_rows.jsonl"
-        trained = [msgspec.json.decode(line) for _, line in read_lines(listing)] if listing.exists() else []
-        figures = role_figures.role_figures(rows, trained)
+        figures = role_figures.role_figures(rows, list(trained_rows(current.adapter).values()))
         write_json(current.folder / "roles.json", msgspec.to_builtins(figures))
         self.session.progress.say(role_figures.role_table(figures))
 
