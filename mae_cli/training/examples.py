@@ -18,7 +18,7 @@ from mae_cli.records.rewarded import Rewarded
 
 
 class Renderer(Protocol):
-    """A tokenizer with the chat template it is used with (`engines.chat.Chat`)."""
+    """A tokenizer with the chat template it is used with (`prompts.chat_template.Chat`)."""
 
     @property
     def tokenizer(self) -> Any:

@@ -1,6 +1,6 @@
 """The two ways of training a policy, as the trainer sees them: a LoRA adapter on a base, or every parameter.
 
-`adapters.LoraTuning` and `full.FullTuning` fulfil the contract; nothing else in this package knows which one it is.
+`lora_tuning.LoraTuning` and `full_tuning.FullTuning` fulfil the contract; nothing else here knows which one it is.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def decode_paged(
     hits_stop: Callable[[list[int]], bool] | None,
     done: Callable[[int, Decoded], None],
 ) -> None:
-    """As `hf_decode.decode`, by the library's scheduler; `slots` bounds the rows of one forward pass.
+    """As `decode.decode`, by the library's scheduler; `slots` bounds the rows of one forward pass.
 
     Raises:
         EngineError: this version of the library works otherwise, or its generation thread died.
