@@ -72,6 +72,12 @@ class TemporaryError(MaeError):
     exit_code = 75
 
 
+def one_line(error: BaseException) -> str:
+    """A library's error on one line of at most 300 characters, to stand in one of ours."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A clause that names the nearest known name, or all of them when none is near."""
     names = sorted(known)

@@ -178,3 +178,14 @@ def test_files_and_functions_keep_their_budgets(path: Path) -> None:
 
     assert len(path.read_text("utf-8").splitlines()) <= FILE_LINES
     assert {name: lines for name, lines in functions_of(path) if lines > limit} == {}
+
+
+def test_one_name_is_one_public_class() -> None:
+    """Fault 12 of the house: `Pair` was three things. Options stand beside the engine they belong to."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in ("Options", "Source")} == {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from mae_cli.answers.units import MULTIPLIERS, Unit, names_things, unit_named
+from mae_cli.answers.units import MULTIPLIERS, MeasureUnit, names_things, unit_named
 
 MAX_LENGTH: Final = 300
 """Longest text read, in characters."""
@@ -45,7 +45,7 @@ class Quantity:
 
     value: Fraction
     is_percent: bool
-    unit: Unit | None = None
+    unit: MeasureUnit | None = None
     """The unit behind it or the currency before it, where it is a known one."""
 
 
@@ -186,7 +186,7 @@ def _unit_words(rest: str) -> str:
     return first if first.lower() in ("dozen", "dozens") else rest
 
 
-def _currency(text: str) -> Unit | None:
+def _currency(text: str) -> MeasureUnit | None:
     """The unit of the currency sign in a text; a dollar may also mark mathematics, so it needs a digit behind it."""
     found = re.search(r"\\\$|(?<!\$)\$(?=\s?-?[\d.])(?!.*\$\s*\.?$)|[\u20ac\u00a3\u00a5\u20b9]", text)
     return unit_named(found[0].strip("\\")) if found else None

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 
-class Unit(msgspec.Struct, frozen=True):
+class MeasureUnit(msgspec.Struct, frozen=True):
     """A unit: its short name, what it measures, and how many of the dimension's base unit it is."""
 
     name: str
@@ -22,7 +22,7 @@ class Unit(msgspec.Struct, frozen=True):
     factor: Fraction
 
 
-def _table() -> dict[str, Unit]:
+def _table() -> dict[str, MeasureUnit]:
     rows = (
         ("length", "mm", "1/1000", "millimeter"),
         ("length", "cm", "1/100", "centimeter"),
@@ -58,9 +58,9 @@ def _table() -> dict[str, Unit]:
         ("share", "%", "1/100", "percent"),
         ("count", "dozen", "12", ""),
     )
-    found: dict[str, Unit] = {}
+    found: dict[str, MeasureUnit] = {}
     for dimension, name, factor, others in rows:
-        unit = Unit(name, dimension, Fraction(factor))
+        unit = MeasureUnit(name, dimension, Fraction(factor))
         for word in (name, *others.split()):
             found[word] = unit
             if len(word) > 1:  # one letter has no plural: "ms" are no metres
@@ -103,7 +103,7 @@ _VOWEL: Final = re.compile("[aeiou]")
 _POWER: Final = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 
-def unit_named(words: str) -> Unit | None:
+def unit_named(words: str) -> MeasureUnit | None:
     """The unit that words name ("square feet", "cm^2", "hours"); null where they name none of the table."""
     text = " ".join(words.casefold().replace("\u00b2", "^2").replace("\u00b3", "^3").strip(" .()").split())
     head, _, tail = text.partition(" ")
@@ -116,7 +116,7 @@ def unit_named(words: str) -> Unit | None:
     unit = _UNITS.get(text)
     if unit is None or not power:
         return unit
-    return Unit(unit.name + power, unit.dimension + power, unit.factor ** int(power[1]))
+    return MeasureUnit(unit.name + power, unit.dimension + power, unit.factor ** int(power[1]))
 
 
 def names_things(words: str, *, is_attached: bool = False, is_strict: bool = False) -> bool:

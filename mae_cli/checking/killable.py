@@ -36,7 +36,7 @@ _ORDER: Final = struct.Struct("!cQ")
 OutcomeStatus = Literal["ok", "timeout", "memory", "crashed", "error"]
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class CallOutcome(msgspec.Struct, frozen=True):
     """Result of one item: the function's value, or how it failed."""
 
     status: OutcomeStatus
@@ -61,14 +61,14 @@ class Workers:
         self._owner = os.getpid()
         atexit.register(self.close)
 
-    def call(self, items: Sequence[Sequence[Any]], seconds: float) -> list[Outcome]:
+    def call(self, items: Sequence[Sequence[Any]], seconds: float) -> list[CallOutcome]:
         """Call the function on each item (its positional arguments), each within `seconds` of wall clock.
 
         Raises:
             MissingDependencyError: the function's module cannot be imported.
             MaeError: the helper process cannot be started.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[CallOutcome] = []
         worker: _Worker | None = None
         try:
             while len(outcomes) < len(items):
@@ -87,22 +87,22 @@ class Workers:
             self._give_back(worker)
         return outcomes
 
-    def _ask(self, worker: _Worker, items: Sequence[Sequence[Any]], seconds: float) -> tuple[list[Outcome], bool]:
+    def _ask(self, worker: _Worker, items: Sequence[Sequence[Any]], seconds: float) -> tuple[list[CallOutcome], bool]:
         """Outcomes of as many items as the worker lived for, and whether it lives on."""
         data = json.dumps(list(items)).encode()
-        outcomes: list[Outcome] = []
+        outcomes: list[CallOutcome] = []
         try:
             worker.socket.settimeout(seconds + 10.0)
             worker.socket.sendall(_LENGTH.pack(len(data)) + data)
             for _ in items:
                 answer = _receive(worker.socket, time.monotonic() + seconds)
-                outcomes.append(Outcome(answer["status"], answer.get("value"), answer.get("message", "")))
+                outcomes.append(CallOutcome(answer["status"], answer.get("value"), answer.get("message", "")))
                 if answer.get("last"):
                     return outcomes, False
         except TimeoutError:
-            return [*outcomes, Outcome("timeout", message=f"more than {seconds:g} s")], False
+            return [*outcomes, CallOutcome("timeout", message=f"more than {seconds:g} s")], False
         except (OSError, EOFError, ValueError):
-            return [*outcomes, Outcome("crashed", message="the worker process died")], False
+            return [*outcomes, CallOutcome("crashed", message="the worker process died")], False
         return outcomes, True
 
     def _checkout(self) -> _Worker:

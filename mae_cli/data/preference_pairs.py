@@ -14,10 +14,10 @@ import msgspec
 
 from mae_cli.records.rewarded import Rewarded, known
 
-Source = Literal["best_vs_worst", "all", "verdicts"]
+PairSource = Literal["best_vs_worst", "all", "verdicts"]
 
 
-class Pair(msgspec.Struct, frozen=True):
+class PreferencePair(msgspec.Struct, frozen=True):
     """Indices of two rows, and how much better the chosen one is."""
 
     chosen: int
@@ -25,7 +25,9 @@ class Pair(msgspec.Struct, frozen=True):
     gap: float
 
 
-def make_pairs(rows: Sequence[Rewarded], source: Source, *, min_gap: float) -> tuple[list[Pair], dict[str, int]]:
+def make_pairs(
+    rows: Sequence[Rewarded], source: PairSource, *, min_gap: float
+) -> tuple[list[PreferencePair], dict[str, int]]:
     """The pairs within each group of equal prompts, and the rows that are in none, by reason.
 
     Args:
@@ -41,7 +43,7 @@ def make_pairs(rows: Sequence[Rewarded], source: Source, *, min_gap: float) -> t
             dropped["no_reward"] += 1
         else:
             groups.setdefault((row.role, row.group, row.prompt), []).append(index)
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     for members in groups.values():
         # Equal rewards are ordered by text, so that the order of a file decides nothing.
         ordered = sorted(members, key=lambda index: (-(rows[index].reward or 0.0), rows[index].completion))
@@ -54,8 +56,8 @@ def make_pairs(rows: Sequence[Rewarded], source: Source, *, min_gap: float) -> t
 
 
 def _of_group(
-    rows: Sequence[Rewarded], ordered: Sequence[int], source: Source, min_gap: float
-) -> tuple[list[Pair], str]:
+    rows: Sequence[Rewarded], ordered: Sequence[int], source: PairSource, min_gap: float
+) -> tuple[list[PreferencePair], str]:
     """The pairs of one group, and why its other rows are in none."""
     if len(ordered) == 1:
         return [], "alone"
@@ -74,11 +76,11 @@ def _of_group(
     return pairs, "not_paired" if pairs else "equal_sides"
 
 
-def _by_reward(rows: Sequence[Rewarded], better: int, worse: int) -> Pair | None:
-    return Pair(better, worse, known(rows[better].reward) - known(rows[worse].reward))
+def _by_reward(rows: Sequence[Rewarded], better: int, worse: int) -> PreferencePair | None:
+    return PreferencePair(better, worse, known(rows[better].reward) - known(rows[worse].reward))
 
 
-def _by_verdict(rows: Sequence[Rewarded], one: int, other: int) -> Pair | None:
+def _by_verdict(rows: Sequence[Rewarded], one: int, other: int) -> PreferencePair | None:
     """Whichever the judge preferred; the verdict may stand on either row or on both."""
     scores = []
     if rows[other].id in rows[one].against:
@@ -88,4 +90,4 @@ def _by_verdict(rows: Sequence[Rewarded], one: int, other: int) -> Pair | None:
     if not scores:
         return None
     gap = 2.0 * sum(scores) / len(scores) - 1.0
-    return Pair(one, other, gap) if gap >= 0.0 else Pair(other, one, -gap)
+    return PreferencePair(one, other, gap) if gap >= 0.0 else PreferencePair(other, one, -gap)

@@ -22,10 +22,9 @@ from mae_cli.answers.arithmetic import Expression, read_question
 from mae_cli.engines.scripted_judge import Habit, verdict_of
 from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
-from mae_cli.recipe.sections import Recipe
+from mae_cli.recipe.sections import Recipe, Share
 from mae_cli.records import Completion, Policy, Request, Sampling, Usage, seed_from
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 # Half of the duplicates must meet another, so few sums serve them all.
 DUPLICATES = ("What is 2 + 2?", "What is 7 + 5?")
 LIKELY = 0.9

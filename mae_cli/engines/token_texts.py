@@ -15,7 +15,7 @@ from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
 
 
-class Prompt(msgspec.Struct, frozen=True):
+class RenderedPrompt(msgspec.Struct, frozen=True):
     """A rendered chat, or why it could not be rendered."""
 
     ids: list[int]
@@ -41,24 +41,24 @@ class TokenTexts:
         self.context: int | None = None
         self._think_tags = recipe.think_tags
         self._hidden = chat_template.hidden_token_ids(tokenizer, self._think_tags)
-        self._prompts: dict[tuple[Message, ...], Prompt] = {}
+        self._prompts: dict[tuple[Message, ...], RenderedPrompt] = {}
 
-    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
+    def prompt(self, messages: tuple[Message, ...]) -> RenderedPrompt:
         """The rendered prompt of a chat; a chat the template refuses has an error instead of ids."""
         if messages not in self._prompts:
             try:
                 text = self.chat.text(messages)
                 ids = chat_template.encode(self.tokenizer, text)
-                self._prompts[messages] = Prompt(ids, reasoning.opens_think(text, self._think_tags))
+                self._prompts[messages] = RenderedPrompt(ids, reasoning.opens_think(text, self._think_tags))
             except EngineError as error:
-                self._prompts[messages] = Prompt([], False, str(error))
+                self._prompts[messages] = RenderedPrompt([], False, str(error))
         return self._prompts[messages]
 
     def forget(self) -> None:
         """Drop the rendered prompts: those of a segment do not come back once it is stored."""
         self._prompts.clear()
 
-    def refusal(self, prompt: Prompt) -> Completion | None:
+    def refusal(self, prompt: RenderedPrompt) -> Completion | None:
         """The completion that stands for a row whose prompt cannot be fed; null where it can."""
         if prompt.error is not None:
             return Completion(status="error", error=prompt.error, finish_reason="error")
@@ -100,7 +100,7 @@ class TokenTexts:
         """Strings that end a row: the recipe's, and those of the plain template."""
         return [*sampling.stop, *(chat_template.PLAIN_STOP if self.chat.is_plain else ())]
 
-    def completion(self, prompt: Prompt, ids: list[int], sampling: Sampling, *, stopped: bool) -> Completion:
+    def completion(self, prompt: RenderedPrompt, ids: list[int], sampling: Sampling, *, stopped: bool) -> Completion:
         """A row's answer from its generated ids; `stopped` is false where a limit cut it."""
         raw = chat_template.decode(self.tokenizer, ids, self._hidden)
         cuts = [raw.find(stop) for stop in self.stops(sampling) if stop in raw]

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from mae_cli.engines.token_texts import Prompt, TokenTexts
-from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError
+from mae_cli.engines.token_texts import RenderedPrompt, TokenTexts
+from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError, one_line
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.locate import local_model
 from mae_cli.plugins.contracts import EngineFacts
@@ -98,7 +98,7 @@ class VllmEngine:
         try:
             return self._vllm.LLM(**arguments)
         except (OSError, ValueError, RuntimeError) as error:
-            raise EngineError(f"{self.folder}: vllm cannot load it: {_one_line(error)}") from error
+            raise EngineError(f"{self.folder}: vllm cannot load it: {one_line(error)}") from error
 
     def attach(self, adapter: Path | None) -> None:
         """Use an adapter for the requests to come, or none.
@@ -209,7 +209,7 @@ class VllmEngine:
         except ValueError as error:
             # One request that it refuses stops the whole call, so each is tried alone.
             if len(prompts) == 1:
-                return [f"vllm: {_one_line(error)}"]
+                return [f"vllm: {one_line(error)}"]
         answers = [self._run([prompt], [one])[0] for prompt, one in zip(prompts, params, strict=True)]
         if all(isinstance(answer, str) for answer in answers):
             # Written down as rows, they would never be asked again.
@@ -226,12 +226,12 @@ class VllmEngine:
                 lora_request=self._lora,
             )
         except TypeError as error:
-            raise EngineError(f"this version of vllm is called in another way: {_one_line(error)}") from error
+            raise EngineError(f"this version of vllm is called in another way: {one_line(error)}") from error
         except (RuntimeError, _engine_failure()) as error:
             # Out of memory, or its engine process died: neither is a fault of a row.
-            raise TemporaryError(f"vllm failed: {_one_line(error)}; what is done is kept") from error
+            raise TemporaryError(f"vllm failed: {one_line(error)}; what is done is kept") from error
 
-    def _completion(self, prompt: Prompt, output: Any, sampling: Sampling) -> Completion:
+    def _completion(self, prompt: RenderedPrompt, output: Any, sampling: Sampling) -> Completion:
         ids = list(output.token_ids)
         if output.finish_reason not in ("stop", "length"):
             return Completion(
@@ -276,7 +276,7 @@ def _model_facts(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise EngineError(f"{folder}: no usable config: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: no usable config: {one_line(error)}") from error
     has_own = (folder / "generation_config.json").is_file()
     generation = GenerationConfig.from_pretrained(str(folder)) if has_own else None
     return SimpleNamespace(config=config, generation_config=generation)
@@ -286,7 +286,7 @@ def _rank_of(adapter: Path) -> int:
     try:
         return int(json.loads((adapter / "adapter_config.json").read_text("utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{adapter}: no adapter there: {_one_line(error)}") from error
+        raise EngineError(f"{adapter}: no adapter there: {one_line(error)}") from error
 
 
 def _rank_limit(recipe: Recipe) -> int:
@@ -296,10 +296,6 @@ def _rank_limit(recipe: Recipe) -> int:
     if rank is None:
         raise ConfigError(f"LoRA rank {needed}: vllm takes up to {LORA_RANKS[-1]}")
     return rank
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def open_engine(recipe: Recipe, argument: str) -> VllmEngine:

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from mae_cli.errors import EngineError
+from mae_cli.errors import EngineError, one_line
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -30,7 +30,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
     except _load_errors() as error:
         strip_adapter(model)
-        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: the adapter does not fit this model: {one_line(error)}") from error
     odd = _odd_name(peft_model, folder, "default")
     if odd is not None:
         strip_adapter(model)
@@ -50,7 +50,7 @@ def add_adapter(peft_model: Any, folder: Path, name: str) -> None:
     except _load_errors() as error:
         if name in peft_model.peft_config:
             peft_model.delete_adapter(name)
-        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: the adapter does not fit this model: {one_line(error)}") from error
     odd = _odd_name(peft_model, folder, name)
     if odd is not None:
         peft_model.delete_adapter(name)
@@ -65,7 +65,7 @@ def _check_files(folder: Path) -> None:
     try:
         json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise EngineError(f"{folder}: the adapter does not fit this model: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: the adapter does not fit this model: {one_line(error)}") from error
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -108,9 +108,5 @@ def tensor_names(path: Path) -> set[str]:
             size = struct.unpack("<Q", file.read(8))[0]
             header = json.loads(file.read(size))
     except (OSError, ValueError, struct.error, MemoryError) as error:
-        raise EngineError(f"{path}: not a safetensors file: {_one_line(error)}") from error
+        raise EngineError(f"{path}: not a safetensors file: {one_line(error)}") from error
     return {name for name in header if name != "__metadata__"}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -17,6 +17,7 @@ from mae_cli.errors import DataError
 from mae_cli.models.embedded import EMBEDDED
 from mae_cli.models.locate import HUB_ID
 from mae_cli.records.read import read_lines
+from mae_cli.records.trained_row import TrainedRow
 
 LINEAGE = "lineage.json"
 TRAIN_ROWS = "train_rows.jsonl"
@@ -85,10 +86,20 @@ def read_lineage(folder: Path) -> Lineage | None:
         raise DataError(f"{path}: not a lineage: {error}") from error
 
 
-def trained_rows(folder: Path) -> dict[str, dict[str, Any]]:
-    """Lines of the adapter's train_rows.jsonl by id; empty where it has none."""
+def trained_rows(folder: Path) -> dict[str, TrainedRow]:
+    """Lines of the adapter's train_rows.jsonl by id; empty where it has none.
+
+    Raises:
+        DataError: a line is not what it should be.
+    """
     path = folder / TRAIN_ROWS
     if not path.is_file():
         return {}
-    rows = [msgspec.json.decode(line) for _, line in read_lines(path)]
-    return {row["id"]: row for row in rows}
+    found: dict[str, TrainedRow] = {}
+    for number, line in read_lines(path):
+        try:
+            row = msgspec.json.decode(line, type=TrainedRow)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise DataError(f"{path}:{number}: not a trained row: {error}") from error
+        found[row.id] = row
+    return found

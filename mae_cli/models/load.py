@@ -15,7 +15,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mae_cli.errors import ConfigError, EngineError, MissingDependencyError
+from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
 from mae_cli.models.launcher import local_rank, num_processes
 
 # Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
@@ -64,7 +64,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise EngineError(f"{folder}: no usable tokenizer: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: no usable tokenizer: {one_line(error)}") from error
 
 
 def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_in_4bit: bool = False) -> Any:
@@ -91,7 +91,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_i
             **four_bits,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise EngineError(f"{folder}: cannot be loaded as a causal language model: {_one_line(error)}") from error
+        raise EngineError(f"{folder}: cannot be loaded as a causal language model: {one_line(error)}") from error
     # A quantised model is put on its device while it is loaded, and refuses to be moved.
     return model.eval() if four_bits else model.to(device).eval()
 
@@ -138,8 +138,3 @@ def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
 def detach_adapter(peft_model: Any) -> Any:
     """The pristine base under a PEFT model."""
     return peft_model.unload()
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,7 +1,7 @@
 """The check of all plugins and prompts that a recipe names, made before any work.
 
-Place in the flow: commands call it once the recipe is loaded. Contract: a wrong option or name, a role that nobody plays
-or a missing package stops the command before the first stage. Left out: the keys of the recipe itself (`recipe.load`).
+Place in the flow: commands call it once the recipe is loaded. Contract: a wrong option or name, a role nobody plays or
+a missing package stops the command before the first stage. Left out: keys of the recipe itself (`recipe.load`).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import msgspec
 from mae_cli.errors import ConfigError, MissingDependencyError, did_you_mean
 from mae_cli.plugins.contracts import Engine, EngineFacts
 from mae_cli.recipe.sections import Recipe
+from mae_cli.recipe.sections import Spec as Spec  # how a recipe names a plugin: a name, or a mapping with `name`
 from mae_cli.records import digest
 
 ENGINES = {
@@ -98,8 +99,6 @@ TABLES: dict[str, dict[str, str]] = {
     "controllers": CONTROLLERS,
 }
 Options = TypeVar("Options", bound=msgspec.Struct)
-Spec = str | dict[str, Any]
-"""A plugin as a recipe names it: its name, or a mapping with `name` and its options."""
 
 
 def names(kind: str) -> list[str]:

@@ -55,7 +55,7 @@ class Comparison(msgspec.Struct):
     benchmark: str | None = None
 
 
-class Pair(NamedTuple):
+class PairedItem(NamedTuple):
     """One item on both sides, every verdict known."""
 
     first: Item
@@ -67,13 +67,15 @@ class Pair(NamedTuple):
         return self.second.correct * len(self.first.scores) - self.first.correct * len(self.second.scores)
 
 
-def paired_items(first: Sequence[Row], second: Sequence[Row], reading: str, benchmark: str | None = None) -> list[Pair]:
+def paired_items(
+    first: Sequence[Row], second: Sequence[Row], reading: str, benchmark: str | None = None
+) -> list[PairedItem]:
     """The items that both sides have, in the first's order, also those with unknown verdicts."""
     before, after = items_of(first, reading, benchmark), items_of(second, reading, benchmark)
-    return [Pair(item, after[identity]) for identity, item in before.items() if identity in after]
+    return [PairedItem(item, after[identity]) for identity, item in before.items() if identity in after]
 
 
-def known_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+def known_pairs(pairs: Sequence[PairedItem]) -> list[PairedItem]:
     """The pairs of which every verdict is known on both sides."""
     return [pair for pair in pairs if pair.first.is_known and pair.second.is_known]
 
@@ -125,7 +127,7 @@ def _effect(
     return paired_bootstrap_difference(before, after, seed=seed_from("difference", reading), confidence=confidence)
 
 
-def common_differences(pairs: Sequence[Pair]) -> list[int]:
+def common_differences(pairs: Sequence[PairedItem]) -> list[int]:
     """Per pair the difference in correct samples, as whole numbers of one unit for all pairs."""
     # Every pair's difference counts 1 / (samples before x samples after); scaled where these numbers differ.
     units = [len(pair.first.scores) * len(pair.second.scores) for pair in pairs]
@@ -153,7 +155,7 @@ def compare_all(first: Side, second: Side, *, confidence: float = 0.95) -> list[
     return found
 
 
-def _extremes(pairs: Sequence[Pair]) -> tuple[float | None, float | None]:
+def _extremes(pairs: Sequence[PairedItem]) -> tuple[float | None, float | None]:
     """Mean difference over all pairs with every unknown verdict against the second side, and for it."""
     if not pairs:
         return None, None

@@ -7,11 +7,11 @@ a figure of which nothing is known is null.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
 from mae_cli.records import Row, roles_in
+from mae_cli.records.trained_row import TrainedRow
 from mae_cli.reports.statistics.spread import mean_and_spread
 from mae_cli.reports.tables import table
 
@@ -33,7 +33,7 @@ class RoleFigures(msgspec.Struct):
     advantage_spread: float | None
 
 
-def role_figures(rows: Iterable[Row], trained: Sequence[dict[str, Any]]) -> list[RoleFigures]:
+def role_figures(rows: Iterable[Row], trained: Sequence[TrainedRow]) -> list[RoleFigures]:
     """Figures of each role.
 
     Args:
@@ -48,7 +48,7 @@ def role_figures(rows: Iterable[Row], trained: Sequence[dict[str, Any]]) -> list
             continue
         known = [row.reward for row in group if row.reward is not None]
         reward = mean_and_spread(known) if known else (None, None)
-        advantages = [line["advantage"] for line in trained if line["role"] == role]
+        advantages = [row.advantage for row in trained if row.role == role]
         advantage = mean_and_spread(advantages) if advantages else (None, None)
         figures.append(
             RoleFigures(

@@ -4,8 +4,8 @@ Place in the flow: after each round that is evaluated, `mae run` compares the ne
 verified and the best one. *Accepted*: the next round starts from it. *Verified*: it passed the gate, no harm was
 shown; a round that is not evaluated (`every`) is accepted unseen and is not verified. *Best*: shown better than the
 best so far, the error rate spent over the decisions. Contract: pure functions; a decision is a function of the gate
-rows, its number and two levels, so a resumed run decides the same. The gate set and the reported set share no problem, in whatever words;
-p-values are printed for the reported set only.
+rows, its number and two levels, so a resumed run decides the same. The gate set and the reported set share no problem,
+in whatever words; p-values are printed for the reported set only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from mae_cli.reports.accuracy import readings_in
-from mae_cli.reports.comparison import Pair, Side, common_differences, known_pairs, paired_items
+from mae_cli.reports.comparison import PairedItem, Side, common_differences, known_pairs, paired_items
 from mae_cli.reports.eval_figures import main_reading
 from mae_cli.reports.statistics.paired_tests import sign_flip_test, spent_level
 
@@ -107,7 +107,7 @@ def shows_gain(differences: Sequence[int], alpha: float) -> bool:
     return sign_flip_test(differences, "greater") <= alpha
 
 
-def _outcome(against: str, pairs: Sequence[Pair], unknown: int) -> Outcome:
+def _outcome(against: str, pairs: Sequence[PairedItem], unknown: int) -> Outcome:
     return Outcome(
         against,
         len(pairs),

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import torch
 
+from mae_cli.models.shared_prefix import common_prefix_length
 from mae_cli.plugins.contracts import Unit
 from mae_cli.records import digest
-from mae_cli.training.examples import Example
+from mae_cli.training.examples import TrainingExample
 
 PASS_COST = {"cpu": 32, "cuda": 4096}
 """Cost of a forward and backward pass beside its tokens, counted in tokens, by device type.
@@ -41,7 +42,7 @@ class MicroBatch(msgspec.Struct):
     targets: torch.Tensor
 
 
-def order(examples: Sequence[Example], units: Sequence[Unit], *, seed: int, epoch: int) -> list[int]:
+def order(examples: Sequence[TrainingExample], units: Sequence[Unit], *, seed: int, epoch: int) -> list[int]:
     """Indices of the units in trained order: a pure function of row ids, seed and epoch, whatever order the file had.
 
     The units of each part of a mix are spread evenly over the epoch.
@@ -65,7 +66,7 @@ def num_steps(num_units: int, *, batch_size: int, epochs: int, max_steps: int) -
 
 
 def steps(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     units: Sequence[Unit],
     *,
     seed: int,
@@ -97,7 +98,7 @@ class _Packed(msgspec.Struct, frozen=True):
 
 
 def micro_batches(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     units: Sequence[tuple[int, ...]],
     *,
     max_tokens: int,
@@ -139,31 +140,21 @@ def _cut(ordered: Sequence[_Packed], max_tokens: int, pass_cost: int) -> list[li
     return groups
 
 
-def _cost(examples: Sequence[Example], group: Sequence[_Packed], pass_cost: int) -> int:
+def _cost(examples: Sequence[TrainingExample], group: Sequence[_Packed], pass_cost: int) -> int:
     """Tokens of a group, padding and passes included."""
     chosen = [examples[row] for unit in group for row in unit.rows]
     longest, shared = max(example.length for example in chosen), shared_prefix(chosen, pass_cost)
     return pass_cost + longest * len(chosen) - (shared * (len(chosen) - 1) - pass_cost if shared else 0)
 
 
-def shared_prefix(examples: Sequence[Example], pass_cost: int) -> int:
+def shared_prefix(examples: Sequence[TrainingExample], pass_cost: int) -> int:
     """Length of the common prefix where a pass of its own saves more than it costs, else 0."""
-    length = common_prefix(examples)
+    length = common_prefix_length([example.prompt for example in examples])
     return length if length * (len(examples) - 1) > pass_cost else 0
 
 
-def common_prefix(examples: Sequence[Example]) -> int:
-    """Length of what all prompts begin with, without a last prompt token, whose output is needed of each row."""
-    length = min(len(example.prompt) for example in examples) - 1
-    first = examples[0].prompt
-    for example in examples[1:]:
-        while example.prompt[:length] != first[:length]:
-            length = next(place for place in range(length) if example.prompt[place] != first[place])
-    return length
-
-
 def collate(
-    examples: Sequence[Example], indices: Sequence[int], *, device: torch.device, shared: int = 0
+    examples: Sequence[TrainingExample], indices: Sequence[int], *, device: torch.device, shared: int = 0
 ) -> MicroBatch:
     """The tensors of one micro-batch on the device; the first `shared` tokens of all prompts are its prefix."""
     chosen = [examples[index] for index in indices]

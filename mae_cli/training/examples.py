@@ -35,7 +35,7 @@ class Renderer(Protocol):
         """Prompt token ids, generation prompt included."""
 
 
-class Example(msgspec.Struct, frozen=True):
+class TrainingExample(msgspec.Struct, frozen=True):
     """One row as token ids; the completion is what is trained."""
 
     id: str
@@ -54,7 +54,7 @@ class Example(msgspec.Struct, frozen=True):
 class Examples(msgspec.Struct):
     """The rows that can be trained, and why the others cannot."""
 
-    examples: list[Example]
+    examples: list[TrainingExample]
     rewarded: list[Rewarded]
     """The part of each row that an objective may know, in the same order."""
     dropped: dict[str, int]
@@ -93,7 +93,7 @@ def read_examples(
         needs_reward: drop rows whose reward is unknown.
     """
     end_id = turn_end_id(chat, ends)
-    examples: list[Example] = []
+    examples: list[TrainingExample] = []
     rewarded: list[Rewarded] = []
     dropped: Counter[str] = Counter()
     retokenised = 0
@@ -113,7 +113,7 @@ def read_examples(
             dropped["too_long"] += 1
             continue
         retokenised += row.prompt_token_ids is None or row.completion_token_ids is None
-        examples.append(Example(row.id, row.role, row.group_id, row.reward, prompt, completion))
+        examples.append(TrainingExample(row.id, row.role, row.group_id, row.reward, prompt, completion))
         rewarded.append(_rewarded(row, prompt, completion))
     return Examples(examples, rewarded, dict(sorted(dropped.items())), retokenised)
 
@@ -148,7 +148,7 @@ def _completion(row: Row, chat: Renderer, ends: frozenset[int], end_id: int | No
     return tuple(ids) if row.status not in ("error", "too_long") else ()
 
 
-def marked(example: Example, tokenizer: Any) -> str:
+def marked(example: TrainingExample, tokenizer: Any) -> str:
     """The example as text, special tokens included, with the trained span between ⟦ and ⟧."""
     prompt = tokenizer.decode(list(example.prompt), skip_special_tokens=False)
     completion = tokenizer.decode(list(example.completion), skip_special_tokens=False)

@@ -11,7 +11,7 @@ import torch
 from mae_cli.errors import EngineError
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.training.batches import MICRO_BATCH_TOKENS, PASS_COST, MicroBatch, collate, micro_batches, shared_prefix
-from mae_cli.training.examples import Example
+from mae_cli.training.examples import TrainingExample
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 
 Rows = tuple[int, ...]
@@ -42,14 +42,16 @@ class Forward:
         # Recomputing activations excludes a cache of keys and values.
         self.share_prefix = can_share_prefix(policy) and not section.gradient_checkpointing
 
-    def batches(self, examples: Sequence[Example], units: Sequence[Rows]) -> Iterator[tuple[list[int], MicroBatch]]:
+    def batches(
+        self, examples: Sequence[TrainingExample], units: Sequence[Rows]
+    ) -> Iterator[tuple[list[int], MicroBatch]]:
         """Indices into the units, and the tensors of their rows; every unit once."""
         for group in micro_batches(examples, units, max_tokens=self.micro_batch_tokens, pass_cost=self.pass_cost):
             rows = [row for index in group for row in units[index]]
             shared = shared_prefix([examples[row] for row in rows], self.pass_cost) if self.share_prefix else 0
             yield group, collate(examples, rows, device=self.device, shared=shared)
 
-    def read(self, examples: Sequence[Example], units: Sequence[Rows]) -> dict[int, torch.Tensor]:
+    def read(self, examples: Sequence[TrainingExample], units: Sequence[Rows]) -> dict[int, torch.Tensor]:
         """Log-probabilities of the completion tokens of every row, on the CPU, in evaluation mode."""
         found: dict[int, torch.Tensor] = {}
 
@@ -67,7 +69,7 @@ class Forward:
         self.policy.train(was_training)
         return found
 
-    def fitting(self, work: Callable[[], Any], examples: Sequence[Example]) -> Any:
+    def fitting(self, work: Callable[[], Any], examples: Sequence[TrainingExample]) -> Any:
         """The result of work that is tried again with half the micro-batch when memory runs out.
 
         Raises:

@@ -19,7 +19,7 @@ from mae_cli.errors import EngineError
 from mae_cli.models.digests import model_digest
 from mae_cli.models.load import load_model
 from mae_cli.recipe.sections import FinetuneSection
-from mae_cli.training.tuning import training_mode
+from mae_cli.training.tuning import Origin, training_mode
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -50,10 +50,10 @@ class FullTuning:
         self.section, self.source = section, source
         self.compute_dtype: torch.dtype | None = dtype if dtype in HALF else None
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """Digests of the base and, where the training goes on from another model, of that one."""
         base, start = model_digest(self.source.base), model_digest(self.source.start)
-        return {"adapter": start if start != base else None, "base": base, "base_revision": self.source.revision}
+        return Origin(start if start != base else None, base, self.source.revision)
 
     @contextmanager
     def attached(self, model: Any, *, seed: int) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from mae_cli.plugins.contracts import Objective, Unit
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Row
 from mae_cli.training.batches import steps
-from mae_cli.training.examples import Example
+from mae_cli.training.examples import TrainingExample
 from mae_cli.training.logs import DataNote
 
 
@@ -31,7 +31,7 @@ class TrainingTask(msgspec.Struct, frozen=True):
 class TrainingJob(msgspec.Struct, frozen=True):
     """Examples, the units they form, and everything that decides how they are trained."""
 
-    examples: list[Example]
+    examples: list[TrainingExample]
     units: list[Unit]
     section: FinetuneSection
     objective: Objective
@@ -56,7 +56,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
         """Trained tokens of a unit."""
         return sum(len(self.examples[row].completion) for row in unit.rows)
 
-    def mismatched(self, indices: list[int]) -> list[Example]:
+    def mismatched(self, indices: list[int]) -> list[TrainingExample]:
         """Each prompt of a step with the completion of the row before it, cyclically, that has another prompt.
 
         Rows that share one prompt with all others give none.
@@ -69,5 +69,5 @@ class TrainingJob(msgspec.Struct, frozen=True):
             partner = next((other for other in before if other.prompt != own.prompt), None)
             if partner is not None:
                 name = f"{own.id}+{partner.id}"
-                found.append(Example(name, own.role, own.group, None, own.prompt, partner.completion))
+                found.append(TrainingExample(name, own.role, own.group, None, own.prompt, partner.completion))
         return found

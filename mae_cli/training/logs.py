@@ -5,7 +5,6 @@ No times, hosts or paths, so that a rerun or a resumed training writes the same 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,9 @@ import msgspec
 from mae_cli.errors import DataError
 from mae_cli.plugins.contracts import Unit
 from mae_cli.records.atomic import write_atomically
-from mae_cli.training.examples import Example, Examples
+from mae_cli.records.trained_row import TrainedRow
+from mae_cli.reports.statistics.spread import mean_of, population_spread
+from mae_cli.training.examples import Examples, TrainingExample
 
 LOG = "train_log.jsonl"
 ROWS = "train_rows.jsonl"
@@ -71,19 +72,6 @@ class StepNote(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
 
 
-class TrainedRow(msgspec.Struct, frozen=True):
-    """One line of train_rows.jsonl, in the order rows were first trained."""
-
-    id: str
-    role: str
-    reward: float | None
-    advantage: float | None
-    """Or weight, or label; null for the sides of pairs."""
-    tokens: int
-    passes: int
-    """Number of optimizer steps the row was part of."""
-
-
 class TrainReport(msgspec.Struct, frozen=True):
     """Report of a training to its stage."""
 
@@ -111,7 +99,7 @@ def row_values(units: Sequence[Unit]) -> dict[int, float | None]:
     return values
 
 
-def role_notes(examples: Sequence[Example], advantages: Sequence[float | None]) -> list[RoleNote]:
+def role_notes(examples: Sequence[TrainingExample], advantages: Sequence[float | None]) -> list[RoleNote]:
     """Per role, in the order of the names: rows, tokens, rewards and advantages."""
     notes = []
     for role in sorted({example.role for example in examples}):
@@ -123,10 +111,10 @@ def role_notes(examples: Sequence[Example], advantages: Sequence[float | None]) 
                 role=role,
                 rows=len(chosen),
                 tokens=sum(len(examples[index].completion) for index in chosen),
-                reward_mean=_mean(rewards) if rewards else None,
-                reward_spread=_spread(rewards) if rewards else None,
-                advantage_mean=_mean(values) if values else None,
-                advantage_spread=_spread(values) if values else None,
+                reward_mean=mean_of(rewards) if rewards else None,
+                reward_spread=population_spread(rewards) if rewards else None,
+                advantage_mean=mean_of(values) if values else None,
+                advantage_spread=population_spread(values) if values else None,
             )
         )
     return notes
@@ -165,7 +153,7 @@ def require_rows(found: Examples) -> None:
 
 
 def trained_rows(
-    examples: Sequence[Example], units: Sequence[Unit], steps: Iterable[Sequence[int]]
+    examples: Sequence[TrainingExample], units: Sequence[Unit], steps: Iterable[Sequence[int]]
 ) -> list[TrainedRow]:
     """The rows of these steps, each once."""
     passes: dict[int, int] = {}
@@ -194,12 +182,3 @@ def line(note: msgspec.Struct) -> str:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """A whole file of lines, atomically."""
     write_atomically(path, "".join(f"{text}\n" for text in lines).encode())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _spread(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

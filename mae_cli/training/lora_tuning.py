@@ -19,7 +19,7 @@ from mae_cli.models.adapters import CONFIG, add_adapter, load_adapter, strip_ada
 from mae_cli.models.digests import adapter_digest
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records.atomic import write_atomically
-from mae_cli.training.tuning import training_mode
+from mae_cli.training.tuning import Origin, training_mode
 
 
 class LoraTuning:
@@ -36,9 +36,9 @@ class LoraTuning:
     def __init__(self, section: FinetuneSection, start: Path | None = None) -> None:
         self.section, self.start = section, start
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """Digest of the adapter it starts from."""
-        return {"adapter": self.start and adapter_digest(self.start)}
+        return Origin(adapter_digest(self.start) if self.start else None)
 
     def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:
         """The model with the adapter on it; see `attached`."""

@@ -22,7 +22,7 @@ from mae_cli.plugins.contracts import Objective, Unit
 from mae_cli.recipe.sections import FinetuneSection, is_free
 from mae_cli.records import Policy, digest
 from mae_cli.training.batches import num_steps, steps
-from mae_cli.training.examples import Example, Examples, Renderer, marked, read_examples
+from mae_cli.training.examples import Examples, Renderer, TrainingExample, marked, read_examples
 from mae_cli.training.full_tuning import FullTuning, ModelFolders
 from mae_cli.training.job import TrainingJob, TrainingTask
 from mae_cli.training.logs import (
@@ -39,7 +39,7 @@ from mae_cli.training.logs import (
 from mae_cli.training.lora_tuning import LoraTuning
 from mae_cli.training.optimization import Loop
 from mae_cli.training.processes import World
-from mae_cli.training.tuning import Tuning, save_tokenizer, trainable
+from mae_cli.training.tuning import Origin, Tuning, save_tokenizer, trainable
 
 
 class BaseModel(msgspec.Struct, frozen=True):
@@ -133,14 +133,15 @@ def train(
     start, callbacks = start or Start(), callbacks or Callbacks()
     say = callbacks.on_text or _silent
     tuning = _tuning(base, task, start)
-    origin = {
+    origin = tuning.origin()
+    determined_by = {
         "seed": task.seed,
         "dtype": str(base.model.dtype),
-        **tuning.origin(),
+        **msgspec.to_builtins(origin),
         "reference": reference_identity(task.section.reference),
         **({"policy": msgspec.to_builtins(start.policy)} if start.policy else {}),
     }
-    job = prepare(task, base.chat, end_ids=base.end_ids, origin=origin)
+    job = prepare(task, base.chat, end_ids=base.end_ids, origin=determined_by)
     _announce(job, base.chat, say)
     with tuning.attached(base.model, seed=task.seed) as policy:
         if task.section.full:
@@ -212,7 +213,9 @@ def prepare(task: TrainingTask, chat: Renderer, *, end_ids: frozenset[int], orig
     )
 
 
-def _steps_within(section: FinetuneSection, examples: Sequence[Example], units: Sequence[Unit], seed: int) -> int:
+def _steps_within(
+    section: FinetuneSection, examples: Sequence[TrainingExample], units: Sequence[Unit], seed: int
+) -> int:
     """Optimizer steps up to the one that reaches `max_trained_tokens`."""
     planned = steps(
         examples,
@@ -233,7 +236,7 @@ def _steps_within(section: FinetuneSection, examples: Sequence[Example], units: 
 def _fingerprint(
     section: FinetuneSection,
     objective: Objective,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     units: Sequence[Unit],
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -290,12 +293,12 @@ def _write(loop: Loop, base: BaseModel, folder: Path) -> None:
     write_lines(folder / LOG, [line(job.data), *loop.notes, *stop])
 
 
-def _facts(loop: Loop, origin: Mapping[str, Any]) -> TrainedFacts:
+def _facts(loop: Loop, origin: Origin) -> TrainedFacts:
     data = loop.job.data
     return TrainedFacts(
-        parent=origin["adapter"],
-        base_digest=origin.get("base"),
-        base_revision=origin.get("base_revision"),
+        parent=origin.adapter,
+        base_digest=origin.base or None,
+        base_revision=origin.base_revision or None,
         data=loop.job.fingerprint["rows"],
         rows=data.rows,
         roles={note.role: note.rows for note in data.roles},

@@ -1,7 +1,6 @@
 """The two ways of training a policy, as the trainer sees them: a LoRA adapter on a base, or every parameter.
 
-`lora_tuning.LoraTuning` and `full_tuning.FullTuning` keep the contract; the rest of the package does not know which
-one it has.
+`lora_tuning.LoraTuning` and `full_tuning.FullTuning` fulfil the contract; nothing else here knows which one it is.
 """
 
 from __future__ import annotations
@@ -12,11 +11,23 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import seed_from
 from mae_cli.training.examples import Renderer
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a training starts from, by digests; unset fields are in no fingerprint."""
+
+    adapter: str | None
+    """The adapter, or the trained model, that is continued."""
+    base: str | UnsetType = UNSET
+    """Of a full fine-tuning."""
+    base_revision: str | UnsetType | None = UNSET
 
 
 class Tuning(Protocol):
@@ -30,7 +41,7 @@ class Tuning(Protocol):
     noun: str
     compute_dtype: torch.dtype | None
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """Digests of the starting point; `adapter` is the parent."""
 
     def attached(self, model: Any, *, seed: int) -> AbstractContextManager[Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mae_cli.errors import ConfigError
-from mae_cli.models.lineage import Lineage, base_reference
+from mae_cli.errors import ConfigError, DataError
+from mae_cli.models.lineage import Lineage, base_reference, trained_rows
 from mae_cli.records import Row, Term, Verdict
 from mae_cli.records.atomic import write_json
 from mae_cli.runs.views.adapters import adapters_of, descends_from
@@ -163,3 +163,10 @@ def test_the_runs_figures_stand_in_the_adapters_card_and_a_second_time_changes_n
     assert "| strict | 50 | 10.0 % | 20.0 % | 10.0 % to 30.0 % | 0.12 |" in card.read_text("utf-8")
     assert card.stat().st_mtime_ns == written
     assert "- continues: aaaa" in (run_dir / "round-002" / "5_adapter" / "README.md").read_text("utf-8")
+
+
+def test_a_trained_row_that_is_none_is_named_by_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "train_rows.jsonl").write_text('{"id": "a", "role": "solver", "tokens": 3}\n{"role": "solver"}\n')
+
+    with pytest.raises(DataError, match=r"train_rows\.jsonl:2: not a trained row: .*`id`"):
+        trained_rows(tmp_path)

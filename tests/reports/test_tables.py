@@ -2,6 +2,7 @@
 
 from mae_cli.cli.listing import recipe_keys
 from mae_cli.recipe.files import shipped_dir
+from mae_cli.records.trained_row import TrainedRow
 from mae_cli.reports.role_figures import role_figures
 from mae_cli.reports.tables import p_text, table
 from tests.support import eval_rows
@@ -16,7 +17,8 @@ def test_role_figures_count_unknown_rewards_apart():
     for row, reward in zip(rows, (0.0, 1.0, None), strict=True):
         row.purpose, row.reward, row.kept = "train", reward, reward == 1.0
 
-    (figure,) = role_figures(rows, [{"role": "solver", "advantage": -1.0}, {"role": "solver", "advantage": 1.0}])
+    trained = [TrainedRow("a", "solver", advantage=-1.0), TrainedRow("b", "solver", advantage=1.0)]
+    (figure,) = role_figures(rows, trained)
 
     # Mean of 0 and 1 is 0.5, population spread 0.5; the third row is unknown, one of three is kept.
     assert (figure.reward_mean, figure.reward_spread, figure.unknown) == (0.5, 0.5, 1)

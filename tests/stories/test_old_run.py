@@ -7,6 +7,9 @@ of that commit; `ids_of_37c66da.json` holds digests of the ids that each of thos
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import msgspec
 import pytest
 
 from mae_cli.records.read import read_json
-from tests.support import ROOT, here, mae, read_json_lines
+from tests.support import ROOT, child_environment, here, read_json_lines
 
 HERE = Path(__file__).parent
 # Volatile, or about settings that did not exist: what was made with which keys.
@@ -57,7 +60,10 @@ def test_an_unfinished_run_goes_on_to_the_bytes_it_would_have_had(folder: Path) 
     weightless = [name for name in expected if name < "round-001/4_"]
     assert [name for name in weightless if found[name] != expected[name]] == []
     assert [name for name in before if name in found and before[name] != found[name]] == []
-    if found["round-001/5_adapter/adapter_model.safetensors"] == expected["round-001/5_adapter/adapter_model.safetensors"]:
+    if (
+        found["round-001/5_adapter/adapter_model.safetensors"]
+        == expected["round-001/5_adapter/adapter_model.safetensors"]
+    ):
         assert [name for name in expected if found[name] != expected[name]] == []
     else:  # another processor rounds otherwise: then the run must equal one that this machine makes from the start
         assert here("run", "recipe.yaml", "--run-dir", "anew") == 0
@@ -66,7 +72,10 @@ def test_an_unfinished_run_goes_on_to_the_bytes_it_would_have_had(folder: Path) 
 
 
 def read_ids(run: Path) -> dict[str, list[str]]:
-    return {str(path.relative_to(run)): [row["id"] for row in read_json_lines(path)] for path in run.glob("round-*/[1-6]_*.jsonl")}
+    return {
+        str(path.relative_to(run)): [row["id"] for row in read_json_lines(path)]
+        for path in run.glob("round-*/[1-6]_*.jsonl")
+    }
 
 
 def test_its_rows_stay_rows_of_the_schema_it_began_with_and_a_new_run_has_todays(folder: Path) -> None:
@@ -145,23 +154,16 @@ def test_every_recipe_of_37c66da_gives_the_ids_it_gave(
     found = {}
     for path in sorted(d.glob("[1-6]_*.jsonl")):
         keys = ("id", "rollout_id", "group_id", "seed", "parents")
-        rows = [
-            [*(row[key] for key in keys), row["problem"] and row["problem"]["id"]] for row in read_json_lines(path)
-        ]
-        text = __import__("json").dumps(rows).encode()
+        rows = [[*(row[key] for key in keys), row["problem"] and row["problem"]["id"]] for row in read_json_lines(path)]
+        text = json.dumps(rows).encode()
         found[path.name] = {"rows": len(rows), "ids": hashlib.sha256(text).hexdigest()[:20]}
     assert found == read_json(HERE / "ids_of_37c66da.json")[name]
 
 
-def test_python_m_mae_cli_is_the_command(tmp_path: Path) -> None:
-    del mae  # the helper below names the package, not a module in it
-    import subprocess
-    import sys
+@pytest.mark.parametrize("module", ["mae_cli", "mae_cli.cli"])
+def test_the_package_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, env=child_environment(), check=True
+    )
 
-    from tests.support import child_environment
-
-    for module in ("mae_cli", "mae_cli.cli"):
-        done = subprocess.run(
-            [sys.executable, "-m", module, "--version"], capture_output=True, env=child_environment(), check=True
-        )
-        assert done.stdout.startswith(b"mae ")
+    assert done.stdout.startswith(b"mae ")

@@ -7,19 +7,21 @@ import torch
 
 from mae_cli.plugins.contracts import Unit
 from mae_cli.prompts.chat_template import PLAIN_TEMPLATE, open_chat
-from mae_cli.training.batches import collate, common_prefix, micro_batches, num_steps, order, shared_prefix, steps
-from mae_cli.training.examples import Example, marked, read_examples, turn_end_id
+from mae_cli.training.batches import collate, micro_batches, num_steps, order, shared_prefix, steps
+from mae_cli.training.examples import TrainingExample, marked, read_examples, turn_end_id
 
 from .conftest import Tiny, make_row
 
 CPU = torch.device("cpu")
 
 
-def example(number: int, prompt: int, completion: int) -> Example:
-    return Example(str(number), "solver", "g", 1.0, tuple(range(1, prompt + 1)), tuple(range(50, 50 + completion)))
+def example(number: int, prompt: int, completion: int) -> TrainingExample:
+    return TrainingExample(
+        str(number), "solver", "g", 1.0, tuple(range(1, prompt + 1)), tuple(range(50, 50 + completion))
+    )
 
 
-def singles(rows: list[Example]) -> list[Unit]:
+def singles(rows: list[TrainingExample]) -> list[Unit]:
     return [Unit((index,), 1.0) for index in range(len(rows))]
 
 
@@ -134,7 +136,7 @@ def test_the_trained_span_is_exactly_the_completion() -> None:
 
 
 def test_the_end_token_is_trained_even_when_padding_uses_the_same_id() -> None:
-    short = Example("0", "solver", "g", 1.0, (7,), (8, 0))
+    short = TrainingExample("0", "solver", "g", 1.0, (7,), (8, 0))
 
     batch = collate([short, example(1, 2, 4)], [0, 1], device=CPU)
 
@@ -147,7 +149,7 @@ def test_the_order_depends_on_seed_and_epoch_and_not_on_the_order_of_the_file() 
     rows = [example(number, 1, 1) for number in range(20)]
     mixed = random.Random(3).sample(rows, 20)
 
-    def ids(examples: list[Example], seed: int, epoch: int) -> list[str]:
+    def ids(examples: list[TrainingExample], seed: int, epoch: int) -> list[str]:
         return [examples[index].id for index in order(examples, singles(examples), seed=seed, epoch=epoch)]
 
     assert ids(rows, 0, 1) == ids(mixed, 0, 1)
@@ -200,8 +202,8 @@ def test_a_group_ends_where_padding_costs_more_than_another_pass() -> None:
 
 
 def test_roles_are_kept_apart_where_their_common_prompts_pay_for_the_passes() -> None:
-    judge = [Example(str(number), "judge", "g", 1.0, (*[7] * 50, number), (2,) * 10) for number in range(3)]
-    solver = [Example(str(number), "solver", "g", 1.0, (*[8] * 50, number), (2,) * 10) for number in range(3)]
+    judge = [TrainingExample(str(number), "judge", "g", 1.0, (*[7] * 50, number), (2,) * 10) for number in range(3)]
+    solver = [TrainingExample(str(number), "solver", "g", 1.0, (*[8] * 50, number), (2,) * 10) for number in range(3)]
 
     # Apart, 2 * 50 tokens are saved for each role, at three passes more than together.
     assert micro_batches(judge + solver, alone(6), max_tokens=1000, pass_cost=40) == [[0, 1, 2], [3, 4, 5]]
@@ -211,7 +213,7 @@ def test_roles_are_kept_apart_where_their_common_prompts_pay_for_the_passes() ->
 def test_rows_of_one_prompt_go_together_where_their_prompt_pays_for_the_passes() -> None:
     # two problems of one role, four rollouts each; by length they would be mixed and share nothing
     rows = [
-        Example(f"{problem}{number}", "solver", str(problem), 1.0, (problem,) * 60, (9,) * (10 + number))
+        TrainingExample(f"{problem}{number}", "solver", str(problem), 1.0, (problem,) * 60, (9,) * (10 + number))
         for number in range(4)
         for problem in (1, 2)
     ]
@@ -241,17 +243,6 @@ def test_the_parts_of_a_mix_are_spread_evenly_over_the_steps() -> None:
 
     # 30 and 10 units over 5 steps: 6 and 2 in each
     assert [sum(units[index].part for index in indices) for indices in planned] == [2] * 5
-
-
-def test_a_common_prefix_leaves_every_row_its_last_prompt_token() -> None:
-    def prompt(*ids: int) -> Example:
-        return Example("x", "solver", "g", 1.0, ids, (9,))
-
-    assert common_prefix([prompt(1, 2, 3, 4), prompt(1, 2, 5, 4, 6)]) == 2
-    assert common_prefix([prompt(1, 2, 3), prompt(1, 2, 3)]) == 2
-    assert common_prefix([prompt(1, 2, 3), prompt(1, 2)]) == 1
-    assert common_prefix([prompt(1), prompt(1, 2)]) == 0
-    assert common_prefix([prompt(1, 2), prompt(3, 2)]) == 0
 
 
 def test_a_shared_prefix_is_taken_out_of_every_row() -> None:

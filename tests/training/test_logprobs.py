@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from mae_cli.training.batches import MicroBatch, collate
-from mae_cli.training.examples import Example
+from mae_cli.training.examples import TrainingExample
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
 
 from .conftest import Tiny
 
 CPU = torch.device("cpu")
 EXAMPLES = [
-    Example("0", "solver", "g", 1.0, (5, 6, 7, 8), (9, 10, 3)),
-    Example("1", "solver", "g", 1.0, (11, 12), (13, 14, 15, 16, 17, 3)),
-    Example("2", "solver", "g", 1.0, (4,), (3,)),
+    TrainingExample("0", "solver", "g", 1.0, (5, 6, 7, 8), (9, 10, 3)),
+    TrainingExample("1", "solver", "g", 1.0, (11, 12), (13, 14, 15, 16, 17, 3)),
+    TrainingExample("2", "solver", "g", 1.0, (4,), (3,)),
 ]
 
 
@@ -89,9 +89,9 @@ def test_a_row_has_the_same_logprobs_alone_and_in_a_batch(tiny: Tiny) -> None:
 def test_a_shared_prefix_changes_neither_values_nor_gradients(tiny: Tiny) -> None:
     prompt = tuple(range(20, 40))
     rows = [
-        Example("0", "solver", "g", 1.0, (*prompt, 5, 6), (9, 10, 3)),
-        Example("1", "solver", "g", 1.0, (*prompt, 7), (13, 14, 15, 3)),
-        Example("2", "solver", "g", 1.0, prompt, (3,)),
+        TrainingExample("0", "solver", "g", 1.0, (*prompt, 5, 6), (9, 10, 3)),
+        TrainingExample("1", "solver", "g", 1.0, (*prompt, 7), (13, 14, 15, 3)),
+        TrainingExample("2", "solver", "g", 1.0, prompt, (3,)),
     ]
     results = []
     for shared_tokens in (0, 19):

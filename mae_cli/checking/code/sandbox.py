@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True):
 DEFAULT_LIMITS: Final = Limits()
 
 
-class Run(msgspec.Struct, frozen=True):
+class ProgramRun(msgspec.Struct, frozen=True):
     """Result of a run: how the program ended, with its values or its error.
 
     `raised` is the program's own failure (a syntax error among them). `timeout`, `memory` and `output` name the limit
@@ -72,7 +72,7 @@ def run(
     inputs: Mapping[str, Any] | None = None,
     seed: int = 0,
     start_days: int = 0,
-) -> Run:
+) -> ProgramRun:
     """Run the parts of one program one after the other in a fresh interpreter; the first that fails ends it.
 
     Args:
@@ -88,7 +88,7 @@ def run(
     import pydantic_monty as monty
 
     if sum(map(len, parts)) > MAX_PROGRAM:
-        return Run("unsupported", message=f"the program is longer than {MAX_PROGRAM} characters")
+        return ProgramRun("unsupported", message=f"the program is longer than {MAX_PROGRAM} characters")
     values: list[Any] = []
     printed = monty.CollectString(max_bytes=MAX_PRINTED)
     try:
@@ -100,8 +100,8 @@ def run(
         return _failure(error, parts, tuple(values), limits)
     except (TypeError, ValueError, UnicodeError) as error:
         # A value or a source text that cannot cross into the interpreter (a lone surrogate, a cycle).
-        return Run("unsupported", tuple(values), type(error).__name__, str(error))
-    return Run("ok", tuple(values))
+        return ProgramRun("unsupported", tuple(values), type(error).__name__, str(error))
+    return ProgramRun("ok", tuple(values))
 
 
 def require_monty(plugin: str) -> None:
@@ -166,26 +166,26 @@ def _session(limits: Limits, seed: int, start_days: int) -> Any:
     )
 
 
-def _failure(error: Any, parts: Sequence[str], values: tuple[Any, ...], limits: Limits) -> Run:
+def _failure(error: Any, parts: Sequence[str], values: tuple[Any, ...], limits: Limits) -> ProgramRun:
     import pydantic_monty as monty
 
     if isinstance(error, monty.MontyCrashedError):
         status: RunStatus = "timeout" if error.timed_out else "crashed"
-        return Run(status, values, "", str(error))
+        return ProgramRun(status, values, "", str(error))
     inner = error.exception()
     name, message = type(inner).__name__, str(inner)
     source = "\n".join(parts)
     if _is_own_raise(name, message, source):
-        return Run("raised", values, name, message)
+        return ProgramRun("raised", values, name, message)
     if isinstance(inner, TimeoutError) and re.match(r"\w+ time limit exceeded: ", message):
-        return Run("timeout", values, "", f"more than {limits.seconds:g} s")
+        return ProgramRun("timeout", values, "", f"more than {limits.seconds:g} s")
     if isinstance(inner, MemoryError) and message.startswith("memory limit exceeded: "):
         if message.endswith(f"> {MAX_PRINTED} bytes"):
-            return Run("output", values, "", f"printed more than {MAX_PRINTED} bytes")
-        return Run("memory", values, "", f"more than {limits.memory_mib} MiB")
+            return ProgramRun("output", values, "", f"printed more than {MAX_PRINTED} bytes")
+        return ProgramRun("memory", values, "", f"more than {limits.memory_mib} MiB")
     if isinstance(inner, SyntaxError):
-        return Run("unsupported" if is_python(source) else "raised", values, name, message)
-    return Run("unsupported" if _is_lack(inner, message, source) else "raised", values, name, message)
+        return ProgramRun("unsupported" if is_python(source) else "raised", values, name, message)
+    return ProgramRun("unsupported" if _is_lack(inner, message, source) else "raised", values, name, message)
 
 
 def _is_own_raise(name: str, message: str, source: str) -> bool:

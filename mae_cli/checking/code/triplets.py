@@ -202,7 +202,7 @@ def _same_twice(first: Any, second: Any) -> bool:
     return all(values_equal(values[0], value) and repr(values[0]) == repr(value) for value in values)
 
 
-def _call(program: str, arguments: tuple[Any, ...], limits: sandbox.Limits, *, seed: int = 0) -> sandbox.Run:
+def _call(program: str, arguments: tuple[Any, ...], limits: sandbox.Limits, *, seed: int = 0) -> sandbox.ProgramRun:
     """Call f on the arguments, twice in one interpreter, so that state kept between calls shows."""
     key = key_for(program)
     inputs = {f"{key}_first": list(arguments), f"{key}_second": list(arguments)}
@@ -259,7 +259,7 @@ def check_error(triplet: Triplet, predicted: str) -> Checked:
     return Checked(first.casefold() == triplet.error.casefold(), reason=f"the program: {triplet.error}")
 
 
-def _compared(run: sandbox.Run, expected: Any) -> Checked:
+def _compared(run: sandbox.ProgramRun, expected: Any) -> Checked:
     if run.status == "timeout":
         return Checked(None, "timeout", run.reason)
     if run.status not in ("ok", "raised"):

@@ -24,6 +24,7 @@ from mae_cli.checking.mathematics.objects import (
     Text,
     Union,
     Unread,
+    members_of,
     normalise_words,
     read_object,
 )
@@ -55,7 +56,7 @@ def compare(first: MathObject, second: MathObject) -> bool | None:
         if isinstance(first, Sequence | Union | Matrix) or isinstance(second, Sequence | Union | Matrix):
             # "(1, 2)" for "1, 2" may be meant, or a point for two answers.
             return None
-        return _matching(_parts(first), _parts(second))
+        return _matching(members_of(first), members_of(second))
     if type(first) is not type(second):
         return None if isinstance(first, Matrix) or isinstance(second, Matrix) else False
     if isinstance(first, Number) and isinstance(second, Number):
@@ -70,10 +71,6 @@ def compare(first: MathObject, second: MathObject) -> bool | None:
         return _all(compare(a, b) for r, s in zip(first.rows, second.rows, strict=True)
                     for a, b in zip(r, s, strict=True))  # fmt: skip
     return None
-
-
-def _parts(read: MathObject) -> tuple[MathObject, ...]:
-    return read.parts if isinstance(read, Collection) else (read,)
 
 
 def _all(answers: Any) -> bool | None:

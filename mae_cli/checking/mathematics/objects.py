@@ -193,7 +193,7 @@ def _read(text: str) -> MathObject:
     text = _GROUPED.sub(lambda m: re.sub(r"[,\s]", "", m[0]) if _depth(text, m.start()) == 0 else m[0], text)
     parts = _split(text, (",", ";"))
     if len(parts) > 1:
-        return Collection(tuple(item for part in parts for item in _members(_read(part))))
+        return Collection(tuple(item for part in parts for item in members_of(_read(part))))
     unions = _split(text, ("\\cup",))
     if len(unions) > 1:
         return Union(tuple(_read(part) for part in unions))
@@ -207,7 +207,8 @@ def _read(text: str) -> MathObject:
     return _bracketed(text) or _several_signs(text) or _number(text)
 
 
-def _members(read: MathObject) -> tuple[MathObject, ...]:
+def members_of(read: MathObject) -> tuple[MathObject, ...]:
+    """What a collection holds; of anything else itself alone."""
     return read.parts if isinstance(read, Collection) else (read,)
 
 
@@ -279,7 +280,7 @@ def _bracketed(text: str) -> MathObject | None:
         return None
     parts = _split(match[2].strip(), (",", ";")) if match[2].strip() else []
     if match[1] == "\\{":
-        return Collection(tuple(item for part in parts for item in _members(_read(part))))
+        return Collection(tuple(item for part in parts for item in members_of(_read(part))))
     if len(parts) < 2:
         return None
     return Sequence(match[1], match[3], tuple(_read(part) for part in parts))

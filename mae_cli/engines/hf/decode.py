@@ -21,7 +21,7 @@ ENTER_SHARE = 0.25
 """Share of free slots at which waiting prompts are prefilled: a forward pass over few rows wastes the machine."""
 
 
-class Ask(NamedTuple):
+class RowRequest(NamedTuple):
     """One row to decode: which prompt it continues, its noise and its token limit."""
 
     prompt: int
@@ -39,7 +39,9 @@ class Decoded(NamedTuple):
 class _Waiting:
     """Rows that have not started, prompt by prompt, and a prefilled chunk whose rows are being handed out."""
 
-    def __init__(self, prefill: Prefiller, prompts: Sequence[Sequence[int]], asks: Sequence[Ask], slots: int) -> None:
+    def __init__(
+        self, prefill: Prefiller, prompts: Sequence[Sequence[int]], asks: Sequence[RowRequest], slots: int
+    ) -> None:
         self._prefill, self._prompts, self._asks = prefill, prompts, asks
         rows: dict[int, list[int]] = {}
         for row, ask in enumerate(asks):
@@ -87,7 +89,7 @@ class _Waiting:
 def decode(
     prefill: Prefiller,
     prompts: Sequence[Sequence[int]],
-    asks: Sequence[Ask],
+    asks: Sequence[RowRequest],
     sampling: Sampling,
     *,
     slots: int,

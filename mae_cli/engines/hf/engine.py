@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from mae_cli.engines.hf.batch_size import DEFAULT, SIZES, best_size, fitting
-from mae_cli.engines.hf.decode import Ask, Decoded, decode
+from mae_cli.engines.hf.decode import Decoded, RowRequest, decode
 from mae_cli.engines.hf.paged import decode_paged
 from mae_cli.engines.hf.prefill import Prefiller, order_for_sharing
 from mae_cli.engines.hf.sampling import draw_one
@@ -273,7 +273,7 @@ class HfEngine:
         asks, places = [], []
         for number, at in enumerate(order):
             for place in groups[distinct[at]]:
-                asks.append(Ask(number, requests[place].seed, self.texts.limit(requests[place], sampling)))
+                asks.append(RowRequest(number, requests[place].seed, self.texts.limit(requests[place], sampling)))
                 places.append(place)
 
         def done(row: int, decoded: Decoded) -> None:

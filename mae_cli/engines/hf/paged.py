@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from transformers.generation import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
-from mae_cli.engines.hf.decode import Ask, Decoded
+from mae_cli.engines.hf.decode import Decoded, RowRequest
 from mae_cli.engines.hf.sampling import filtered, gumbel, mix, uniform
 from mae_cli.errors import EngineError
 from mae_cli.records import Sampling
@@ -59,7 +59,7 @@ class RowNoise(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
 def decode_paged(
     model: Any,
     prompts: Sequence[Sequence[int]],
-    asks: Sequence[Ask],
+    asks: Sequence[RowRequest],
     sampling: Sampling,
     *,
     slots: int,

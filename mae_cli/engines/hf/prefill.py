@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from mae_cli.engines.hf.cache import PrefillLayer, cache_of, has_plain_layers
+from mae_cli.models.shared_prefix import common_prefix_length
 
 MIN_SHARED = 16
 """Tokens that prompts must have in common before their beginning is cached; fewer cost more than they save."""
@@ -93,7 +94,7 @@ class Prefiller:
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> _Prefix | None:
         """What these prompts begin with, cached; none when that is too little."""
-        common = common_prefix(prompts)
+        common = list(prompts[0][: common_prefix_length(prompts)])
         best, usable = None, 0
         for kept in self._kept:
             length = common_length(kept.ids, common)
@@ -136,14 +137,6 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
         if one != other:
             return place
     return min(len(first), len(second))
-
-
-def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that all prompts begin with, leaving at least one token of each, because its logits are needed."""
-    shared = list(prompts[0])
-    for prompt in prompts[1:]:
-        del shared[common_length(shared, prompt) :]
-    return shared[: min(len(prompt) for prompt in prompts) - 1]
 
 
 def order_for_sharing(prompts: Sequence[Sequence[int]]) -> list[int]:

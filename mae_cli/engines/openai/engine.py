@@ -22,7 +22,7 @@ from mae_cli.engines.openai.dialect import Dialect, Refusal, api_key, base_urls
 from mae_cli.engines.openai.jobs import Job
 from mae_cli.engines.openai.pool import Pool
 from mae_cli.engines.openai.reply import Reply, option_logprobs, read_completions
-from mae_cli.engines.openai.send import Ask, Sender
+from mae_cli.engines.openai.send import Sender, ServerRequest
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.models.digests import adapter_digest
 from mae_cli.plugins.contracts import EngineFacts
@@ -126,7 +126,7 @@ class OpenAiEngine:
             for number, segment in enumerate(segments):
                 begun[number] = _Segment(len(segment))
                 for places in self._together(segment):
-                    yield Job(Ask([(number, place) for place in places], segment[places[0]], sampling))
+                    yield Job(ServerRequest([(number, place) for place in places], segment[places[0]], sampling))
 
         for job in pool.run(jobs()):
             if isinstance(job.value, Refusal) and manner not in self._answered:
@@ -157,7 +157,9 @@ class OpenAiEngine:
         sampling = Sampling(max_new_tokens=1)
         refused: list[Job] = []
         is_any_answered = is_any_known = False
-        asks = (Job(Ask([(number, 0)], request, sampling, scores=True)) for number, request in enumerate(requests))
+        asks = (
+            Job(ServerRequest([(number, 0)], request, sampling, scores=True)) for number, request in enumerate(requests)
+        )
         for job in self._ready_pool().run(asks):
             number = job.ask.places[0][0]
             if isinstance(job.value, Reply):
@@ -251,14 +253,14 @@ class OpenAiEngine:
 
     def _collect(self, job: Job, begun: dict[int, _Segment]) -> Iterator[tuple[int, list[Completion]]]:
         """Put a job's answers into their places; the segments that are whole now."""
-        ask: Ask = job.ask
+        ask: ServerRequest = job.ask
         answers = self._answers(job)
         missing = ask.places[len(answers) :]
         if missing:
             self.dialect.drop("n", "ignores")
             assert self._pool is not None
             for place in missing:
-                self._pool.add(Job(Ask([place], ask.request, ask.sampling)))
+                self._pool.add(Job(ServerRequest([place], ask.request, ask.sampling)))
         for (number, index), completion in zip(ask.places, answers, strict=False):
             segment = begun[number]
             segment.answers[index] = completion

@@ -42,7 +42,7 @@ class Fatal(msgspec.Struct, frozen=True):
     error: MaeError
 
 
-Outcome = Done | Again | Busy | Trouble | Fatal
+RequestOutcome = Done | Again | Busy | Trouble | Fatal
 
 
 class Job:

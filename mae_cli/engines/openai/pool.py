@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from mae_cli.engines.openai.event_loop import Turns
-from mae_cli.engines.openai.jobs import Again, Busy, Counts, Done, Fatal, Job, Outcome, Server, Trouble
+from mae_cli.engines.openai.jobs import Again, Busy, Counts, Done, Fatal, Job, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.limit import Limiter
 from mae_cli.errors import EngineError, TemporaryError
 
@@ -51,9 +51,9 @@ class Pool:
         self,
         urls: Iterable[str],
         *,
-        send: Callable[[Any, Server, Any], Awaitable[Outcome]],
-        greet: Callable[[Server, Any], Awaitable[Outcome]],
-        probe: Callable[[Any, Server, Any], Awaitable[Outcome]],
+        send: Callable[[Any, Server, Any], Awaitable[RequestOutcome]],
+        greet: Callable[[Server, Any], Awaitable[RequestOutcome]],
+        probe: Callable[[Any, Server, Any], Awaitable[RequestOutcome]],
         open_lane: Callable[[], Any],
         max_concurrent: int | None,
         retry_seconds: float,
@@ -221,7 +221,7 @@ class Pool:
         self._settle(job, server, epoch, outcome, is_its_fault=is_its_fault)
         self._pump()
 
-    def _settle(self, job: Job, server: Server, epoch: int, outcome: Outcome, *, is_its_fault: bool) -> None:
+    def _settle(self, job: Job, server: Server, epoch: int, outcome: RequestOutcome, *, is_its_fault: bool) -> None:
         now = self._turns.time()
         match outcome:
             case Done():

@@ -40,7 +40,7 @@ class _Logprobs(msgspec.Struct):
     content: list[_Position] | None = None
 
 
-class Choice(msgspec.Struct):
+class ReplyChoice(msgspec.Struct):
     """One answer of several."""
 
     message: _Message
@@ -57,7 +57,7 @@ class _Usage(msgspec.Struct):
 class Reply(msgspec.Struct):
     """The parts of a chat completion that are read; the rest is passed over."""
 
-    choices: list[Choice]
+    choices: list[ReplyChoice]
     usage: _Usage | None = None
     prompt_token_ids: list[int] | None = None
 
@@ -88,7 +88,7 @@ def read_completions(reply: Reply, think_tags: Sequence[str]) -> list[Completion
     return [_completion(reply, choice, think_tags) for choice in reply.choices]
 
 
-def _completion(reply: Reply, choice: Choice, think_tags: Sequence[str]) -> Completion:
+def _completion(reply: Reply, choice: ReplyChoice, think_tags: Sequence[str]) -> Completion:
     message = choice.message
     told = message.reasoning_content or (message.reasoning if isinstance(message.reasoning, str) else None)
     text = _text(message.content)
@@ -131,7 +131,7 @@ def _finish_reason(told: str | None) -> FinishReason:
     return "stop" if told in _STOPPED or not told else "error"
 
 
-def _usage(reply: Reply, choice: Choice) -> Usage | None:
+def _usage(reply: Reply, choice: ReplyChoice) -> Usage | None:
     """Token counts of one choice. Of several the server tells only the sum, which is no row's."""
     counts = reply.usage
     prompt = counts.prompt_tokens if counts else None

@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 
 from mae_cli.engines.openai.dialect import Dialect, Refusal, read_refusal, retry_after_seconds
-from mae_cli.engines.openai.jobs import Again, Busy, Done, Fatal, Outcome, Server, Trouble
+from mae_cli.engines.openai.jobs import Again, Busy, Done, Fatal, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.reply import read_reply
 from mae_cli.errors import EngineError, MaeError, TemporaryError, did_you_mean
 from mae_cli.records import Message, Request, Sampling
@@ -27,7 +27,7 @@ NO_RUNTIME_LORA = (
 )
 
 
-class Ask:
+class ServerRequest:
     """One HTTP request: it answers all `places` (segment, place in it), which have one prompt."""
 
     __slots__ = ("limit", "places", "request", "sampling", "scores")
@@ -56,7 +56,7 @@ class Sender:
 
     # ---- chat
 
-    async def send(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+    async def send(self, ask: ServerRequest, server: Server, lane: httpx2.AsyncClient) -> RequestOutcome:
         """Ask one server once."""
         spoken = self._dialect.version
         more: dict[str, Any] = {"logprobs": True, "top_logprobs": self._top_logprobs} if ask.scores else {}
@@ -79,7 +79,7 @@ class Sender:
             return Trouble("an answer that is cut off or no chat completion")
         return Done(answer, answer.num_tokens)
 
-    def _refused(self, ask: Ask, server: Server, reply: httpx2.Response, spoken: int) -> Outcome:
+    def _refused(self, ask: ServerRequest, server: Server, reply: httpx2.Response, spoken: int) -> RequestOutcome:
         status = reply.status_code
         refusal = read_refusal(status, reply.content, self._key)
         fault = self._fault(server, reply, refusal)
@@ -104,7 +104,7 @@ class Sender:
             return Again()
         return Done(refusal)
 
-    def _fault(self, server: Server, reply: httpx2.Response, refusal: Refusal) -> Outcome | None:
+    def _fault(self, server: Server, reply: httpx2.Response, refusal: Refusal) -> RequestOutcome | None:
         """Faults that no row is to blame for; none for a refusal of the row or of how it was asked."""
         status = reply.status_code
         reason = f"HTTP {status}: {refusal.message}"
@@ -132,7 +132,7 @@ class Sender:
 
     # ---- the server itself
 
-    async def greet(self, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+    async def greet(self, server: Server, lane: httpx2.AsyncClient) -> RequestOutcome:
         """Check a server, and let it load the adapter."""
         reply = await self._exchange(lane, "GET", f"{server.url}/models", None, GREETING_SECONDS)
         if isinstance(reply, Trouble):
@@ -147,19 +147,19 @@ class Sender:
             return Done(None)
         return await self._load(server, lane, self._folder)
 
-    async def probe(self, ask: Ask, server: Server, lane: httpx2.AsyncClient) -> Outcome:
+    async def probe(self, ask: ServerRequest, server: Server, lane: httpx2.AsyncClient) -> RequestOutcome:
         """Ask for a few tokens about nothing, in the form of `ask`: `Done` only where the model itself answers.
 
         A list of models, as `greet` wants it, still comes from servers whose engine has died.
         """
         sampling = msgspec.structs.replace(ask.sampling, max_new_tokens=min(PROBE_TOKENS, ask.sampling.max_new_tokens))
-        question = Ask([(0, 0)], Request("probe", (Message("user", "Hello"),), 0), sampling)
+        question = ServerRequest([(0, 0)], Request("probe", (Message("user", "Hello"),), 0), sampling)
         outcome = await self.send(question, server, lane)
         if isinstance(outcome, Done) and isinstance(outcome.value, Refusal):
             return Trouble(f"HTTP {outcome.value.status}: {outcome.value.message}")
         return outcome
 
-    async def _load(self, server: Server, lane: httpx2.AsyncClient, folder: Path) -> Outcome:
+    async def _load(self, server: Server, lane: httpx2.AsyncClient, folder: Path) -> RequestOutcome:
         ours = self._loaded.setdefault(server.url, set())
         body = msgspec.json.encode({"lora_name": self._model, "lora_path": str(folder)})
         reply = await self._exchange(lane, "POST", f"{server.url}/load_lora_adapter", body, ADAPTER_SECONDS)

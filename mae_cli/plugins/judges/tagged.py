@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from mae_cli.answers.format import format_reward
 from mae_cli.errors import ConfigError
 from mae_cli.plugins.contracts import Option, Reading
 from mae_cli.plugins.judges.score_tag import parse_word
 from mae_cli.prompts.prompt_files import Prompt, load_prompt, question_with_choices, quoted
+from mae_cli.recipe.sections import Share
 from mae_cli.records import Problem, choices_of
-
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class Tagged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,15 +13,10 @@ from typing import Literal
 
 from mae_cli.plugins.contracts import Plan, Unit
 from mae_cli.records.rewarded import Rewarded, known
+from mae_cli.reports.statistics.spread import population_spread
 
 Advantages = Callable[[Sequence[float]], list[float]]
 """The rewards of one baseline, at least two, to their advantages."""
-
-
-def population_spread(rewards: Sequence[float]) -> float:
-    """The standard deviation, divided by the number of rewards."""
-    mean = math.fsum(rewards) / len(rewards)
-    return math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / len(rewards))
 
 
 def whitened(rewards: Sequence[float], eps: float) -> list[float]:

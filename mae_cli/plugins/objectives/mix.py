@@ -14,7 +14,7 @@ from mae_cli.plugins.contracts import Needs, Objective, ObjectiveBatch, Objectiv
 from mae_cli.records.rewarded import Rewarded
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MixPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One objective of a mix and the rows it sees."""
 
     objective: str | dict[str, Any]
@@ -43,10 +43,10 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     normalised over its own units of a step. Source: RL with a supervised term, arXiv:2203.02155 (PPO-ptx).
     """
 
-    parts: Annotated[list[Part], Meta(min_length=1)] = msgspec.field(
+    parts: Annotated[list[MixPart], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [
-            Part(objective="reinforce_pp"),
-            Part(objective="sft", weight=0.1, rows="unrewarded"),
+            MixPart(objective="reinforce_pp"),
+            MixPart(objective="sft", weight=0.1, rows="unrewarded"),
         ]
     )
 

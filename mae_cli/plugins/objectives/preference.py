@@ -14,11 +14,11 @@ import torch
 from msgspec import Meta
 from torch.nn.functional import logsigmoid
 
-from mae_cli.data.preference_pairs import Source, make_pairs
+from mae_cli.data.preference_pairs import PairSource, make_pairs
 from mae_cli.plugins.contracts import Needs, ObjectiveBatch, ObjectiveOutput, Plan, Unit
 from mae_cli.records.rewarded import Rewarded
 
-Positive = Annotated[float, Meta(gt=0.0)]
+PositiveNumber = Annotated[float, Meta(gt=0.0)]
 Factor = Annotated[float, Meta(ge=0.0)]
 NoiseRate = Annotated[float, Meta(ge=0.0, lt=0.5)]
 
@@ -35,7 +35,7 @@ class Sides(NamedTuple):
 class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the pair objectives: pairs, margin and metrics; a subclass adds its loss."""
 
-    pairs: Source = "best_vs_worst"
+    pairs: PairSource = "best_vs_worst"
     """Pairs taken from a group of rollouts: best_vs_worst or all by reward, or those a pairwise judge decided."""
     min_gap: Factor = 0.0
     """Smallest difference in reward (or 2 |score - 0.5| of a verdict) that makes a pair; ties never do."""
@@ -90,7 +90,7 @@ class Preference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Shifted(Preference, frozen=True, kw_only=True):
     """Losses of z = beta * (log-ratio chosen - log-ratio rejected) - alpha * gap (the difference in reward)."""
 
-    beta: Positive = 0.1
+    beta: PositiveNumber = 0.1
     """Steepness of the loss: a small value allows more distance from the reference."""
     alpha: Factor = 0.0
     """Asks for a wider margin where the rewards differ more (Step-APO's advantage gap); 0 is the plain method."""
@@ -149,7 +149,7 @@ class Ipo(Preference, frozen=True, kw_only=True):
     depend on the length. Source: IPO, arXiv:2310.12036.
     """
 
-    beta: Positive = 0.1
+    beta: PositiveNumber = 0.1
     """The paper's tau."""
     per_token: bool = True
     """Log-ratios as means over tokens, or summed as in the paper's formula."""
@@ -166,7 +166,7 @@ class Simpo(Preference, frozen=True, kw_only=True):
     -log sigmoid(beta * (mean chosen - mean rejected) - gamma). Source: SimPO, arXiv:2405.14734.
     """
 
-    beta: Positive = 2.0
+    beta: PositiveNumber = 2.0
     gamma: Factor = 1.0
     """The margin."""
 
@@ -188,7 +188,7 @@ class Orpo(Preference, frozen=True, kw_only=True):
     geometric mean p of the token probabilities. Source: ORPO, arXiv:2403.07691.
     """
 
-    beta: Positive = 0.1
+    beta: PositiveNumber = 0.1
     """Weight of the odds ratio (the paper's lambda)."""
     sft_weight: Factor = 1.0
 

@@ -78,7 +78,7 @@ def _before(reference: str | None, answer: str | None) -> Verdict | None:
     return None
 
 
-def _verdict(outcome: workers.Outcome) -> Verdict:
+def _verdict(outcome: workers.CallOutcome) -> Verdict:
     if outcome.status == "timeout":
         return _null("timeout", outcome.message)
     if outcome.status == "memory":

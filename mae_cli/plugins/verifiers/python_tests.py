@@ -71,7 +71,7 @@ def _unknown(status: VerdictStatus, reason: str) -> Verdict:
     return Verdict("python_tests", "verifier", "answer", status=status, reason=reason)
 
 
-def _failed(run: sandbox.Run, part: str, tests: unit_tests.UnitTests) -> Verdict:
+def _failed(run: sandbox.ProgramRun, part: str, tests: unit_tests.UnitTests) -> Verdict:
     """The verdict where a part of the run raised: the program's fault, or that of the problem."""
     missing = sandbox.NAMED.search(run.message) if run.error == "NameError" else None
     if part == "names" and missing and missing[1] not in tests.asked:

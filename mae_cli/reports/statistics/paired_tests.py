@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-Side = Literal["two-sided", "greater"]
+Alternative = Literal["two-sided", "greater"]
 
 
-def sign_flip_test(differences: Sequence[int], side: Side = "two-sided") -> float:
+def sign_flip_test(differences: Sequence[int], side: Alternative = "two-sided") -> float:
     """Return the exact p-value of a paired randomisation test on whole-number differences.
 
     Under the null hypothesis every difference is as likely as its negative. The distribution of the sum over all 2^n

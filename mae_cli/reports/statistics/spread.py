@@ -1,7 +1,7 @@
 """Mean and population standard deviation of values of which some may be unknown."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -21,5 +21,15 @@ def mean_and_spread(values: Iterable[float | None]) -> MeanAndSpread:
     known = [value for value in values if value is not None]
     if not known:
         return MeanAndSpread(None, None)
-    mean = math.fsum(known) / len(known)
-    return MeanAndSpread(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in known) / len(known)))
+    return MeanAndSpread(mean_of(known), population_spread(known))
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
+    return math.fsum(values) / len(values)
+
+
+def population_spread(values: Sequence[float]) -> float:
+    """The standard deviation of at least one value, divided by how many there are."""
+    mean = mean_of(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

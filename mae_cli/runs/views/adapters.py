@@ -78,7 +78,7 @@ def _entry(folder: Path, label: str, marks: list[str]) -> Entry:
         (told.get("policy") or {}).get("adapter"),
         told.get("texts"),
         len(trained),
-        sum(row["tokens"] for row in trained.values()),
+        sum(row.tokens for row in trained.values()),
         marks,
     )
 

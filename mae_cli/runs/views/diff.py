@@ -18,7 +18,7 @@ from mae_cli.records import Row
 from mae_cli.records.file_names import beside
 from mae_cli.records.read import read_json, read_rows, refuse_incomplete
 from mae_cli.reports.accuracy import readings_in
-from mae_cli.reports.comparison import Comparison, Pair, compare_all, known_pairs, paired_items
+from mae_cli.reports.comparison import Comparison, PairedItem, compare_all, known_pairs, paired_items
 from mae_cli.reports.eval_figures import main_reading
 from mae_cli.reports.eval_report import comparison_line
 from mae_cli.runs.layout import MANIFEST, PROMOTION, evaluations_in, round_label
@@ -147,7 +147,7 @@ def _ids(rows: Sequence[Row]) -> set[str]:
 
 
 def _examples(
-    pairs: Sequence[Pair], first: Sequence[Row], second: Sequence[Row], count: int
+    pairs: Sequence[PairedItem], first: Sequence[Row], second: Sequence[Row], count: int
 ) -> dict[str, list[Example]]:
     answers = [{row.problem.id: row for row in reversed(rows) if row.problem} for rows in (first, second)]
     kinds: dict[str, list[Example]] = {"won": [], "lost": [], "both": [], "neither": []}

@@ -108,7 +108,7 @@ def _trainings(run_dir: Path, entries: list[Entry], identity: str) -> Iterator[T
     for entry in entries:
         line = trained_rows(run_dir / entry.round / entry.folder).get(identity)
         if line is not None:
-            yield Training(entry.round, entry.adapter, line.get("advantage"), line.get("passes", 1))
+            yield Training(entry.round, entry.adapter, line.advantage, line.passes)
 
 
 def trace_text(trace: Trace) -> str:

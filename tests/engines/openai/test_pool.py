@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mae_cli.engines.openai.jobs import Done, Job, Outcome, Server, Trouble
+from mae_cli.engines.openai.jobs import Done, Job, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.pool import Pool
 from mae_cli.errors import TemporaryError
 
@@ -22,16 +22,16 @@ class Lane:
 
 
 @contextmanager
-def pool(send: Callable[[Any], Outcome], probe: Callable[[], Outcome]) -> Iterator[Pool]:
+def pool(send: Callable[[Any], RequestOutcome], probe: Callable[[], RequestOutcome]) -> Iterator[Pool]:
     """A pool of one server whose list of models always comes, as vLLM's does when its engine has died."""
 
-    async def ask(what: Any, _: Server, __: Lane) -> Outcome:
+    async def ask(what: Any, _: Server, __: Lane) -> RequestOutcome:
         return send(what)
 
-    async def greet(_: Server, __: Lane) -> Outcome:
+    async def greet(_: Server, __: Lane) -> RequestOutcome:
         return Done(None)
 
-    async def check(_: Any, __: Server, ___: Lane) -> Outcome:
+    async def check(_: Any, __: Server, ___: Lane) -> RequestOutcome:
         return probe()
 
     opened = Pool(
@@ -57,7 +57,7 @@ def jobs(*asks: Any) -> Iterator[Job]:
 @pytest.mark.parametrize("trouble", [DEAD, Trouble("no answer within 0.1 s", is_slow=True)], ids=["500", "hangs"])
 @pytest.mark.parametrize("number", [1, 5])
 def test_a_server_that_dies_after_an_answered_stage_costs_no_row_of_the_next(trouble: Trouble, number: int) -> None:
-    state: dict[str, Outcome] = {"now": Done("answer")}
+    state: dict[str, RequestOutcome] = {"now": Done("answer")}
     with pool(lambda _: state["now"], lambda: state["now"]) as opened:
         assert len(list(opened.run(jobs(1, 2, 3)))) == 3
         state["now"] = trouble
@@ -72,7 +72,7 @@ def test_a_server_that_dies_in_the_middle_gives_up_no_row_that_had_failed_before
     # 20 rows fail once while others are answered; then nothing is answered any more.
     seen: set[int] = set()
 
-    def send(what: int) -> Outcome:
+    def send(what: int) -> RequestOutcome:
         if what % 2 and what not in seen and len(seen) < 20:
             seen.add(what)
             return DEAD
