@@ -1,4 +1,4 @@
-"""Fixtures every test may use: no network, one torch thread, and a tiny random model."""
+"""Fixtures every test may use: no network, one torch thread, no clock in hypothesis, and a tiny random model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are counted, not timed: a busy machine is no failure.
+settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("anywhere")
 
 # A tiny model is fastest on one thread, and several workers that spin for each other are very slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

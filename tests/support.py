@@ -1,12 +1,20 @@
-"""What tests of files and commands share: a finished row, JSONL in and out, the command here or in a process."""
+"""What tests of files and commands share: a finished row, JSONL in and out, the command here or in a process.
+
+No test asserts a duration (`make bench` does). What a test may do with a clock: wait for a condition (`wait_until`),
+hold a process at an append (`paused`), and give limits: `PATIENT_SECONDS` to what must never run into one, a short one
+times `slowness()` where one limit holds for right and endless work alike.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +41,28 @@ from mae_cli.records.resumable_file import encode_rows
 ROOT = Path(__file__).parent.parent
 POLICY = Policy(model="test")
 SAMPLING = Sampling(max_new_tokens=16)
+PATIENT_SECONDS = 120.0
+"""A limit that right work never runs into, on however busy a machine."""
+QUIET_SECONDS = 0.006
+"""What `_work` takes on a quiet machine of the kind these tests were written on."""
+PAUSE = """
+import json, os, time
+from pathlib import Path
+told, counts, write = json.loads(os.environ["MAE_TEST_PAUSE"]), {}, os.write
+
+def paused_write(descriptor, data):
+    path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    if path.name.endswith(told["suffix"]):
+        counts[path] = counts.get(path, 0) + 1
+        mark = Path(told["folder"], f"{path.name}.paused")
+        if counts[path] == told["appends"] + 1 and not mark.exists():
+            mark.touch()
+            while not Path(told["folder"], "go").exists():
+                time.sleep(0.01)
+    return write(descriptor, data)
+
+os.write = paused_write
+"""
 SUMS = [(3, 4), (10, 5), (7, 8), (12, 9), (20, 30), (41, 1), (6, 6), (15, 17), (8, 1), (90, 9), (33, 22), (5, 14)]
 
 
@@ -111,6 +141,45 @@ def command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, "-m", "mae_cli.cli", *map(str, arguments)]
 
 
+def paused(folder: Path, appends: int, suffix: str = ".partial") -> dict[str, str]:
+    """The environment of a command that stops before append `appends` + 1 to a file with this end, once per file.
+
+    `folder / "<name of the file>.paused"` stands from then on; the command goes on when `folder / "go"` does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(PAUSE)
+    told = {"folder": str(folder), "appends": appends, "suffix": suffix}
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "MAE_TEST_PAUSE": json.dumps(told)}
+
+
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until it holds; fails where it never does, or where the process that should bring it about has ended."""
+    until = time.monotonic() + PATIENT_SECONDS
+    while not holds():
+        if process is not None and process.poll() is not None and not holds():
+            raise AssertionError(f"ended on {process.returncode}: {process.stderr.read() if process.stderr else b''!r}")
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.01)
+
+
+@functools.cache
+def slowness() -> float:
+    """How many times longer work takes now than on a quiet machine, at least 1; measured once per test process."""
+    longest = 0.0
+    for _ in range(8):
+        start = time.monotonic()
+        _work()
+        longest = max(longest, time.monotonic() - start)
+    return min(max(1.0, longest / QUIET_SECONDS), 20.0)
+
+
+def _work() -> int:
+    total = 0
+    for number in range(100_000):
+        total += number * number % 7
+    return total
+
+
 def benchmark_items(name: str) -> list[dict[str, Any]]:
     """A public benchmark's items, for tests that stand outside CI (`make long`)."""
     folder = os.environ.get("MAE_BENCHMARKS")
@@ -142,7 +211,7 @@ def mae(
         input=stdin,
         capture_output=True,
         env=child_environment(**environment),
-        timeout=120,
+        timeout=5 * PATIENT_SECONDS,
         check=False,
     )
 

@@ -12,10 +12,12 @@ from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
 from mae_cli.cli.data_commands import data_app
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
+from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
 
 app = typer.Typer(
     name="mae",
+    cls=Group,
     help="Improve a language model with its own work: propose, solve, judge, filter, finetune, eval, again.",
     no_args_is_help=True,
     add_completion=True,

@@ -9,7 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-data_app = typer.Typer(help="Make, import and describe problem files.", no_args_is_help=True)
+from mae_cli.cli.group import Group
+
+data_app = typer.Typer(cls=Group, help="Make, import and describe problem files.", no_args_is_help=True)
 Out = Annotated[Path, typer.Option("-o", "--output", help="output file", show_default=False)]
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
+from mae_cli.cli.group import Group
+
+models_app = typer.Typer(cls=Group, help="Models that need no hub.", no_args_is_help=True)
 
 
 @models_app.command("list")

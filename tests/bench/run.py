@@ -3,7 +3,8 @@
 Generation (judge, solve, mixed, choice): the `hf` engine against plain transformers, BENCH_ROWS (32) rows at a time,
 each side in a process of its own with its peak memory, start-up left out. The sides take turns `--repeats` times and
 the middle ratio counts, since the machine is shared. Every other workload is a module beside this file whose `run()`
-returns rows of the table. Prints the table and writes it to RESULTS.md, on a machine with a GPU to RESULTS-GPU.md.
+returns rows of the table. Prints the table and writes it to RESULTS.md, on a machine with a GPU to RESULTS-GPU.md; ends
+with 1 where a row says that it `failed` its bar (help, limits: what no test asserts, since a test machine is busy).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WHAT = {
     "choice": ("options/s", "100 items x 4 options", 3.0),
 }
 OTHER_ENGINES = {"paged": "hf:paged", "vllm": "vllm"}
-MODULES = ("openai_client", "verdicts", "training")
+MODULES = ("help", "limits", "openai_client", "verdicts", "training")
 
 
 def side(workload: str, name: str) -> dict[str, float]:
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--against", action="append", default=[], help="also measure this side, e.g. distilabel")
     parser.add_argument("--ours", choices=("mae", *OTHER_ENGINES), default="mae", help="our engine: hf, or another")
     arguments = parser.parse_args()
+    failed = []
     for workload in arguments.workloads:
         if workload == "choice" and arguments.ours != "mae":
             parser.error("choice measures hf only")
@@ -147,6 +149,9 @@ def main() -> None:
         write(rows)
         for row in rows:
             print(f"{row['workload']}: {row.get('theirs')} -> {row.get('ours')}, ratio {row.get('ratio')}")
+        failed += [row for row in rows if row.get("failed")]
+    if failed:
+        raise SystemExit("\n".join(f"{row['workload']}: {row['note']}; the bar is {row['bar']}" for row in failed))
 
 
 if __name__ == "__main__":

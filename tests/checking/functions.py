@@ -1,9 +1,10 @@
-"""What the workers of `test_workers.py` run."""
+"""What the workers of `test_killable.py` run."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -23,6 +24,12 @@ def act(what: str, value: Any) -> Any:
         return act(what, value)
     elif what == "pid":
         return os.getpid()
+    elif what == "meet":
+        # Ends when as many as are told wait here at the same time.
+        folder, number = value
+        Path(folder, str(os.getpid())).touch()
+        while len(list(Path(folder).iterdir())) < number:
+            time.sleep(0.01)
     return value
 
 

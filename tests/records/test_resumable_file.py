@@ -16,7 +16,18 @@ from mae_cli.records.atomic import write_atomically
 from mae_cli.records.lock import Lock
 from mae_cli.records.resumable_file import Output
 from mae_cli.records.resumable_folder import FolderOutput
-from tests.support import a_row, child_environment, command, here, mae, read_json_lines, write_json_lines, write_sums
+from tests.support import (
+    a_row,
+    child_environment,
+    command,
+    here,
+    mae,
+    paused,
+    read_json_lines,
+    wait_until,
+    write_json_lines,
+    write_sums,
+)
 
 SOLVE = ("--engine", "scripted", "--rollouts-per-problem", 2, "--batch-size", 2)
 
@@ -479,9 +490,11 @@ def test_an_output_shows_only_old_or_new_whole_files(tmp_path: Path) -> None:
 
 
 def test_two_processes_with_one_output_never_both_write(problems: Path, tmp_path: Path) -> None:
-    arguments = ("solve", problems, "-o", tmp_path / "out.jsonl", *SOLVE[2:], "--engine", "scripted:delay=0.1")
-    writers = [
-        subprocess.Popen(command(arguments), stderr=subprocess.DEVNULL, env=child_environment()) for _ in range(2)
-    ]
+    arguments = ("solve", problems, "-o", tmp_path / "out.jsonl", *SOLVE)
+    hold = child_environment(**paused(tmp_path / "hold", 1))
+    writers = [subprocess.Popen(command(arguments), stderr=subprocess.DEVNULL, env=hold) for _ in range(2)]
 
+    # The one that writes waits in the middle of it until the other has given up.
+    wait_until(lambda: any(writer.poll() is not None for writer in writers))
+    (tmp_path / "hold" / "go").touch()
     assert sorted(writer.wait() for writer in writers) == [0, 5]

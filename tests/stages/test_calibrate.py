@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ from tests.support import (
     command,
     here,
     mae,
+    paused,
     read_json_lines,
+    start,
+    wait_until,
     write_json_lines,
     write_rows,
     write_sums,
@@ -208,17 +210,13 @@ def test_a_part_then_the_rest_is_the_whole(problems: Path, tmp_path: Path) -> No
 def test_killed_in_the_middle_the_same_command_makes_the_same_file_and_report(problems: Path, tmp_path: Path) -> None:
     whole = calibrate(problems, tmp_path / "whole.jsonl")
     out = tmp_path / "killed.jsonl"
-    slow = ("--batch-size", 4, "--engine", "scripted:malformed=0,judge=perfect,delay=0.05")
-    process = subprocess.Popen(
-        command(["judge-calibrate", problems, "-o", out, *slow]), stderr=subprocess.DEVNULL, env=child_environment()
-    )
-    partial, deadline = tmp_path / "killed.jsonl.partial", time.monotonic() + 30
-    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 8):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    options = ("--batch-size", 4, "--engine", "scripted:malformed=0,judge=perfect")
+    process = start(["judge-calibrate", problems, "-o", out, *options], **paused(tmp_path / "hold", 2))
+    wait_until((tmp_path / "hold" / "killed.jsonl.partial.paused").exists, process)
     process.kill()
-    process.wait()
+    process.communicate()
     assert not out.exists()
+    assert len(read_json_lines(tmp_path / "killed.jsonl.partial")) >= 8
 
     resumed = calibrate(problems, out)
 

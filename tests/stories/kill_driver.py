@@ -1,7 +1,8 @@
 """Kill a command at chosen moments, run it again, and say where each kill landed.
 
 No hook stands in the product: the child wraps `os.write`, `os.replace` and `os.fsync` of its own process before
-`mae_cli` is imported, and kills itself with SIGKILL at its moment; a few kills come from outside at random times. A
+`mae_cli` is imported, and kills itself with SIGKILL at its moment; a few kills come from outside at random times, and
+such a child stops at the rename it must not pass, so that none is over before its kill on however busy a machine. A
 child is started by one of two launchers:
 
   Process   a new interpreter that finds a `sitecustomize.py` through PYTHONPATH: the real command line, every import
@@ -51,7 +52,8 @@ class Moment:
 
     kind: Literal["append", "torn", "before_replace", "after_replace", "fsync", "outside"]
     """append: behind the n-th append to a `.partial`; torn: when three quarters of its bytes are; before_replace and
-    after_replace: around the n-th rename onto a name with this end; fsync: before the n-th; outside: by the driver."""
+    after_replace: around the n-th rename onto a name with this end; fsync: before the n-th; outside: by the driver, at
+    the latest while the child waits at that rename."""
     number: int = 1
     target: str = ""
     """End of the name that is renamed onto."""
@@ -92,6 +94,8 @@ def install(moment: Moment) -> None:
         due = counts["replace"] == moment.number and str(target).endswith(moment.target)
         if due and moment.kind == "before_replace":
             die()
+        while due and moment.kind == "outside":
+            time.sleep(1)
         replace(source, target, **options)
         if due and moment.kind == "after_replace":
             die()
@@ -131,13 +135,12 @@ class Process:
         site.mkdir(parents=True, exist_ok=True)
         (site / "sitecustomize.py").write_text(SITE)
         kept = {key: value for key, value in os.environ.items() if key not in OURS}
-        self._plain = {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+        self._plain = {**kept, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
         self._armed = {**self._plain, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
 
     def __call__(self, arguments: Sequence[str], moment: Moment | None, stdout: Path | None = None) -> Child:
         """Start it."""
-        armed = moment is not None and moment.kind != "outside"
-        environment = {**self._armed, VARIABLE: json.dumps(asdict(moment))} if armed and moment else self._plain
+        environment = {**self._armed, VARIABLE: json.dumps(asdict(moment))} if moment else self._plain
         with (stdout or Path(os.devnull)).open("wb") as file:
             return subprocess.Popen(
                 [sys.executable, "-m", "mae_cli.cli", *arguments],
@@ -200,7 +203,7 @@ def serve(preload: list[str]) -> None:
 
 
 def _run(arguments: list[str], moment: Moment | None, stdout: str) -> NoReturn:
-    if moment is not None and moment.kind != "outside":
+    if moment is not None:
         install(moment)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 2):
@@ -333,7 +336,8 @@ def drive(
 def _kill(launch: Launcher, subject: Subject, out: Path, moment: Moment) -> None:
     child = launch(subject.arguments(out), moment)
     if moment.kind == "outside":
-        deadline = time.monotonic() + 120
+        assert moment.target, f"{moment}: names no rename to wait at"
+        deadline = time.monotonic() + 600
         while not subject.done(out) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(moment.delay)
@@ -353,7 +357,7 @@ def moments_of_a_file(appends: int, *, name: str = "out.jsonl", seed: int = 0) -
         *(Moment("append", number) for number in between),
         *(Moment("append", 1) for _ in range(11 - len(between))),
         *(Moment("torn", number) for number in inside),
-        *(Moment("outside", delay=rng.uniform(0.0, 0.015)) for _ in range(2)),
+        *(Moment("outside", target=f"/{name}", delay=rng.uniform(0.0, 0.015)) for _ in range(2)),
         Moment("before_replace", target=f"/{name}"),
         Moment("after_replace", target=f"/{name}"),
         Moment("after_replace", 2, target=f"/{name}.meta.json"),

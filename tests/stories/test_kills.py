@@ -176,7 +176,7 @@ def test_finetune_killed_at_twenty_moments_ends_with_the_same_bytes(
         *(Moment("after_replace", number, state) for number in (1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 15)),
         # A whole or half new checkpoint beside the old one: what a torn line is to a file.
         *(Moment("before_replace", number, state) for number in (2, 6, 9, 16)),
-        *(Moment("outside", delay=delay) for delay in (0.0, 0.02)),
+        *(Moment("outside", target="/adapter", delay=delay) for delay in (0.0, 0.02)),
         Moment("before_replace", target="/adapter"),
         Moment("after_replace", target="/adapter"),
         Moment("after_replace", 2, "/adapter.meta.json"),

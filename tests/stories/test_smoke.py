@@ -86,7 +86,11 @@ def test_solve_as_a_process_of_its_own_survives_a_kill_from_outside_and_a_torn_l
     subject = Subject(
         lambda out: ["solve", str(problems), "-o", str(out), *REAL, *SHORT, "--rollouts-per-problem", "2"], total=16
     )
-    moments = [Moment("outside", delay=0.3), Moment("torn", 4), Moment("before_replace", target="/out.jsonl")]
+    moments = [
+        Moment("outside", target="/out.jsonl", delay=0.3),
+        Moment("torn", 4),
+        Moment("before_replace", target="/out.jsonl"),
+    ]
 
     check(drive(subject, moments, tmp_path, Process(tmp_path, ROOT)), midway=2)
 
@@ -124,7 +128,7 @@ def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollou
     moments = [
         *(Moment("after_replace", number, state) for number in (1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 15)),
         *(Moment("before_replace", number, state) for number in (2, 6, 9, 16)),
-        *(Moment("outside", delay=delay) for delay in (0.0, 0.5)),
+        *(Moment("outside", target="/adapter", delay=delay) for delay in (0.0, 0.5)),
         Moment("before_replace", target="/adapter"),
         Moment("after_replace", target="/adapter"),
         Moment("after_replace", 2, "/adapter.meta.json"),

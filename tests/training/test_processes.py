@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,16 @@ from mae_cli.errors import ConfigError
 from mae_cli.models import launcher as ranks
 from mae_cli.training.optimization import StepSums
 from mae_cli.training.processes import World, joined
-from tests.support import child_environment, command, here, read_json_lines, write_rows, write_sums
+from tests.support import (
+    PATIENT_SECONDS,
+    child_environment,
+    command,
+    here,
+    read_json_lines,
+    wait_until,
+    write_rows,
+    write_sums,
+)
 
 from .conftest import load_tiny, make_groups
 
@@ -112,7 +120,7 @@ def launched(arguments: list[object], processes: int = 2) -> subprocess.Complete
         launcher_command(arguments, processes),
         capture_output=True,
         env=child_environment(),
-        timeout=240,
+        timeout=5 * PATIENT_SECONDS,
         check=False,
     )
 
@@ -199,9 +207,7 @@ def kill_at_checkpoint(arguments: list[object], processes: int, checkpoint: Path
         stderr=subprocess.DEVNULL,
         env=child_environment(),
     )
-    end = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < end and running.poll() is None:
-        time.sleep(0.01)
+    wait_until(lambda: checkpoint.exists() or running.poll() is not None)
     # The workers are in sessions of their own, so the launcher's group does not hold them.
     for process in [running.pid, *descendants(running.pid)]:
         with contextlib.suppress(ProcessLookupError):

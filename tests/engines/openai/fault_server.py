@@ -320,12 +320,12 @@ class Running:
         self.url = f"{self.root}/v1"
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.root}/stats", timeout=10) as reply:
+        with urllib.request.urlopen(f"{self.root}/stats", timeout=120) as reply:
             found: dict[str, Any] = json.load(reply)
             return found
 
     def set(self, **options: Any) -> None:
-        urllib.request.urlopen(f"{self.root}/set", json.dumps(options).encode(), timeout=10).close()
+        urllib.request.urlopen(f"{self.root}/set", json.dumps(options).encode(), timeout=120).close()
 
     def stop(self) -> None:
         self.process.kill()

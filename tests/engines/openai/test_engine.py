@@ -6,7 +6,6 @@ import contextlib
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mae_cli.errors import ConfigError, EngineError, TemporaryError
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling
 from tests.engines.openai.fault_server import Running, running
+from tests.support import slowness
 
 SAMPLING = Sampling(64)
 
@@ -173,20 +173,23 @@ def test_faults_of_every_kind_cost_no_row_and_no_order() -> None:
 @pytest.mark.parametrize("told", ["1", "date:2"])
 def test_retry_after_is_honoured_in_seconds_and_as_a_date(told: str) -> None:
     with running(rate_limited=1.0, faults_until=4, retry_after=[told]) as server, engine(server) as opened:
-        start = time.monotonic()
         assert_right(answers_of(opened, 4))
-        seconds = time.monotonic() - start
         stats = server.stats()
 
+    # Not before, by the server's clock; that it is not long after either is shown in test_pool.py.
     assert stats["early"] == 0
     assert stats["counts"] == {"429": 4, "ok": 4}
-    # A date has whole seconds, so two of them are at least one.
-    assert 1.0 <= seconds < 5.0
 
 
 def test_concurrency_drops_while_the_server_refuses_and_recovers_after() -> None:
     # The latency is long beside what a busy machine needs to send a request, so that what is in flight is the limit.
-    options = {"latency": 0.05, "rate_limited": 0.6, "faults_from": 300, "faults_until": 600, "retry_after": ["0.01"]}
+    options = {
+        "latency": 0.05 * slowness(),
+        "rate_limited": 0.6,
+        "faults_from": 300,
+        "faults_until": 600,
+        "retry_after": ["0.01"],
+    }
     with running(**options) as server, engine(server, max_concurrent=32) as opened:
         assert_right(answers_of(opened, 1000))
         timeline = server.stats()["timeline"]
@@ -198,7 +201,7 @@ def test_concurrency_drops_while_the_server_refuses_and_recovers_after() -> None
 
 
 def test_a_server_with_a_bound_of_its_own_is_found_out() -> None:
-    with running(latency=0.02, refuse_above=16, retry_after=["0.01"]) as server, engine(server) as opened:
+    with running(latency=0.02 * slowness(), refuse_above=16, retry_after=["0.01"]) as server, engine(server) as opened:
         assert_right(answers_of(opened, 600))
         stats = server.stats()
 
@@ -222,11 +225,12 @@ def test_a_server_that_dies_in_the_middle_loses_no_row() -> None:
     with running(latency=0.005, die_after=40) as mortal, running(latency=0.005) as server:
         with engine(mortal, server) as opened:
             assert_right(answers_of(opened, 300))
-        assert mortal.process.wait(5) == 0
+        assert mortal.process.wait() == 0
 
 
 def test_load_is_balanced_over_addresses() -> None:
-    with running(latency=0.01) as one, running(latency=0.01) as two:
+    latency = 0.01 * slowness()
+    with running(latency=latency) as one, running(latency=latency) as two:
         with engine(one, two, max_concurrent=16) as opened:
             assert_right(answers_of(opened, 200))
         shares = [server.stats()["counts"]["ok"] for server in (one, two)]
@@ -236,7 +240,10 @@ def test_load_is_balanced_over_addresses() -> None:
 
 
 def test_a_row_that_breaks_the_server_is_given_up_and_the_others_are_answered() -> None:
-    with running(poison="What is 3 +") as server, engine(server, argument="retry_seconds=0.8") as opened:
+    with (
+        running(poison="What is 3 +") as server,
+        engine(server, argument=f"retry_seconds={0.8 * slowness()}") as opened,
+    ):
         answers = answers_of(opened, 40)
 
     assert [index for index, answer in enumerate(answers) if answer.status == "error"] == [3]
@@ -245,19 +252,20 @@ def test_a_row_that_breaks_the_server_is_given_up_and_the_others_are_answered() 
 
 def test_a_row_without_an_answer_is_given_up_after_two_tries() -> None:
     # Others are answered all the time that the two tries take: 60 rows of 0.05 s, 2 at a time, are 1.5 s.
-    options = {"hang_on": "What is 3 +", "latency": 0.05}
-    with running(**options) as server, engine(server, timeout_seconds=0.4, max_concurrent=3) as opened:
+    longest = 0.4 * slowness()
+    options = {"hang_on": "What is 3 +", "latency": longest / 8}
+    with running(**options) as server, engine(server, timeout_seconds=longest, max_concurrent=3) as opened:
         answers = answers_of(opened, 60)
 
     assert [index for index, answer in enumerate(answers) if answer.status == "error"] == [3]
-    assert answers[3].error == "no answer within 0.4 s, 2 times; the server answers other requests"
+    assert answers[3].error == f"no answer within {longest:g} s, 2 times; the server answers other requests"
 
 
 def test_a_last_row_without_an_answer_is_given_up_once_the_server_has_answered_something_else() -> None:
-    argument = "retry_seconds=0.6"
+    argument = f"retry_seconds={0.6 * slowness()}"
     with (
         running(hang_on="What is 3 +") as server,
-        engine(server, timeout_seconds=0.3, argument=argument) as opened,
+        engine(server, timeout_seconds=0.3 * slowness(), argument=argument) as opened,
     ):
         answers = answers_of(opened, 4)
 
@@ -266,7 +274,8 @@ def test_a_last_row_without_an_answer_is_given_up_once_the_server_has_answered_s
 
 @pytest.mark.parametrize("fault", ["server_error", "hang"])
 def test_a_server_that_dies_after_an_answered_stage_ends_the_next_as_temporary(fault: str) -> None:
-    with running() as server, engine(server, timeout_seconds=0.2, argument="retry_seconds=0.6") as opened:
+    limits = {"timeout_seconds": 0.2 * slowness(), "argument": f"retry_seconds={0.6 * slowness()}"}
+    with running() as server, engine(server, **limits) as opened:
         assert_right(answers_of(opened, 3))
         server.set(**{fault: 1.0})
         found: list[int] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mae_cli.engines.openai.jobs import Done, Job, RequestOutcome, Server, Trouble
+from mae_cli.engines.openai.jobs import Busy, Done, Job, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.pool import Pool
 from mae_cli.errors import TemporaryError
 
@@ -103,3 +103,23 @@ def test_rows_left_over_from_a_killed_command_are_given_up_too() -> None:
 def test_many_rows_without_one_answer_are_the_servers_fault_whatever_else_it_answers() -> None:
     with pool(lambda _: DEAD, lambda: Done("yes")) as opened, pytest.raises(TemporaryError):
         list(opened.run(jobs(*range(40))))
+
+
+@pytest.mark.parametrize("told", [0.01, 0.05, 0.2])
+def test_a_wait_that_a_server_tells_is_kept_and_at_most_a_tenth_is_added(told: float) -> None:
+    refused: set[int] = set()
+
+    def send(what: int) -> RequestOutcome:
+        if what in refused:
+            return Done("answer")
+        refused.add(what)
+        return Busy("slow down", told)
+
+    with pool(send, lambda: Done("yes")) as opened:
+        found = list(opened.run(jobs(*range(8))))
+
+    assert len(found) == 8
+    for job in found:
+        assert job.failed_at is not None
+        assert told <= job.due - job.failed_at + 1e-9
+        assert job.due - job.failed_at <= 1.1 * told + 1e-9

@@ -86,7 +86,7 @@ def test_an_answer_that_may_be_the_majoritys_is_unsure_itself() -> None:
     assert [verdict.score for verdict in verdicts] == [1.0, 1.0, None, 0.0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_permuting_the_answers_permutes_the_verdicts(data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.sampled_from(["a", "b", "c", "d", None]), max_size=8))

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from mae_cli.plugins.verifiers.python_call import PythonCall
-from tests.support import a_problem
+from tests.support import PATIENT_SECONDS, a_problem
 
 META = {"entry_point": "f", "inputs": [[1], [2]], "outputs": [[1, 1.0], [2, 2.0]]}
 
 
-def check(program: str | None, **meta: object) -> tuple[float | None, str]:
-    verdict = PythonCall(timeout_seconds=0.5).check(a_problem(**(meta or META)), program)
+def check(program: str | None, *, seconds: float = PATIENT_SECONDS, **meta: object) -> tuple[float | None, str]:
+    verdict = PythonCall(timeout_seconds=seconds).check(a_problem(**(meta or META)), program)
     return verdict.score, verdict.status
 
 
@@ -29,7 +29,9 @@ def check(program: str | None, **meta: object) -> tuple[float | None, str]:
     ],
 )
 def test_the_values_returned_are_compared(program: str | None, expected: tuple[float | None, str]) -> None:
-    assert check(program) == expected
+    seconds = 0.5 if expected[1] == "timeout" else PATIENT_SECONDS
+
+    assert check(program, seconds=seconds) == expected
 
 
 def test_calls_may_have_keywords_and_a_changed_argument_does_not_reach_the_next_call() -> None:

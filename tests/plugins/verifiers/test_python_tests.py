@@ -3,21 +3,22 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from mae_cli.plugins.verifiers.python_tests import PythonTests
 from mae_cli.records.problems import problem_from
-from tests.support import a_problem
+from tests.support import PATIENT_SECONDS, a_problem
 
 TESTS = ["assert f(3) == 4", "assert abs(f(1) - 2) < 1e-6"]
 RIGHT = "def f(x):\n    return x + 1"
 
 
-def check(program: str | None, tests: object = TESTS, **meta: object) -> tuple[float | None, str]:
-    verdict = PythonTests(timeout_seconds=0.5, memory_mib=64).check(a_problem(tests=tests, **meta), program)
+def check(
+    program: str | None, tests: object = TESTS, *, seconds: float = PATIENT_SECONDS, **meta: object
+) -> tuple[float | None, str]:
+    verdict = PythonTests(timeout_seconds=seconds, memory_mib=64).check(a_problem(tests=tests, **meta), program)
     return verdict.score, verdict.status
 
 
@@ -38,7 +39,9 @@ def check(program: str | None, tests: object = TESTS, **meta: object) -> tuple[f
     ],
 )
 def test_a_program_is_right_wrong_or_unknown(program: str | None, expected: tuple[float | None, str]) -> None:
-    assert check(program) == expected
+    seconds = 0.5 if expected[1] == "timeout" else PATIENT_SECONDS
+
+    assert check(program, seconds=seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ HEAD = 'def poly(xs, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n
     ],
 )
 def test_no_trick_of_objects_or_names_passes(program: str, meta: dict[str, object]) -> None:
-    verdict = PythonTests(timeout_seconds=0.5, memory_mib=64).check(a_problem(**meta), program)
+    verdict = PythonTests(timeout_seconds=PATIENT_SECONDS, memory_mib=64).check(a_problem(**meta), program)
 
     assert verdict.score != 1.0, verdict
 
@@ -209,16 +212,14 @@ def test_the_references_of_humaneval_pass_and_an_empty_body_does_not(capsys: pyt
     assert spec.submodule_search_locations
     path = Path(spec.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
     items = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
-    verifier, start = PythonTests(), time.monotonic()
+    verifier = PythonTests(timeout_seconds=PATIENT_SECONDS)
 
     passed = [verifier.check(problem_from(item, "HumanEval"), item["canonical_solution"]).score for item in items]
-    seconds = time.monotonic() - start
     empty = [verifier.check(problem_from(item, "HumanEval"), "    return None").score for item in items]
 
     with capsys.disabled():
-        print(f"\nHumanEval references: {passed.count(1.0)} of {len(items)} pass in {seconds:.1f} s")
+        print(f"\nHumanEval references: {passed.count(1.0)} of {len(items)} pass")
     assert len(items) == 164
     assert passed.count(1.0) >= 162
     assert 0.0 not in passed
-    assert seconds < 30
     assert 1.0 not in empty

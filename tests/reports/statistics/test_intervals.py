@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mae_cli.reports.statistics.at_k import majority_is_correct, pass_at_k
@@ -156,7 +156,6 @@ def stats() -> ModuleType:
     return module
 
 
-@settings(deadline=None)
 @given(wins=st.integers(0, 200), losses=st.integers(0, 200))
 def test_mcnemar_agrees_with_scipy(stats: ModuleType, wins: int, losses: int) -> None:
     expected = stats.binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
@@ -165,7 +164,6 @@ def test_mcnemar_agrees_with_scipy(stats: ModuleType, wins: int, losses: int) ->
     assert found == pytest.approx([expected] * 2, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(
     counts=st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), level=st.floats(0.5, 0.999)
 )

@@ -40,7 +40,7 @@ def test_without_a_difference_nothing_is_shown() -> None:
 
 
 @given(st.lists(st.integers(-4, 4), max_size=9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_convolution_is_the_enumeration_of_all_sign_patterns(differences: list[int]) -> None:
     observed = sum(differences)
     sums = [
@@ -89,7 +89,7 @@ def test_holm_is_the_hand_computed_one() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
 

@@ -129,7 +129,7 @@ def test_figures_of_pairs_are_those_worked_out_by_hand() -> None:
     assert (found["first_place"].value, found["first_place"].n) == (0.6, 60)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=8, max_size=30), st.randoms(use_true_random=False))
 def test_the_order_of_the_answers_never_changes_a_figure(scores: list[float | None], rng: random.Random) -> None:
     kinds = ("right", "wrong", "padded_right", "padded_wrong", "remarked_wrong", "injected_order", "real")

@@ -4,7 +4,6 @@ import io
 import os
 import pty
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +159,13 @@ def test_on_a_terminal_a_key_needs_no_enter_and_an_arrow_means_nothing(judged: P
         screen = _read_until(ours, wanted, screen)
         os.write(ours, keys)
 
-    assert process.wait(timeout=20) == 0
+    assert process.wait() == 0
     os.close(ours)
     assert [row["label"] for row in read_json_lines(out)] == ["right", "wrong"]
 
 
 def _read_until(terminal: int, wanted: bytes, screen: bytes) -> bytes:
-    deadline = time.monotonic() + 20
+    """What was read once it holds this; each of them is written in answer to the key before, and no sooner."""
     while wanted not in screen:
-        assert time.monotonic() < deadline, screen
         screen += os.read(terminal, 4096)
-    # The prompt behind it is written at once.
-    time.sleep(0.2)
     return screen

@@ -15,7 +15,7 @@ from mae_cli.records import Policy, Row
 from mae_cli.reports.accuracy import accuracy, readings_in
 from mae_cli.stages.evaluation.lm_eval import rows_of
 from mae_cli.stages.generation.job import open_job
-from tests.support import child_environment, here, mae, read_json_lines, write_json_lines, write_sums
+from tests.support import PATIENT_SECONDS, child_environment, here, mae, read_json_lines, write_json_lines, write_sums
 
 
 def a_sample(number: int, filter_name: str, **metrics: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def the_harness_by_itself(folder: Path, task: Path, model: Path, adapters: dict[
         check=True,
         capture_output=True,
         env=child_environment(HF_HOME=str(folder / "hf"), PYTHONPATH=""),
-        timeout=200,
+        timeout=5 * PATIENT_SECONDS,
         cwd=folder,
     )
     found: dict[str, float] = msgspec.json.decode(done.stdout.splitlines()[-1])
