@@ -44,9 +44,7 @@ def open_command(
 
     if not joins:
         refuse_launcher("this command")
-    elif rank():
-        common.quiet, common.json = True, False  # the first process speaks for all
-    _check_streams(common, output)
+    _check_streams(common, output, is_first=not rank())
     job = open_job(
         recipe,
         progress=Progress(quiet=common.quiet),
@@ -60,9 +58,11 @@ def open_command(
     return job.of_step(step_named(recipe, stage, common.step)) if stage is not None else job
 
 
-def _check_streams(common: Common, output: Path | None) -> None:
+def _check_streams(common: Common, output: Path | None, *, is_first: bool) -> None:
     from mae_cli.errors import ConfigError
 
+    if not is_first:
+        common.quiet, common.json = True, False  # the first process speaks for all
     if common.json and output == Path("-"):
         raise ConfigError("-o - and --json both want standard output; give a file, or leave out --json")
 

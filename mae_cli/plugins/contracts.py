@@ -8,25 +8,40 @@ own plugin"): the names in `__all__`.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeGuard
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from mae_cli.records import Completion, Message, Policy, Problem, Request, Row, Sampling, Term, Verdict, VerdictStatus
+from mae_cli.plugins.engine_contracts import (
+    AttachingEngine,
+    CheckingEngine,
+    Engine,
+    EngineFacts,
+    ScoringEngine,
+    StreamingEngine,
+    TrainableEngine,
+    can_attach,
+    can_check,
+    can_score,
+    can_stream,
+    can_train,
+)
+from mae_cli.records import Message, Problem, Row, Term, Verdict, VerdictStatus
 from mae_cli.records.rewarded import Rewarded
 
 if TYPE_CHECKING:
     import torch
 
-    from mae_cli.prompts.chat_template import Chat
 
 __all__ = [
     "Ask",
+    "AttachingEngine",
     "BatchVerifier",
+    "CheckingEngine",
     "Draw",
     "Engine",
+    "EngineFacts",
     "Filter",
     "Judge",
     "Needs",
@@ -34,6 +49,8 @@ __all__ = [
     "ObjectiveBatch",
     "ObjectiveOutput",
     "Option",
+    "PairComparison",
+    "PairJudge",
     "Plan",
     "Proposer",
     "Reading",
@@ -43,140 +60,16 @@ __all__ = [
     "ScoringEngine",
     "Selection",
     "StreamingEngine",
+    "TrainableEngine",
     "Unit",
     "Verifier",
+    "can_attach",
+    "can_check",
+    "can_score",
+    "can_stream",
+    "can_train",
     "check_answers",
 ]
-
-
-class EngineFacts(msgspec.Struct, frozen=True):
-    """What an engine can do beyond generating, and what of it changes texts. Nothing else is asked about an engine.
-
-    A fact that promises an ability (`attaches`, `scores`, `streams`, `checks`, `trains`) means that the engine has the
-    methods of the Protocol beside it.
-    """
-
-    deterministic: bool
-    """Whether a row's text is a function of the row alone, in the sense of the records contract."""
-    attaches: bool = False
-    """It puts LoRA adapters on its model: `AttachingEngine`."""
-    scores: bool = False
-    """It tells how likely a text is: `ScoringEngine`."""
-    streams: bool = False
-    """It works on many segments at once: `StreamingEngine`."""
-    checks: bool = False
-    """It can find out before the first row whether it can work: `CheckingEngine`."""
-    trains: bool = False
-    """It holds weights in this process that can be trained: `TrainableEngine`."""
-    constrains: bool = False
-    """`generate` honours `Sampling.choices`."""
-    numerics: str = "none"
-    """What changes a text besides policy and sampling (type of the weights, decode loop); part of fingerprints."""
-    notices: tuple[str, ...] = ()
-    """What a person should know of how it works, so far."""
-
-
-class Engine(Protocol):
-    """Turns prompts into completions. What else an engine can do stands in its facts."""
-
-    policy: Policy
-
-    @property
-    def facts(self) -> EngineFacts:
-        """What it can do; a class attribute where it is always the same."""
-
-    def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
-        """Split requests into segments (indices), a pure function of the requests and the micro-batch.
-
-        Every index stands in exactly one segment. A segment is generated, stored and redone as a whole.
-        """
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """Answer one segment, order kept; one failing request never loses the others."""
-
-    def close(self) -> None:
-        """Free the model and its caches."""
-
-
-class AttachingEngine(Engine, Protocol):
-    """An engine that puts adapters on its model (`facts.attaches`)."""
-
-    def attach(self, adapter: Path | None) -> None:
-        """Generate with an adapter from now on, or with none; `policy` follows."""
-
-    def adapter_digest(self, adapter: Path) -> str:
-        """What `policy.adapter` is while this adapter is on."""
-
-
-class StreamingEngine(Engine, Protocol):
-    """An engine that works on many segments at once (`facts.streams`); others get one segment after another."""
-
-    def stream(
-        self, segments: Iterable[Sequence[Request]], sampling: Sampling
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (number of the segment, its completions) for each segment as soon as it is whole, in any order.
-
-        Segments are taken from the iterable only as there is room for them. Closing the iterator drops what is in
-        flight.
-        """
-
-
-class ScoringEngine(Engine, Protocol):
-    """An engine that can compute the log-probability of given texts (`facts.scores`)."""
-
-    def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        """Natural log-probability of each option text as the continuation of the rendered prompt.
-
-        One list per request, in order, one value per option of it, each <= 0; null where it could not be computed.
-        """
-
-
-class CheckingEngine(Engine, Protocol):
-    """An engine that `--dry-run` can try without generating a row (`facts.checks`)."""
-
-    def check(self) -> None:
-        """Find out whether it can work; an EngineError says why not."""
-
-
-class TrainableEngine(AttachingEngine, Protocol):
-    """An engine whose weights `finetune` can train (`facts.trains`)."""
-
-    model: Any
-    """The torch module, with the adapter that is attached."""
-    chat: Chat
-    """Its tokenizer and chat template."""
-    end_ids: frozenset[int]
-    """Ids that end a completion."""
-    folder: Path
-    """Where the model's files lie."""
-
-    def release_caches(self) -> None:
-        """Give memory back that generating keeps."""
-
-
-def can_attach(engine: Engine) -> TypeGuard[AttachingEngine]:
-    """Whether the engine takes adapters."""
-    return engine.facts.attaches
-
-
-def can_score(engine: Engine) -> TypeGuard[ScoringEngine]:
-    """Whether the engine gives log-probabilities of texts."""
-    return engine.facts.scores
-
-
-def can_stream(engine: Engine) -> TypeGuard[StreamingEngine]:
-    """Whether the engine works on many segments at once."""
-    return engine.facts.streams
-
-
-def can_check(engine: Engine) -> TypeGuard[CheckingEngine]:
-    """Whether the engine can be tried without generating."""
-    return engine.facts.checks
-
-
-def can_train(engine: Engine) -> TypeGuard[TrainableEngine]:
-    """Whether the engine's weights can be trained."""
-    return engine.facts.trains
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -246,7 +139,7 @@ class Reading(NamedTuple):
     reason: str
 
 
-class Comparison(NamedTuple):
+class PairComparison(NamedTuple):
     """One answer against another: 1 won, 0 lost, 0.5 a tie, null unknown."""
 
     score: float | None
@@ -286,7 +179,7 @@ class Judge(Protocol):
 class PairJudge(Judge, Protocol):
     """A judge whose targets hold `pair`: it is asked about two answers, in both orders."""
 
-    def combine(self, shown_first: Sequence[Reading], shown_second: Sequence[Reading]) -> Comparison:
+    def combine(self, shown_first: Sequence[Reading], shown_second: Sequence[Reading]) -> PairComparison:
         """Return one answer against another, from the votes where it was shown first and those where it was second."""
 
 

@@ -92,13 +92,13 @@ def split(benchmark: Benchmark, gate_share: float) -> tuple[Benchmark, Benchmark
     )
 
 
-def say_sets(job: Job, sets: Sets, name: str) -> None:
+def say_sets(job: Job, sets: Sets, name: str, *, decides: bool) -> None:
     """Say what the sets of an eval step can show, and how many items decide, before anything is spent on them."""
     say_power(job, sets.reported, paired=True)
     if sets.gate:
-        decides = sum(len(benchmark.problems) for benchmark in sets.gate)
+        deciding = sum(len(benchmark.problems) for benchmark in sets.gate)
         reported = sum(len(benchmark.problems) for benchmark in sets.reported)
         removed = f" ({sets.removed} of its items are reported and left out)" if sets.removed else ""
-        job.progress.say(f"gate{name}: {decides} items decide about promotion{removed}, {reported} are reported")
-    elif sets.reported and job.recipe.eval.gate is not None:
+        job.progress.say(f"gate{name}: {deciding} items decide about promotion{removed}, {reported} are reported")
+    elif sets.reported and decides:
         job.progress.say("no gate set: every round is accepted and none is called best")

@@ -121,7 +121,8 @@ def outputs_of(round_dir: Path, stage: str) -> list[Path]:
 
 def adapters_in(round_dir: Path) -> list[Path]:
     """Return the adapters (or models) that a round trained, in order; also one whose weights were retired."""
-    return outputs_of(round_dir, "finetune")
+    found = [path for path in round_dir.iterdir() if path.is_dir() and _NUMBERED.fullmatch(path.name)]
+    return sorted(found, key=lambda path: position_of(path) or 0)
 
 
 def evaluations_in(round_dir: Path) -> list[Path]:

@@ -80,7 +80,8 @@ class Run:
             open_run(self.job, self.run_dir, self.recipe_path)
             sets = self._sets()
             for step in self._evals():
-                say_sets(eval_recipe(self.job, step, self.steps), sets[step.name], self._name_of(step))
+                job = eval_recipe(self.job, step, self.steps)
+                say_sets(job, sets[step.name], self._name_of(step), decides=decides(step, self.steps))
             work = RoundWork(self.job, self.events, sets, self.recipe_path)
             base = self._files(0)
             start = Path(self.recipe.adapter) if self.recipe.adapter else None

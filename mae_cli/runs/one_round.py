@@ -36,7 +36,7 @@ from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class RoundOutcome(msgspec.Struct, frozen=True):
     """What became of a round."""
 
     is_trained: bool
@@ -55,7 +55,7 @@ class RoundWork:
         self._job, self._events, self._sets, self._recipe_path = job, events, sets, recipe_path
         self.seconds, self.tokens = 0.0, 0
 
-    def go(self, current: Round, start: Path | None, until: str | None = None) -> Outcome:
+    def go(self, current: Round, start: Path | None, until: str | None = None) -> RoundOutcome:
         """Work until the round's last step, or until a named one.
 
         Args:
@@ -76,14 +76,16 @@ class RoundWork:
         steps = steps_of_round(self._job.recipe, current.steps, current.number)
         for round_step in steps:
             step = round_step.step
-            if step.stage != "eval" or current.adapters:
+            if step.stage != "eval" or playing != start:  # else there is nothing new to evaluate
                 self._step(current, round_step, playing, empty)
-            playing = current.adapters[-1] if current.adapters else start
+            # Only what this pass has come to: a round that is gone through again has its later adapters already.
+            if step.stage == "finetune" and current.output(step).exists():
+                playing = current.output(step)
             if step.name == until:
-                return Outcome(bool(current.adapters), is_stopped=True)
+                return RoundOutcome(bool(current.adapters), is_stopped=True)
             if _is_last_training(steps, step):
                 self._say_roles(current, steps)
-        return Outcome(bool(current.adapters))
+        return RoundOutcome(bool(current.adapters))
 
     def play(self, current: Round, job: Job, work: Callable[[], StageSummary]) -> StageSummary:
         """Do one step's work, with its event, its line and its costs."""

@@ -80,7 +80,7 @@ def test_the_adapters_of_a_run_know_parent_data_and_place(run_dir: Path, capsys:
         ("cccc", None, "data3", ["retired"]),
     ]
     assert here("list", "adapters", "--run-dir", run_dir) == 0
-    assert "round-002     bbbb    aaaa  data2     2       7  accepted" in capsys.readouterr().out
+    assert "round-002  5_adapter     bbbb    aaaa  data2     2       7  accepted" in capsys.readouterr().out
 
 
 def test_descent_goes_over_several_rounds_and_not_beyond_a_new_beginning(run_dir: Path) -> None:

@@ -24,7 +24,7 @@ def verdict(
     parent = ("round-001", eval_rows(accepted))
     leader = parent if best is None else ("base", eval_rows(best))
     return decide(
-        ("round-002", eval_rows(candidate)), parent, leader, round_number=number, harm_alpha=0.05, best_alpha=0.05
+        ("round-002", eval_rows(candidate)), parent, leader, decision=number, harm_alpha=0.05, best_alpha=0.05
     )
 
 
@@ -153,7 +153,7 @@ def test_the_simulated_decision_is_the_product_s() -> None:
         for number in range(1, 4):
             sides = [(str(i), eval_rows([float(x) for x in history.outcomes[i]])) for i in range(4)]
             found = decide(
-                sides[number], sides[accepted], sides[best], round_number=number, harm_alpha=0.05, best_alpha=0.05
+                sides[number], sides[accepted], sides[best], decision=number, harm_alpha=0.05, best_alpha=0.05
             )
             assert (found.accepted, found.best) == (history.accepted[number - 1], history.best[number - 1])
             accepted = number if found.accepted else accepted

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mae_cli.errors import GateError
-from mae_cli.runs import loop
+from mae_cli.runs import loop, one_round
 from mae_cli.runs.promotion import Promotion
 from mae_cli.stages import filter
 from tests.support import here, read_json_lines, write_sums
@@ -154,14 +154,14 @@ def test_a_round_without_training_is_not_gone_through_again_when_weights_before_
     scripted(monkeypatch, {"round-001": (True, False), "round-003": (True, False), "round-004": (True, False)})
     filters = filter.run_filter
 
-    def nothing_in_round_two(session: Any, source: Path, *args: Any, **kwargs: Any) -> Any:
-        if source.parent.name == "round-002":
+    def nothing_in_round_two(job: Any, sources: list[Path], *args: Any, **kwargs: Any) -> Any:
+        if sources[0].parent.name == "round-002":
             raise GateError("no row was kept")
-        return filters(session, source, *args, **kwargs)
+        return filters(job, sources, *args, **kwargs)
 
-    monkeypatch.setattr(loop, "run_filter", nothing_in_round_two)
+    monkeypatch.setattr(one_round, "run_filter", nothing_in_round_two)
     run, options = tmp_path / "run", ("--set", "keep_adapters=1", "--set", "on_empty=skip")
-    monkeypatch.setattr(loop.Run, "_roles", lambda self, current: None)
+    monkeypatch.setattr(one_round.RoundWork, "_say_roles", lambda self, current, steps: None)
 
     assert here("run", recipe, "--run-dir", run, *options) == 0
     assert not (run / "round-001" / "5_adapter" / "adapter_model.safetensors").exists()

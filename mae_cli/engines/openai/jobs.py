@@ -45,7 +45,7 @@ class Fatal(msgspec.Struct, frozen=True):
 RequestOutcome = Done | Again | Busy | Trouble | Fatal
 
 
-class Job:
+class Task:
     """One request and its history so far."""
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Job:
         """The server that told it to wait, until `barred_until`."""
         self.barred_until = 0.0
 
-    def __lt__(self, other: Job) -> bool:
+    def __lt__(self, other: Task) -> bool:
         return self.due < other.due
 
 

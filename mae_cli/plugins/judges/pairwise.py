@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from mae_cli.plugins.contracts import Ask, Comparison, Option, Reading
+from mae_cli.plugins.contracts import Ask, Option, PairComparison, Reading
 from mae_cli.plugins.judges.tagged import Tagged, checked_prompts
 from mae_cli.prompts.prompt_files import load_prompt, quoted
 from mae_cli.records import Problem, mean_of_known, why_unknown
@@ -38,7 +38,7 @@ class Pairwise(Tagged, frozen=True, kw_only=True, forbid_unknown_fields=True):
         wanted = [self.prompt] if self.reference else []
         return [p.digest for p in checked_prompts("pairwise", [self.prompt], with_reference=wanted)]
 
-    def combine(self, shown_first: Sequence[Reading], shown_second: Sequence[Reading]) -> Comparison:
+    def combine(self, shown_first: Sequence[Reading], shown_second: Sequence[Reading]) -> PairComparison:
         """One answer against another, from the votes where it was shown first and those where it was second.
 
         The votes of an order give the mean of their known scores, as this answer's chance of winning. An order
@@ -50,13 +50,13 @@ class Pairwise(Tagged, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if first is None or second is None:
             missing = [(r.status, r.reason) for r in (*shown_first, *shown_second) if r.score is None]
             status, reason = why_unknown(missing) if missing else ("unparsed", None)
-            return Comparison(None, status, reason or "not asked in both orders")
+            return PairComparison(None, status, reason or "not asked in both orders")
         if _side(first) == _side(second):
-            return Comparison((first + second) / 2, "ok", f"{first:.3g} shown first, {second:.3g} shown second")
+            return PairComparison((first + second) / 2, "ok", f"{first:.3g} shown first, {second:.3g} shown second")
         reason = f"the orders disagree: {first:.3g} shown first, {second:.3g} shown second"
         if self.disagreement == "tie":
-            return Comparison(0.5, "ok", reason, orders_disagree=True)
-        return Comparison(None, "unsure", reason, orders_disagree=True)
+            return PairComparison(0.5, "ok", reason, orders_disagree=True)
+        return PairComparison(None, "unsure", reason, orders_disagree=True)
 
 
 def _side(score: float) -> int:

@@ -19,7 +19,7 @@ from mae_cli.records import Problem, Row, digest, draw, mean_score, seed_from, v
 from mae_cli.records.read import read_problems
 from mae_cli.stages.calibration import figures as calibration
 from mae_cli.stages.calibration import planted_answers as planting
-from mae_cli.stages.calibration.labels import Label, read_labels
+from mae_cli.stages.calibration.labels import AnswerLabel, read_labels
 from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Candidate, Panel
 
@@ -96,7 +96,7 @@ def _best_verdict(panel: Panel) -> str:
     return max(judge.ask(example, candidates, "0000").options, key=lambda option: option.score).text
 
 
-def _real(row: Row, label: Label | None, verifier: contracts.Verifier | None) -> KnownAnswer | None:
+def _real(row: Row, label: AnswerLabel | None, verifier: contracts.Verifier | None) -> KnownAnswer | None:
     """A real rollout whose worth a person or else a program has told."""
     assert row.problem is not None
     candidate = Candidate(row.id, stated.candidate_text(row), row.completion or "")
@@ -110,7 +110,7 @@ def _real(row: Row, label: Label | None, verifier: contracts.Verifier | None) ->
     return KnownAnswer(candidate, row.problem, calibration.REAL, calibration.is_right(score), "verifier")
 
 
-def _labelled(label: Label) -> KnownAnswer:
+def _labelled(label: AnswerLabel) -> KnownAnswer:
     candidate = Candidate(label.id, label.answer, label.completion)
     return KnownAnswer(candidate, label.as_problem(), calibration.REAL, label.label == "right", "human")
 

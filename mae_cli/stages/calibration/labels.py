@@ -16,7 +16,7 @@ from mae_cli.records.atomic import write_atomically
 from mae_cli.records.read import decode_object, read_lines
 
 
-class Label(msgspec.Struct, kw_only=True):
+class AnswerLabel(msgspec.Struct, kw_only=True):
     """One answer and what a person said about it."""
 
     id: str
@@ -37,22 +37,22 @@ class Label(msgspec.Struct, kw_only=True):
         return Problem(id=identity, question=self.question, reference_answer=self.reference_answer, meta=meta)
 
 
-def read_labels(path: Path) -> list[Label]:
+def read_labels(path: Path) -> list[AnswerLabel]:
     """The labels of a file; of several for one answer the last counts.
 
     Raises:
         DataError: the file is missing or a line is no label; the message names file and line.
     """
-    found: dict[str, Label] = {}
+    found: dict[str, AnswerLabel] = {}
     for number, line in read_lines(path):
         try:
-            label = msgspec.convert(decode_object(path, number, line), Label)
+            label = msgspec.convert(decode_object(path, number, line), AnswerLabel)
         except msgspec.ValidationError as error:
             raise DataError(f"{path}:{number}: {error}; expected a label of mae review") from error
         found[label.id] = label
     return list(found.values())
 
 
-def write_labels(path: Path, labels: list[Label]) -> None:
+def write_labels(path: Path, labels: list[AnswerLabel]) -> None:
     """Write the whole file, so that a reader sees the old or the new one, never a part."""
     write_atomically(path, b"".join(msgspec.json.encode(label) + b"\n" for label in labels))

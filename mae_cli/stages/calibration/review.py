@@ -24,7 +24,7 @@ from mae_cli.records.file_names import STDIO
 from mae_cli.records.lock import Lock
 from mae_cli.records.read import read_input
 from mae_cli.stages.calibration.figures import is_right
-from mae_cli.stages.calibration.labels import Label, read_labels, write_labels
+from mae_cli.stages.calibration.labels import AnswerLabel, read_labels, write_labels
 
 Action = Literal["right", "wrong", "skip", "back", "quit"]
 KEYS: dict[str, Action] = {
@@ -107,7 +107,7 @@ def run_review(judged_path: Path, output_path: Path, *, keys: TextIO, screen: Te
     )
 
 
-def _ask_all(queue: Sequence[Row], labels: dict[str, Label], path: Path, keys: TextIO, screen: TextIO) -> None:
+def _ask_all(queue: Sequence[Row], labels: dict[str, AnswerLabel], path: Path, keys: TextIO, screen: TextIO) -> None:
     position = _next_open(queue, labels, 0)
     with _key_reader(keys) as read_key:
         while position < len(queue):
@@ -124,13 +124,13 @@ def _ask_all(queue: Sequence[Row], labels: dict[str, Label], path: Path, keys: T
             position = _next_open(queue, labels, position + 1)
 
 
-def _next_open(queue: Sequence[Row], labels: dict[str, Label], start: int) -> int:
+def _next_open(queue: Sequence[Row], labels: dict[str, AnswerLabel], start: int) -> int:
     return next((index for index in range(start, len(queue)) if queue[index].id not in labels), len(queue))
 
 
-def _label(row: Row, action: Action) -> Label:
+def _label(row: Row, action: Action) -> AnswerLabel:
     assert row.problem is not None
-    return Label(
+    return AnswerLabel(
         id=row.id,
         question=row.problem.question,
         reference_answer=row.problem.reference_answer,

@@ -14,7 +14,7 @@ import msgspec
 
 from mae_cli.errors import ConfigError
 from mae_cli.plugins import registry
-from mae_cli.plugins.contracts import Ask, Comparison, Judge, Option, PairJudge, Reading, can_score
+from mae_cli.plugins.contracts import Ask, Judge, Option, PairComparison, PairJudge, Reading, can_score
 from mae_cli.prompts.prompt_files import fence_nonce
 from mae_cli.recipe.roles import recipe_for
 from mae_cli.records import (
@@ -196,14 +196,14 @@ class Panel:
         name = row.asked.judge if row.asked else "judge"
         return Verdict(name, "judge", target, score, status, reason, judge_id=row.id)
 
-    def comparison(self, index: int, rows: Sequence[Row], mine: str, other: str) -> Comparison:
+    def comparison(self, index: int, rows: Sequence[Row], mine: str, other: str) -> PairComparison:
         """Return one answer against another, from all votes of one judge on the two, in both orders."""
         judge = cast(PairJudge, self.judges[index])
         first = [self.reading(row) for row in rows if row.parents == [mine, other]]
         second = [self.reading(row) for row in rows if row.parents == [other, mine]]
         return judge.combine(first, second)
 
-    def pair_verdict(self, index: int, found: Comparison, other: str) -> Verdict:
+    def pair_verdict(self, index: int, found: PairComparison, other: str) -> Verdict:
         """Return a comparison as the verdict of the compared row about its opponent."""
         reason = f"against {other}: {found.reason}"
         return Verdict(self.names[index], "judge", "pair", found.score, found.status, reason, opponent_id=other)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.plugins.contracts import Comparison, Reading
+from mae_cli.plugins.contracts import PairComparison, Reading
 from mae_cli.plugins.judges.pairwise import Pairwise
 from tests.support import a_problem
 
@@ -96,8 +96,8 @@ def test_order_of_unknown_votes_changes_no_status_and_no_reason() -> None:
 
     # All three once: the first by name.
     told = {Pairwise().combine(list(order), readings(1.0)) for order in permutations([cut, odd, dead])}
-    assert told == {Comparison(None, "error", "dead")}
-    assert Pairwise().combine([dead, cut], [cut]) == Comparison(*cut)
+    assert told == {PairComparison(None, "error", "dead")}
+    assert Pairwise().combine([dead, cut], [cut]) == PairComparison(*cut)
 
 
 @given(VOTES, VOTES)
