@@ -287,7 +287,7 @@ class Recipe(Section):
     ] = "go_back"
 
     pipeline: Annotated[
-        list[str | dict[str, Any]],
+        list[Any],
         _doc("steps of a round: stages, or {STAGE: {name, from, when, every, KEYS}}"),
     ] = msgspec.field(default_factory=lambda: ["propose", "solve", "judge", "filter", "finetune", "eval"])
     roles: Annotated[

@@ -251,7 +251,7 @@ def _own_reads(
     if step.stage not in READS_ROWS:
         return ()
     if step.sources:
-        return tuple(dict.fromkeys(one for name in step.sources for one in reads[name]))
+        return tuple({one.name: one for name in step.sources for one in reads[name]}.values())
     if not writers:
         return ()
     chain = _chain(recipe, writers)

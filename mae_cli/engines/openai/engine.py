@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from mae_cli.engines.openai.dialect import Dialect, Refusal, api_key, base_urls
-from mae_cli.engines.openai.jobs import WorkItem
+from mae_cli.engines.openai.jobs import Query
 from mae_cli.engines.openai.pool import Pool
 from mae_cli.engines.openai.reply import Reply, option_logprobs, read_completions
 from mae_cli.engines.openai.send import Sender, ServerRequest
@@ -119,14 +119,14 @@ class OpenAiEngine:
         """Each segment's number and answers as soon as they are whole; segments are taken from the iterable lazily."""
         pool = self._ready_pool()
         begun: dict[int, _Segment] = {}
-        held: list[WorkItem] = []
+        held: list[Query] = []
         manner = (self.policy.adapter, sampling)
 
-        def jobs() -> Iterator[WorkItem]:
+        def jobs() -> Iterator[Query]:
             for number, segment in enumerate(segments):
                 begun[number] = _Segment(len(segment))
                 for places in self._together(segment):
-                    yield WorkItem(ServerRequest([(number, place) for place in places], segment[places[0]], sampling))
+                    yield Query(ServerRequest([(number, place) for place in places], segment[places[0]], sampling))
 
         for job in pool.run(jobs()):
             if isinstance(job.value, Refusal) and manner not in self._answered:
@@ -155,10 +155,10 @@ class OpenAiEngine:
         """
         scores: list[list[float | None]] = [[None] * len(names) for names in options]
         sampling = Sampling(max_new_tokens=1)
-        refused: list[WorkItem] = []
+        refused: list[Query] = []
         is_any_answered = is_any_known = False
         asks = (
-            WorkItem(ServerRequest([(number, 0)], request, sampling, scores=True))
+            Query(ServerRequest([(number, 0)], request, sampling, scores=True))
             for number, request in enumerate(requests)
         )
         for job in self._ready_pool().run(asks):
@@ -252,7 +252,7 @@ class OpenAiEngine:
             groups.setdefault(request.messages, []).append(place)
         return list(groups.values())
 
-    def _collect(self, job: WorkItem, begun: dict[int, _Segment]) -> Iterator[tuple[int, list[Completion]]]:
+    def _collect(self, job: Query, begun: dict[int, _Segment]) -> Iterator[tuple[int, list[Completion]]]:
         """Put a job's answers into their places; the segments that are whole now."""
         ask: ServerRequest = job.ask
         answers = self._answers(job)
@@ -261,7 +261,7 @@ class OpenAiEngine:
             self.dialect.drop("n", "ignores")
             assert self._pool is not None
             for place in missing:
-                self._pool.add(WorkItem(ServerRequest([place], ask.request, ask.sampling)))
+                self._pool.add(Query(ServerRequest([place], ask.request, ask.sampling)))
         for (number, index), completion in zip(ask.places, answers, strict=False):
             segment = begun[number]
             segment.answers[index] = completion
@@ -271,7 +271,7 @@ class OpenAiEngine:
                 self.batch_sizes_used.append(len(segment.answers))
                 yield number, [answer for answer in segment.answers if answer is not None]
 
-    def _answers(self, job: WorkItem) -> list[Completion]:
+    def _answers(self, job: Query) -> list[Completion]:
         """What a job brought; a refusal holds for all its places."""
         if isinstance(job.value, Reply):
             return read_completions(job.value, self._think_tags)[: len(job.ask.places)]
@@ -291,7 +291,7 @@ class OpenAiEngine:
             )
         return [msgspec.structs.replace(failed) for _ in job.ask.places]
 
-    def _check_refusals(self, held: Sequence[WorkItem]) -> None:
+    def _check_refusals(self, held: Sequence[Query]) -> None:
         refusals = [job.value for job in held if not job.value.is_overflow]
         if len(refusals) >= MANY_REFUSALS:
             last = refusals[-1]

@@ -45,7 +45,7 @@ class Fatal(msgspec.Struct, frozen=True):
 RequestOutcome = Done | Again | Busy | Trouble | Fatal
 
 
-class WorkItem:
+class Query:
     """One request and its history so far."""
 
     __slots__ = (
@@ -71,7 +71,7 @@ class WorkItem:
         """The server that told it to wait, until `barred_until`."""
         self.barred_until = 0.0
 
-    def __lt__(self, other: WorkItem) -> bool:
+    def __lt__(self, other: Query) -> bool:
         return self.due < other.due
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from mae_cli.engines.openai.event_loop import Turns
-from mae_cli.engines.openai.jobs import Again, Busy, Counts, Done, Fatal, RequestOutcome, Server, WorkItem, Trouble
+from mae_cli.engines.openai.jobs import Again, Busy, Counts, Done, Fatal, Query, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.limit import Limiter
 from mae_cli.errors import EngineError, TemporaryError
 
@@ -67,10 +67,10 @@ class Pool:
         self._send, self._greet, self._probe, self._open_lane, self._say = send, greet, probe, open_lane, say
         self._retry_seconds = retry_seconds
         self.counts = Counts()
-        self._waiting: list[WorkItem] = []
-        self._done: deque[WorkItem] = deque()
-        self._source: Iterator[WorkItem] = iter(())
-        self._more: deque[WorkItem] = deque()
+        self._waiting: list[Query] = []
+        self._done: deque[Query] = deque()
+        self._source: Iterator[Query] = iter(())
+        self._more: deque[Query] = deque()
         self._is_dry = True
         self._silent_since: float | None = None
         self._last_answer = float("-inf")
@@ -80,7 +80,7 @@ class Pool:
 
     # ---- for the caller
 
-    def run(self, jobs: Iterable[WorkItem]) -> Iterator[WorkItem]:
+    def run(self, jobs: Iterable[Query]) -> Iterator[Query]:
         """The jobs, finished, in completion order; `add` may bring more while it runs.
 
         Raises:
@@ -103,7 +103,7 @@ class Pool:
         finally:
             self._abandon()
 
-    def add(self, job: WorkItem) -> None:
+    def add(self, job: Query) -> None:
         """Add a job to the run that is going on."""
         self._more.append(job)
         self._is_dry = False
@@ -174,7 +174,7 @@ class Pool:
         if self._is_idle():
             self._turns.stop()
 
-    def _free_server(self, now: float, job: WorkItem | None = None) -> Server | None:
+    def _free_server(self, now: float, job: Query | None = None) -> Server | None:
         """The least loaded server with room that has not told this job to wait."""
         if self.max_concurrent is not None and sum(s.in_flight for s in self.servers) >= self.max_concurrent:
             return None
@@ -183,7 +183,7 @@ class Pool:
             free = [server for server in free if server is not job.barred]
         return min(free, key=lambda server: server.in_flight / server.limiter.limit) if free else None
 
-    def _next_job(self, now: float) -> WorkItem | None:
+    def _next_job(self, now: float) -> Query | None:
         if self._waiting and self._waiting[0].due <= now:
             return heapq.heappop(self._waiting)
         if self._more:
@@ -202,13 +202,13 @@ class Pool:
 
     # ---- one job
 
-    def _start(self, job: WorkItem, server: Server) -> None:
+    def _start(self, job: Query, server: Server) -> None:
         server.in_flight += 1
         self.counts.requests += 1
         self.counts.highest = max(self.counts.highest, server.in_flight)
         self._turns.keep(self._attempt(job, server, server.limiter.epoch))
 
-    async def _attempt(self, job: WorkItem, server: Server, epoch: int) -> None:
+    async def _attempt(self, job: Query, server: Server, epoch: int) -> None:
         lane = server.lanes.pop() if server.lanes else self._open_lane()
         try:
             outcome = await self._send(job.ask, server, lane)
@@ -221,9 +221,7 @@ class Pool:
         self._settle(job, server, epoch, outcome, is_its_fault=is_its_fault)
         self._pump()
 
-    def _settle(
-        self, job: WorkItem, server: Server, epoch: int, outcome: RequestOutcome, *, is_its_fault: bool
-    ) -> None:
+    def _settle(self, job: Query, server: Server, epoch: int, outcome: RequestOutcome, *, is_its_fault: bool) -> None:
         now = self._turns.time()
         match outcome:
             case Done():
@@ -253,11 +251,11 @@ class Pool:
         server.limiter.refused(epoch, now)
         self.counts.lowest = min(self.counts.lowest, server.limiter.limit)
 
-    def _finish(self, job: WorkItem) -> None:
+    def _finish(self, job: Query) -> None:
         self._done.append(job)
         self._turns.stop()
 
-    def _on_busy(self, job: WorkItem, server: Server, outcome: Busy, now: float) -> None:
+    def _on_busy(self, job: Query, server: Server, outcome: Busy, now: float) -> None:
         server.busy_streak += 1
         told = outcome.after or 0.0
         if told > self._retry_seconds and not self._others(server):
@@ -275,7 +273,7 @@ class Pool:
             self._patience = max(self._patience, now + told)
         self._again(job, pause, now, outcome.reason)
 
-    def _on_trouble(self, job: WorkItem, server: Server, outcome: Trouble, now: float, *, is_its_fault: bool) -> None:
+    def _on_trouble(self, job: Query, server: Server, outcome: Trouble, now: float, *, is_its_fault: bool) -> None:
         server.streak = 0 if is_its_fault else server.streak + 1
         job.slow += outcome.is_slow
         if (outcome.is_unreachable or server.streak >= STREAK) and server.is_up:
@@ -295,7 +293,7 @@ class Pool:
     def _others(self, server: Server) -> bool:
         return any(other.is_up for other in self.servers if other is not server)
 
-    def _pause(self, job: WorkItem) -> float:
+    def _pause(self, job: Query) -> float:
         job.faults += 1
         # A server that answers other rows has recovered from whatever it was.
         is_alive = job.failed_at is not None and self._last_answer > job.failed_at
@@ -303,7 +301,7 @@ class Pool:
         longest = min(bound, FIRST_PAUSE_SECONDS * 2.0 ** min(job.faults - 1, 20))
         return self._rng.uniform(longest / 2, longest)
 
-    def _again(self, job: WorkItem, pause: float, now: float, reason: str) -> None:
+    def _again(self, job: Query, pause: float, now: float, reason: str) -> None:
         """Queue a job for another try, unless everybody's time is over."""
         job.tries += 1
         job.failed_at = now if job.failed_at is None else job.failed_at
@@ -311,7 +309,7 @@ class Pool:
             job.due = now + pause
             heapq.heappush(self._waiting, job)
 
-    def _is_doubtful(self, job: WorkItem, outcome: Trouble) -> bool:
+    def _is_doubtful(self, job: Query, outcome: Trouble) -> bool:
         """Whether a job that has just failed may be at fault itself, so that the server must show whether it lives.
 
         Those answered before prove nothing: a server may have died since.
@@ -324,7 +322,7 @@ class Pool:
             return is_time_over or self._is_silent(now)
         return is_time_over and job.failed_at is not None and self._last_answer > job.failed_at
 
-    def _is_time_over(self, job: WorkItem, now: float, outcome: Trouble | None = None) -> bool:
+    def _is_time_over(self, job: Query, now: float, outcome: Trouble | None = None) -> bool:
         """Whether a job has been tried for long enough; `outcome` is one that is not counted yet."""
         slow = job.slow + (outcome is not None and outcome.is_slow)
         spent = 0.0 if job.failed_at is None else now - job.failed_at - job.told

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mae_cli.engines.openai.jobs import Busy, Done, RequestOutcome, Server, WorkItem, Trouble
+from mae_cli.engines.openai.jobs import Busy, Done, Query, RequestOutcome, Server, Trouble
 from mae_cli.engines.openai.pool import Pool
 from mae_cli.errors import TemporaryError
 
@@ -50,8 +50,8 @@ def pool(send: Callable[[Any], RequestOutcome], probe: Callable[[], RequestOutco
         opened.close()
 
 
-def jobs(*asks: Any) -> Iterator[WorkItem]:
-    return (WorkItem(ask) for ask in asks)
+def jobs(*asks: Any) -> Iterator[Query]:
+    return (Query(ask) for ask in asks)
 
 
 @pytest.mark.parametrize("trouble", [DEAD, Trouble("no answer within 0.1 s", is_slow=True)], ids=["500", "hangs"])
@@ -61,7 +61,7 @@ def test_a_server_that_dies_after_an_answered_stage_costs_no_row_of_the_next(tro
     with pool(lambda _: state["now"], lambda: state["now"]) as opened:
         assert len(list(opened.run(jobs(1, 2, 3)))) == 3
         state["now"] = trouble
-        given_up: list[WorkItem] = []
+        given_up: list[Query] = []
         with pytest.raises(TemporaryError, match="no answer from http://a"):
             given_up.extend(opened.run(jobs(*range(number))))
 
@@ -78,7 +78,7 @@ def test_a_server_that_dies_in_the_middle_gives_up_no_row_that_had_failed_before
             return DEAD
         return Done("answer") if what < 40 and what % 2 == 0 else DEAD
 
-    found: list[WorkItem] = []
+    found: list[Query] = []
     with pool(send, lambda: DEAD) as opened, pytest.raises(TemporaryError):
         found.extend(opened.run(jobs(*range(60))))
 
