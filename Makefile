@@ -14,14 +14,19 @@ help: ## list the targets
 
 setup: .venv/.installed ## build .venv with everything for running and developing
 
+# Two steps: the demo needs no test tools, and waits for the first only.
 # torch first: where a CPU build of the pinned version is at hand, nothing bigger is fetched afterwards.
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/.installed: .venv/.runs
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-model: setup ## install the embedded model (once; offline ever after)
+model: .venv/.runs ## install the embedded model (once; offline ever after)
 	$(MAE) models get smollm2-135m
 
 demo: model ## two rounds of self-improvement on this CPU, with a measured result
@@ -46,13 +51,13 @@ mae-small: model ## a faithful MAE recipe with the small model and small numbers
 test: setup ## the tests: CPU, no network, no download
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not long and not gpu and not network'
 
-smoke: model ## the whole story on the real model: kills, resume, batch sizes
+smoke: setup model ## the whole story on the real model: kills, resume, batch sizes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long and not gpu and not network'
 
-long: model ## what proves a promise but takes too long for every change
+long: setup model ## what proves a promise but takes too long for every change
 	$(BIN)/python -m pytest -m 'long and not gpu and not network'
 
-gpu: model ## what only a CUDA device can show
+gpu: setup model ## what only a CUDA device can show
 	$(BIN)/python -m pytest -m gpu
 
 test-all: test smoke ## both
@@ -68,7 +73,7 @@ fmt: setup
 
 check: lint types test ## lint, strict types and the tests
 
-bench: model ## speed against plain transformers, both sides in one run
+bench: setup model ## speed against plain transformers, both sides in one run
 	$(BIN)/python -m tests.bench.run $(WORKLOAD) $(BENCH_ARGS)
 
 clean: ## remove what was built and cached here (runs stay)
