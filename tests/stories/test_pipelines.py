@@ -1,4 +1,4 @@
-"""Rounds of other shapes: without a proposer, with two solves, with two trainings; killed, made by make, stopped early."""
+"""Rounds of other shapes: no proposer, two solves, two trainings; killed, made by make, stopped early."""
 
 from __future__ import annotations
 
