@@ -23,7 +23,7 @@ from mae_cli.models.digests import is_whole_model, reference_identity
 from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe, is_free
-from mae_cli.records import Row, digest
+from mae_cli.records import Policy, Row, digest
 from mae_cli.records.file_names import STDIO
 from mae_cli.records.read import Input
 from mae_cli.records.resumable_folder import FolderOutput
@@ -53,6 +53,7 @@ def run_finetune(
     require_tracker(section.report_to)
     job.engines.wear(start_adapter)
     engine, chosen = _choose(job, inputs, data, objective)
+    _say_off_policy(job, engine.policy, chosen.rows, objective)
     fingerprint = _fingerprint(job, engine, chosen.rows)
     start = time.monotonic()
     summary = StageSummary(stage="finetune", path=str(output_dir), read=len(data.rows))
@@ -107,6 +108,20 @@ def _choose(
     if not rows:
         _nothing_left(inputs, left_out)
     return engine, Chosen(rows, left_out)
+
+
+def _say_off_policy(job: Job, policy: Policy, rows: Sequence[Row], objective: contracts.Objective) -> None:
+    """Say where a policy gradient is not taken at the policy that wrote the rows, as in a round's second training.
+
+    The log-probabilities from before the first update are those of the start, so the ratio begins at 1 although another
+    policy drew the text.
+    """
+    other = sum(row.policy.weights != policy.weights for row in rows)
+    if other and objective.needs.behaviour:
+        job.progress.say(
+            f"finetune: {other} of the {len(rows)} trained rows were written with another adapter than this training "
+            "starts from; their behaviour log-probabilities are taken from the start (off-policy)"
+        )
 
 
 def _fingerprint(job: Job, engine: contracts.Engine, rows: Sequence[Row]) -> dict[str, Any]:
