@@ -65,7 +65,7 @@ def test_rows_of_own_roles_are_planned_and_rewarded_by_what_their_role_says(judg
     for row in by_role["defender"]:
         terms = {term["name"]: term["value"] for term in row["reward_terms"]}
         if row["purpose"] == "train" and row["reward"] is not None:
-            assert row["reward"] == pytest.approx(0.75 * terms["right"] + 0.25 * terms["format"])
+            assert row["reward"] == pytest.approx(0.75 * terms["answer_score"] + 0.25 * terms["format"])
     assert any(row["reward"] is not None for row in by_role["attacker"])
     # The attacker's problems were graded as problems, the defender's answers as answers.
     about = {row["asked"]["about"] for row in by_role["judge"] if row["purpose"] == "grade"}
@@ -91,7 +91,8 @@ def test_they_are_filtered_trained_and_shown_role_by_role(
 def test_a_run_shows_the_figures_of_each_role(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Rows come from the scripted engine, weights from the tiny model: each role keeps the engine, training has its own.
     text = recipe.read_text().replace("engine: scripted:accuracy=0.5\n", "")
-    roles = "roles: {attacker: {engine: 'scripted:accuracy=0.5'}, defender: {engine: 'scripted:accuracy=0.5'}, judge: {engine: 'scripted:accuracy=0.5'}}"
+    own = "{engine: 'scripted:accuracy=0.5'}"
+    roles = f"roles: {{attacker: {own}, defender: {own}, judge: {own}}}"
     recipe.write_text(text.replace("roles: {attacker: {}, defender: {}}", roles))
 
     assert here("run", recipe, "--run-dir", tmp_path / "run") == 0
