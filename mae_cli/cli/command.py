@@ -1,4 +1,4 @@
-"""What every command does around its stage: make the job, print the summary, handle --dry-run."""
+"""Parts that all commands share: make the job, print the summary, handle --dry-run."""
 
 from __future__ import annotations
 

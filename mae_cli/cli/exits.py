@@ -1,4 +1,4 @@
-"""How a command ends: the one place where exceptions and signals become exit codes and one line."""
+"""Exit codes: the one place where exceptions and signals become an exit code and one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What exists, read from the code itself: registry listings, recipes, prompts and the record schema."""
+"""Listings of what exists, read from the code itself: plugins, recipes, prompts, keys, steps."""
 
 from __future__ import annotations
 

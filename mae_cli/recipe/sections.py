@@ -35,7 +35,7 @@ class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class GeneratingSection(Section):
-    """What every section that generates text has."""
+    """Keys of every section that generates text."""
 
     max_new_tokens: Annotated[Positive, _doc("longest completion, in tokens")] = 512
     temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 1.0
@@ -114,7 +114,7 @@ class JudgeSection(GeneratingSection):
 
 
 class CalibrateSection(Section):
-    """`calibrate:` how the judges are tested and what they must reach (`mae judge-calibrate`; each round of a run)."""
+    """`calibrate:` how the judges are tested and what they must reach (`mae calibrate`; each round of a run)."""
 
     problems: Annotated[str | None, _doc("problems with reference answers that planted answers are made for")] = None
     num_problems: Annotated[Count, _doc("problems drawn from it, nine planted answers each; 0 is all")] = 32

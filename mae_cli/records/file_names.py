@@ -38,7 +38,7 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def summary_path(path: Path) -> Path:
-    """Where the figures about a row file go: `eval.summary.json` beside `eval.jsonl`."""
+    """Return the file for the figures about a row file: `eval.summary.json` beside `eval.jsonl`."""
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     return path.with_name(name + ".summary.json")
 

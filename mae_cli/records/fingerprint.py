@@ -1,4 +1,4 @@
-"""What determines the content of an output, compared key by key, so that two experiments never mix in one file."""
+"""Fingerprints: the settings that determine an output, compared key by key, so two experiments never mix in a file."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mae_cli.records.shards import Shard, read_ranges, shard_in
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """What a merge did."""
+    """Result of a merge."""
 
     stage: str
     shards: int

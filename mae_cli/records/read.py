@@ -28,7 +28,7 @@ _PROBLEM_KEYS = {field.name for field in msgspec.structs.fields(Problem)}
 
 
 class Input(msgspec.Struct):
-    """What a stage reads: records of earlier stages, or plain problems of a user's file; never both."""
+    """Input of a stage: records of earlier stages, or plain problems of a user's file; never both."""
 
     rows: list[Row] = []
     problems: list[Problem] = []

@@ -12,7 +12,7 @@ import msgspec
 
 
 class Rewarded(msgspec.Struct, frozen=True):
-    """What an objective may know of a row before training; a null reward only reaches objectives that need none."""
+    """A row as objectives see it before training; a null reward only reaches objectives that need none."""
 
     role: str
     group: str

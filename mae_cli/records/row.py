@@ -69,7 +69,7 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What wrote a turn: a name for people and digests for machines; null where there is none."""
+    """The model that wrote a turn: a name for people and digests for machines; null where there is none."""
 
     model: str
     revision: str | None = None
@@ -78,7 +78,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     @property
     def weights(self) -> str:
-        """What tells states of one training from each other: the adapter, or a model that was trained as a whole."""
+        """Digest of what was trained: the adapter, or a model that was trained as a whole."""
         return self.adapter or self.model
 
 
@@ -280,7 +280,7 @@ def choices_of(problem: Problem) -> list[str]:
 
 
 def request_of(row: Row) -> Request:
-    """What an engine is asked to complete a planned row."""
+    """Return the request that has an engine complete a planned row."""
     return Request(id=row.id, messages=tuple(row.messages), seed=row.seed, sample_index=row.sample_index)
 
 

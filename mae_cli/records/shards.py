@@ -55,7 +55,7 @@ def shard_in(meta: Mapping[str, Any]) -> Shard | None:
 
 
 class Part(msgspec.Struct):
-    """What belongs to one shard, or everything."""
+    """The rows of one shard, or all rows."""
 
     passed: list[Row]
     """Its input rows that pass through."""
@@ -68,7 +68,7 @@ class Part(msgspec.Struct):
     """Digest of all rows of the whole, in order; equal for all shards of one command."""
 
     def place(self, rows: Iterable[Row], *, total: int, limit: int | None) -> dict[str, Any]:
-        """What the meta file says of a shard with these finished rows; `total` rows are in the whole output."""
+        """Return the place of a shard's finished rows for the meta file; `total` rows are in the whole output."""
         positions = [*self.passed_at, *(self.planned_at[row.id] for row in rows)]
         return {"plan": self.plan, "limit": limit, "total": total, "positions": write_ranges(positions)}
 

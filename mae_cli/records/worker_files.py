@@ -22,7 +22,7 @@ SUFFIX = ".shards"
 
 
 def work_folder(path: Path) -> Path:
-    """Where the workers of the command that writes `path` keep their files."""
+    """Return the folder for the files of the workers of the command that writes `path`."""
     return beside(path, SUFFIX)
 
 

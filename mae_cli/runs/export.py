@@ -58,7 +58,7 @@ BUILT_IN = (
 
 
 class ExportSummary(msgspec.Struct, kw_only=True):
-    """What `mae export` did."""
+    """Result of `mae export`."""
 
     path: str
     adapter: str
@@ -82,7 +82,7 @@ class ExportSummary(msgspec.Struct, kw_only=True):
 
 
 class Source(NamedTuple):
-    """Where an adapter was found."""
+    """An adapter and the place it was found in."""
 
     adapter: Path
     run_dir: Path | None

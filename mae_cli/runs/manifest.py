@@ -1,4 +1,4 @@
-"""What a run folder says about itself before its first round: the recipe as resolved, and what it was made with.
+"""Manifest of a run: the recipe as resolved, and the versions and policies it was made with.
 
 Place in the flow: `loop.py` opens the folder with it, once per call of `mae run`. Contract: a folder of another recipe
 is refused by the names of the keys that differ, before anything is written; keys that change no file may differ.

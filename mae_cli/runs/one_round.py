@@ -37,7 +37,7 @@ from mae_cli.stages.solve import run_solve
 
 
 class RoundOutcome(msgspec.Struct, frozen=True):
-    """What became of a round."""
+    """Result of working through a round."""
 
     is_trained: bool
     is_stopped: bool = False

@@ -1,4 +1,4 @@
-"""Which round a run goes on from, and which it calls best: decided on items that are reported nowhere.
+"""Promotion: the decision which round a run goes on from and which is best, on items reported nowhere.
 
 Place in the flow: after each round that is evaluated, `mae run` compares the new adapter on the gate set with the last
 verified and the best one. *Accepted*: the next round starts from it. *Verified*: it passed the gate, no harm was
@@ -39,7 +39,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Promotion(msgspec.Struct):
-    """What was decided about one round."""
+    """Decision about one round."""
 
     round: str
     accepted: bool
@@ -55,7 +55,7 @@ class Promotion(msgspec.Struct):
 def decide(
     candidate: Side, accepted: Side, best: Side, *, decision: int, harm_alpha: float, best_alpha: float
 ) -> Promotion:
-    """What becomes of a trained round.
+    """Return the decision about a trained round.
 
     Harm is tested against the last accepted and, where that is another one, against the best: compared with its
     parent alone a run could sink by a little every round and never show it. The two tests share `harm_alpha`. Where the

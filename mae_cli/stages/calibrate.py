@@ -1,4 +1,4 @@
-"""`mae judge-calibrate`: are the recipe's judges to be trusted with its rewards?
+"""`mae calibrate`: are the recipe's judges to be trusted with its rewards?
 
 Planted answers of known worth stand among real rollouts whose worth a program or a person has told. The judges are
 asked as `mae judge` asks them; their replies are rows like all others, so they are stored and resumed. The figures

@@ -38,7 +38,7 @@ class Example(msgspec.Struct):
 
 
 class Difference(msgspec.Struct):
-    """What changed between two evaluated policies."""
+    """Difference between two evaluated policies."""
 
     first: str
     second: str

@@ -1,4 +1,4 @@
-"""What follows from the figures of a judge: biases in words, bars passed or missed, and tables."""
+"""Findings about a judge: biases in words, bars passed or missed, and tables."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def figure_table(figures: Sequence[Figure], results: Sequence[BarResult], confid
 
 
 class KindFigures(msgspec.Struct):
-    """What the judges made of one kind of answer."""
+    """Verdicts of the judges on one kind of answer."""
 
     kind: str
     answers: int

@@ -1,4 +1,4 @@
-"""What a judge's verdicts on answers of known worth say about the judge, in figures.
+"""Figures of a judge, from its verdicts on answers of known worth.
 
 Pure. A score above 0.5 calls an answer right, any other known score wrong; null scores are left out and counted.
 Every figure stands with an interval: Wilson's for shares, where answers to one problem count for less than as many
@@ -76,7 +76,7 @@ class Figure(msgspec.Struct):
 
 
 class Level(msgspec.Struct, frozen=True):
-    """How intervals are made: confidence in (0, 1), the bootstrap's resamples and seed."""
+    """Settings of intervals: confidence in (0, 1), the bootstrap's resamples and seed."""
 
     confidence: float
     resamples: int
@@ -84,7 +84,7 @@ class Level(msgspec.Struct, frozen=True):
 
 
 def is_right(score: float) -> bool:
-    """What a score says about an answer."""
+    """Whether a score calls an answer right."""
     return score > 0.5
 
 

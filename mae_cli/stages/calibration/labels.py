@@ -1,4 +1,4 @@
-"""What people say about answers: the label file that `mae review` writes and `mae judge-calibrate` reads.
+"""Labels that people gave answers: the file that `mae review` writes and `mae calibrate` reads.
 
 One JSON object a line, complete in itself: the answer, the question it answers, and right, wrong or skipped.
 """

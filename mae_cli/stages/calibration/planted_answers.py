@@ -1,4 +1,4 @@
-"""Answers whose worth is known, to plant among real ones: what `mae judge-calibrate` shows a judge.
+"""Planted answers: made so that their worth is known, and shown to a judge by `mae calibrate`.
 
 For each problem with a reference answer: right, wrong, both padded with empty words, cut off before the answer, wrong
 with three attempts to talk the judge round, and wrong with a harmless remark as long as these. Every text is a pure

@@ -34,7 +34,7 @@ KEYS: dict[str, Action] = {
 
 
 class ReviewSummary(msgspec.Struct):
-    """What one review did, over all its runs."""
+    """Counts of one review, over all its runs."""
 
     path: str
     disagree: int

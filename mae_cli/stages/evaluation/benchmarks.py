@@ -1,4 +1,4 @@
-"""What a model is measured on: a problem file, a data set of the hub, or a suite by name.
+"""Benchmarks: problem files, data sets of the hub, and suites by name.
 
 Place in the flow: `eval` and the loop read benchmarks with `load_benchmarks`; each item carries its benchmark's name
 in its meta. A recipe names one by a file, `hub:ORG/NAME/CONFIG:SPLIT`, a suite's name, `SUITE=FILE` (a local file
@@ -116,7 +116,7 @@ def load_benchmarks(specs: Sequence[Spec], section: EvalSection) -> list[Benchma
 
 
 def spec_of(spec: Spec) -> BenchmarkSpec:
-    """What a recipe or the command line names, taken apart.
+    """Return the parts of a benchmark as a recipe or the command line names it.
 
     Raises:
         ConfigError: an unknown field, or none of suite, path and hub.

@@ -1,4 +1,4 @@
-"""How a completion becomes an answer that is checked: ours, strict and flexible, and lm-evaluation-harness's.
+"""Readings: how a completion becomes the answer that is checked; ours, and those of lm-evaluation-harness.
 
 Place in the flow: `eval` attaches one verdict per reading, named `<verifier>/<reading>`; reports compare policies
 reading by reading. Contract: pure; ours count a cut-off completion as no answer, the harness's score the text as it
@@ -42,7 +42,7 @@ def read_flexible(row: Row) -> str | None:
 
 
 def lm_eval_strict(text: str) -> str:
-    """What the harness's GSM8K filter `strict-match` takes from a completion: the first number behind four hashes.
+    """Return what the harness's GSM8K filter `strict-match` takes: the first number behind four hashes.
 
     Source: lm-evaluation-harness 0.4.13, tasks/gsm8k, filter regex (group_select 0), fallback "[invalid]".
     """
@@ -51,7 +51,7 @@ def lm_eval_strict(text: str) -> str:
 
 
 def lm_eval_flexible(text: str) -> str:
-    """What the harness's GSM8K filter `flexible-extract` takes: the last run of digits, signs and separators.
+    """Return what the harness's GSM8K filter `flexible-extract` takes: the last run of digits, signs, separators.
 
     Source: lm-evaluation-harness 0.4.13, tasks/gsm8k, filter regex (group_select -1), fallback "[invalid]".
     """

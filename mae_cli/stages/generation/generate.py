@@ -1,4 +1,4 @@
-"""What the six stages share: one job per process, planned rows in, finished rows out.
+"""Generation of planned rows: what the stages that ask a model share.
 
 A generating stage plans every row first (ids and seeds included), then `generate` works on the segments that are not
 finished yet, stores each as it comes, and hands back all rows in planned order. Read this file, then `solve.py`.
@@ -217,5 +217,5 @@ def limit_rows(job: Job, rows: list[Any]) -> list[Any]:
 
 
 def dropped_path_for(path: Path) -> Path:
-    """Where the dropped rows of an output go unless the user says so."""
+    """Return the file for the dropped rows of an output, unless the user names another."""
     return beside(path, ".dropped.jsonl")

@@ -61,7 +61,7 @@ class Job:
 
     @property
     def draw_key(self) -> tuple[str, ...]:
-        """What draws from pools depend on beside stage and round: the step's name, where it has one of its own."""
+        """Part of the seed of draws from pools, beside stage and round: the step's name where it has one of its own."""
         return () if self.step is None or self.step in STAGES else (self.step,)
 
     @property

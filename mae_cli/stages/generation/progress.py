@@ -1,4 +1,4 @@
-"""What a person sees while a command works: a bar on a terminal, a line every half minute elsewhere.
+"""Progress of a command: a bar on a terminal, a line every half minute elsewhere.
 
 Everything goes to standard error. Off a terminal there is no colour and no carriage return; `--quiet` shows nothing.
 """
@@ -45,7 +45,7 @@ class Task:
 
 
 class Progress:
-    """Where stages report; one for a whole process."""
+    """The progress display that stages report to; one for a whole process."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet

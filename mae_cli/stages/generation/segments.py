@@ -1,7 +1,7 @@
 """Planned segments to finished ones: many at a time where the engine can, else one after another.
 
 A segment is what is stored and redone as a whole; `Engine.plan` cuts them. They come back as they are finished, and
-`stages.generate` stores each at once and puts all in planned order at the end.
+`generate` stores each at once and puts all in planned order at the end.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mae_cli.records import Row
 
 
 class StageSummary(msgspec.Struct, kw_only=True):
-    """What one command did; printed as its last line, and as its JSON."""
+    """Summary of one command: its last line, and its JSON."""
 
     stage: str
     path: str
@@ -45,7 +45,7 @@ class StageSummary(msgspec.Struct, kw_only=True):
 
 
 def rollout_details(rows: Sequence[Row]) -> dict[str, Any]:
-    """How the new rows ended: counts by status, and the truncated share."""
+    """Return how the new rows ended: counts by status, and the truncated share."""
     if not rows:
         return {}
     statuses = sorted({row.status for row in rows})
@@ -54,7 +54,7 @@ def rollout_details(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 class WorkerReport(msgspec.Struct):
-    """What one worker did; in the command's summary."""
+    """Summary of one worker process, in the command's summary."""
 
     shard: str
     device: str

@@ -45,7 +45,7 @@ def _details(rows: Sequence[Row], orders_disagree: int) -> dict[str, Any]:
 
 
 def reading_details(readings: Sequence[contracts.Reading]) -> dict[str, Any]:
-    """How many judgements were asked for, and which share of them says nothing that can be read."""
+    """Return the number of judgements, and the share that says nothing that can be read."""
     if not readings:
         return {}
     silent = sum(reading.status in ("unparsed", "error") for reading in readings)

@@ -74,7 +74,7 @@ class Panel:
         return [index for index, judge in enumerate(self.judges) if target in judge.targets]
 
     def votes(self, index: int, wanted: int) -> int:
-        """How often one question is put: once where the answer is a probability, which no draw changes."""
+        """Return how often one question is put: once where the answer is a probability, which no draw changes."""
         return min(wanted, 1) if self.judges[index].read == "probability" else wanted
 
     def question(
@@ -141,14 +141,14 @@ class Panel:
         return sampling
 
     def judge_of(self, row: Row) -> int | None:
-        """Which of these judges asked this row's question; null for another judge's, and for a row of schema 1."""
+        """Return the position of the judge that asked this row's question; null for another judge's, or of schema 1."""
         if row.asked is None or row.asked.judge not in self.names:
             return None
         index = self.names.index(row.asked.judge)
         return index if self._settings[index] == row.asked.settings else None
 
     def answer(self, rows: Sequence[Row]) -> list[Completion]:
-        """What the engine says to a segment of questions: replies, or scores of the options.
+        """Return the engine's answers to a segment of questions: replies, or scores of the options.
 
         Raises:
             ConfigError: probabilities are wanted of an engine that has none to give.

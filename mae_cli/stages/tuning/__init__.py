@@ -1,1 +1,1 @@
-"""What `finetune` needs: which rows are trained, the call of the trainer, the description of what it wrote."""
+"""Tuning: parts of `finetune`, namely the call of the trainer and the description of what it wrote."""
