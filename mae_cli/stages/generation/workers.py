@@ -1,8 +1,8 @@
 """`--devices`: the rows of a command, made by one worker process per device.
 
-Each worker is the same command with `--shard` on a file of its own (`worker_files.py`), so it stores, resumes and locks
-as every command does. The parent plans, waits, counts, starts a dead worker again and then takes all rows over; a worker
-that is killed costs the segment it was in. Workers watch a pipe from their parent: when that dies, they end.
+Each worker is the same command with `--shard` on a file of its own (`worker_files.py`), so it stores, resumes and
+locks as every command does. The parent plans, waits, counts, starts a dead worker again and then takes all rows over; a
+worker that is killed costs the segment it was in. Workers watch a pipe from their parent: when that dies, they end.
 """
 
 from __future__ import annotations
