@@ -289,6 +289,15 @@ def test_make_iterate_follows_the_pipeline_and_makes_nothing_twice(recipe: Path,
 
 
 @pytest.mark.parametrize("recipe", ["two solves"], indirect=True)
+def test_workers_play_the_step_of_their_parent(recipe: Path, tmp_path: Path) -> None:
+    given = ("--recipe", recipe, "--engine", "scripted", "--step", "again", "--pool", tmp_path / "seeds.jsonl")
+    assert here("solve", "-o", tmp_path / "one.jsonl", *given) == 0
+    assert here("solve", "-o", tmp_path / "two.jsonl", *given, "--devices", "cpu:2") == 0
+
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["two solves"], indirect=True)
 def test_one_step_alone_writes_the_rows_of_the_run(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

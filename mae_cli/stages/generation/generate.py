@@ -150,7 +150,7 @@ def _employ(
     todo: Sequence[Row],
 ) -> list[WorkerReport]:
     """Have the workers make the rows, and find them in `output.elsewhere`."""
-    options: list[object] = ["--round", job.round_number]
+    options: list[object] = ["--round", job.round_number, *(["--step", job.step] if job.step is not None else [])]
     if job.limit is not None:
         options += ["--limit", job.limit]
     if job.allow_incomplete:
