@@ -111,7 +111,7 @@ def _check_roles(recipe: Recipe, steps: Sequence[Step]) -> None:
             played.add(role)
     for role in recipe.roles:
         if role not in (*PREDEFINED_ROLES, *played):
-            near = did_you_mean(role, [*PREDEFINED_ROLES, *played])
+            near = did_you_mean(role, {*PREDEFINED_ROLES, *played})
             raise ConfigError(f"roles.{role}: no step plays this role; {near} (a step plays it by its key role)")
 
 
