@@ -24,6 +24,7 @@ setup: .venv/.installed ## build .venv with everything for running and developin
 
 .venv/.installed: .venv/.runs
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c 'from mae_cli.checking.code.runtime import prepare; prepare()'
 	touch $@
 
 model: .venv/.runs ## install the embedded model (once; offline ever after)

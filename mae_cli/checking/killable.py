@@ -50,7 +50,12 @@ class _Worker(msgspec.Struct, frozen=True):
 
 
 class Workers:
-    """Killable workers for one function, given as `module:function`; it takes and returns JSON values."""
+    """Killable workers for one function, given as `module:function`; it takes and returns JSON values.
+
+    Args:
+        target: the function.
+        memory_mib: most memory a worker may take beyond its start; 0 where the function sets its own limits.
+    """
 
     def __init__(self, target: str, *, memory_mib: int = 1024) -> None:
         self.target, self.memory_mib = target, memory_mib

@@ -96,7 +96,9 @@ def _resident_mib() -> float:
 
 
 def _limit_memory(memory_mib: int) -> None:
-    """Let the address space grow by so much and no more."""
+    """Let the address space grow by so much and no more; 0 sets no limit."""
+    if not memory_mib:
+        return
     try:
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
@@ -118,7 +120,9 @@ def _work(connection: socket.socket, function: Callable[..., Any], memory_mib: i
             return
         for item in json.loads(body):
             answer = _answer(function, item)
-            answer["last"] = answer["status"] == "memory" or _resident_mib() - at_start > GROWTH_MIB
+            answer["last"] = answer["status"] == "memory" or (
+                memory_mib > 0 and _resident_mib() - at_start > GROWTH_MIB
+            )
             _send(connection, answer)
             if answer["last"]:
                 return

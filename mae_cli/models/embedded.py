@@ -24,7 +24,7 @@ import msgspec
 from filelock import FileLock
 
 from mae_cli.errors import EngineError, TemporaryError, did_you_mean
-from mae_cli.models.cache import cache_dir
+from mae_cli.records.cache import cache_dir
 
 MANIFEST = "mae-model.json"
 

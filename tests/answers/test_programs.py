@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mae_cli.answers.programs import extract_code, is_code_problem, whole_program
-from mae_cli.checking.code.unit_tests import unit_tests_of
+from mae_cli.checking.code.unit_tests import has_tests, plan_of
 from tests.support import a_problem
 
 FUNCTION = "def f(x):\n    return x + 1"
@@ -49,45 +49,17 @@ def test_extracting_never_raises(text: str) -> None:
 
 
 def test_the_fields_of_the_usual_sets_are_understood() -> None:
-    human_eval = unit_tests_of(a_problem(test="def check(candidate):\n    assert candidate(1) == 2", entry_point="f"))
-    mbpp = unit_tests_of(
-        a_problem(test_list=["assert f(1) == 2", "assert max(f(2), g(1)) == 3"], test_setup_code="n = 1")
-    )
+    human_eval = plan_of(a_problem(test="def check(candidate):\n    assert candidate(1) == 2", entry_point="f"))
+    mbpp = plan_of(a_problem(test_list=["assert f(1) == 2", "assert max(f(2), g(1)) == 3"], test_setup_code="n = 1"))
 
     assert human_eval is not None
     assert mbpp is not None
-    assert (human_eval.asked, human_eval.candidate, human_eval.source) == (("f",), "f", "")
-    assert (mbpp.asked, mbpp.called, mbpp.candidate) == (("f", "g"), ("f", "g"), None)
-    assert (mbpp.definitions, mbpp.builtins) == ("n = 1", {"max"})
-    assert unit_tests_of(a_problem()) is None
-    assert unit_tests_of(a_problem(tests=["assert f("])) is None
+    assert (human_eval["asked"], human_eval["candidate"]) == (["f"], "f")
+    assert (mbpp["asked"], mbpp["candidate"], mbpp["setup"]) == (["f", "g"], None, "n = 1")
+    assert not has_tests(a_problem())
+    assert not has_tests(a_problem(tests=["assert f("]))
     assert not is_code_problem(a_problem())
     assert is_code_problem(a_problem(entry_point="f"))
-
-
-def test_names_that_tests_take_from_a_program_are_told_by_how_they_are_used() -> None:
-    tests = unit_tests_of(
-        a_problem(
-            tests=[
-                "import math",
-                "def close(a, b): return math.fabs(a - b) < LIMIT",
-                "assert close(area(Point(1, 2)), 2)",
-                "assert list(map(double, [1])) == [2]",
-                "assert Solution().add(*[x for x in (1, 2)]) == 3",
-            ]
-        )
-    )
-
-    assert tests is not None
-    assert set(tests.taken) == {"area", "Point", "double", "Solution", "LIMIT"}
-    assert set(tests.called) == {"area", "Solution"}  # a Point only goes into area
-    assert set(tests.used) == {"double", "LIMIT"}
-    assert set(tests.asked) == {"area", "Point", "Solution"}
-
-
-def test_tests_or_a_setup_with_a_syntax_error_cannot_be_read() -> None:
-    assert unit_tests_of(a_problem(tests=["assert f(1) == 2"], test_setup_code="def helper(:")) is None
-    assert unit_tests_of(a_problem(tests=["if x:"], test_setup_code="pass")) is None
 
 
 def test_a_body_alone_and_a_whole_function_both_work_behind_the_head() -> None:

@@ -3,7 +3,8 @@
 Hostile programs in the sandbox, hostile answers in `math`, `regex` and `json_schema`, and any two texts in the own
 reading of mathematics, which has no limit and must need none. Each must be over a second after its limit: both sides
 are seconds, the limit and a second against the slowest call, so measure on a quiet machine.
-`humaneval`: the 164 references with `python_tests` against a CPython process for each, as the reference harness does.
+`humaneval`: the 164 references with `python_tests` against a CPython process for each, as the reference harness does,
+both on all CPUs; and the median time of one check after the other.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import os
 import random
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mae_cli.checking.code.sandbox import Limits
+from mae_cli.checking.code.sandbox import Limits, calls_order
 from mae_cli.checking.code.sandbox import run as run_program
 from mae_cli.checking.mathematics.equality import equality
 from mae_cli.plugins.verifiers.json_schema import JsonSchema
@@ -34,8 +38,8 @@ from tests.support import a_problem
 
 GRACE_SECONDS, PROGRAM_SECONDS, ANSWER_SECONDS, PATTERN_SECONDS = 1.0, 0.5, 0.3, 0.5
 TEXT_PAIRS, TEXT_SECONDS = 2000, 1.0
-MOST_TIMES = 1.0
-"""The references cost at most what a process for each costs."""
+MOST_TIMES = 4.0
+"""The references cost at most this many times what an unprotected process for each costs."""
 
 
 def slowest_of(calls: dict[str, Callable[[], object]]) -> tuple[float, str]:
@@ -50,9 +54,10 @@ def slowest_of(calls: dict[str, Callable[[], object]]) -> tuple[float, str]:
 
 def programs() -> dict[str, Callable[[], object]]:
     """Each hostile program, in an open sandbox."""
-    limits = Limits(seconds=PROGRAM_SECONDS, memory_mib=64)
-    run_program("1")
-    return {name: lambda text=text: run_program(text, limits=limits) for name, text, *_ in PROGRAMS}  # type: ignore[misc]
+    limits = Limits(seconds=PROGRAM_SECONDS, memory_mib=128)
+    orders = {name: calls_order(f"{text}\ndef f(): pass", "f", [], limits=limits) for name, text, *_ in PROGRAMS}
+    run_program(next(iter(orders.values())))
+    return {name: lambda order=order: run_program(order) for name, order in orders.items()}  # type: ignore[misc]
 
 
 def answers() -> dict[str, Callable[[], object]]:
@@ -89,17 +94,20 @@ def humaneval() -> dict[str, Any]:
     path = Path(spec.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
     items = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     verifier, problems = PythonTests(), [problem_from(item, "HumanEval") for item in items]
+    references = [item["canonical_solution"] for item in items]
+    verifier.check_many(problems[:4], references[:4], [problem.id for problem in problems[:4]])
     start = time.perf_counter()
-    for item in items:
-        program = f"{item['prompt']}{item['canonical_solution']}\n{item['test']}\ncheck({item['entry_point']})"
-        subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_in_a_process, items))
     middle = time.perf_counter()
-    passed = sum(
-        verifier.check(problem, item["canonical_solution"]).score == 1.0
-        for problem, item in zip(problems, items, strict=True)
-    )
+    verdicts = verifier.check_many(problems, references, [problem.id for problem in problems])
     end = time.perf_counter()
-    theirs, ours = middle - start, end - middle
+    passed, theirs, ours = sum(verdict.score == 1.0 for verdict in verdicts), middle - start, end - middle
+    alone = []
+    for problem, reference in zip(problems[:60], references, strict=False):
+        since = time.perf_counter()
+        verifier.check(problem, reference)
+        alone.append(time.perf_counter() - since)
     return {
         "workload": "limits: humaneval",
         "what": f"{len(items)} references, {passed} pass",
@@ -108,9 +116,14 @@ def humaneval() -> dict[str, Any]:
         "ours": f"{len(items) / ours:.1f} programs/s",
         "ratio": theirs / ours,
         "bar": f">= {1 / MOST_TIMES:.2f}",
-        "note": f"{ours:.1f} s against {theirs:.1f} s",
+        "note": f"one after the other: median {1000 * statistics.median(alone):.0f} ms a check",
         "failed": ours > MOST_TIMES * theirs,
     }
+
+
+def _in_a_process(item: dict[str, Any]) -> None:
+    program = f"{item['prompt']}{item['canonical_solution']}\n{item['test']}\ncheck({item['entry_point']})"
+    subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=False)
 
 
 def run() -> list[dict[str, Any]]:

@@ -1,277 +1,160 @@
-"""The sandbox for model-written Python: a Rust interpreter without files, network or processes, in killable workers.
+"""The sandbox for model-written Python: a real CPython in WebAssembly, in worker processes that may be killed.
 
-Place in the flow: the verifiers `python_tests` and `python_call`, and the triplet checks, run programs here; nothing
-model-written ever reaches CPython's `exec`. Contract: `run` never raises on any program and ends within its limit plus
-a second; the clock stands still, `sleep` returns at once and `random` starts from a given seed, so equal runs give
-equal results. A program that fails only for want of something CPython has is `unsupported`, not wrong. Known
-difference: generator expressions are evaluated at once, so a lazy search in an endless one ends as `memory`.
+Place in the flow: the verifiers `python_tests` and `python_call`, and the triplet checks, send programs here; nothing
+model-written ever reaches the Python that runs this toolkit. Contract: `run_all` keeps the order, never raises on a
+program, and ends each within its limit and a few seconds; results are equal for equal orders where a program does not
+read the clock. `passed` and `failed` are known; the other results name the limit or what the sandbox lacks.
 """
 
 from __future__ import annotations
 
-import ast
-import atexit
-import builtins
-import collections
-import datetime
-import importlib.util
-import re
-import string
-import threading
-import types
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
 import msgspec
 
-from mae_cli.answers.programs import MAX_PROGRAM, is_python, parse
-from mae_cli.errors import MissingDependencyError
+from mae_cli.answers.programs import MAX_PROGRAM
+from mae_cli.checking import killable
+from mae_cli.checking.code import runtime
+from mae_cli.checking.code.guest import values
 
-MAX_PRINTED: Final = 1_000_000
-"""Most a program may print, in bytes; the text itself is thrown away."""
-_START: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-RunStatus = Literal["ok", "raised", "timeout", "memory", "output", "unsupported", "crashed"]
+TARGET: Final = "mae_cli.checking.code.carry_out:carry_out"
+STARTUP_SECONDS: Final = 120.0
+"""What a worker may need besides the limit of a program: starting guests, and loading the runtime once."""
+MAX_WORKERS: Final = 8
+RunStatus = Literal["passed", "failed", "timeout", "memory", "output", "unsupported", "crashed"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Limits of one program: time, memory and depth of calls."""
+    """Limits of one program: time on the wall clock, and memory."""
 
     seconds: float = 5.0
-    memory_mib: int = 256
-    recursion: int = 2000
-    """Depth of calls; CPython's default is 1000, and harnesses add a frame per call."""
+    memory_mib: int = 512
 
 
 DEFAULT_LIMITS: Final = Limits()
 
 
 class ProgramRun(msgspec.Struct, frozen=True):
-    """Result of a run: how the program ended, with its values or its error.
+    """Result of an order: how the program ended, in a word and a line.
 
-    `raised` is the program's own failure (a syntax error among them). `timeout`, `memory` and `output` name the limit
-    it ran into, `unsupported` what the interpreter lacks, `crashed` a lost worker.
+    `passed` and `failed` are what the tests say, `timeout`, `memory` and `output` name the limit it ran into,
+    `unsupported` what the sandbox lacks or why the tests say nothing, `crashed` a lost worker.
     """
 
     status: RunStatus
-    values: tuple[Any, ...] = ()
-    """The last expression of each part that ran to its end."""
+    reason: str = ""
     error: str = ""
-    """Name of the exception class, where there was one."""
-    message: str = ""
-
-    @property
-    def reason(self) -> str:
-        """The result in one short line."""
-        text = f"{self.error}: {self.message}" if self.error else self.message
-        return " ".join(f"{self.status}: {text}".split())[:200] if text else self.status
+    """Name of the exception class, where the program raised one."""
+    values: tuple[Any, ...] = ()
+    """Of `calls` without outputs: what each call returned, in a tuple of one; empty where that is no plain value."""
 
 
-def run(
-    *parts: str,
-    limits: Limits = DEFAULT_LIMITS,
-    inputs: Mapping[str, Any] | None = None,
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to do with a program; made by `tests_order`, `calls_order` and `script_order`."""
+
+    kind: Literal["tests", "calls", "script"]
+    source: str
+    content: dict[str, Any]
+    limits: Limits = DEFAULT_LIMITS
+    cases: int = 1
+    """How many times the limit of time may be used up."""
+
+
+def calls_order(
+    source: str,
+    name: str,
+    calls: Sequence[Mapping[str, Any]],
+    *,
+    outputs: Sequence[Any] | None = None,
+    tolerance: float = 0.0,
+    unwraps: bool = False,
     seed: int = 0,
-    start_days: int = 0,
-) -> ProgramRun:
-    """Run the parts of one program one after the other in a fresh interpreter; the first that fails ends it.
+    limits: Limits = DEFAULT_LIMITS,
+) -> Order:
+    """Call a function of the program (or a method of its class `Solution`) with each of the given arguments.
 
     Args:
-        parts: source texts that share their globals. Each has the whole time limit.
-        limits: time, memory and depth.
-        inputs: plain values bound as globals before the first part.
+        source: the program.
+        name: of the function.
+        calls: `args` (a list) and perhaps `kwargs` each, plain values.
+        outputs: what the calls should return; without them the values are given back.
+        tolerance: of floats, see `plain_values.values_equal`.
+        unwraps: an output that is a list of one thing may stand for that thing, as in APPS and TACO.
         seed: where `random` starts.
-        start_days: where the frozen clock stands, in days after 2000-01-01.
+        limits: of all calls together.
+    """
+    content: dict[str, Any] = {"name": name, "calls": [_encoded(call) for call in calls], "seed": seed}
+    if outputs is not None:
+        content |= {"outputs": [values.encode(output, _no_form) for output in outputs], "tolerance": tolerance}
+        content["unwraps"] = unwraps
+    return Order(kind="calls", source=source, content=content, limits=limits)
+
+
+def script_order(
+    source: str, inputs: Sequence[str], outputs: Sequence[str], *, limits: Limits = DEFAULT_LIMITS
+) -> Order:
+    """Run the program as a script on each input; the limit of time is that of each."""
+    content = {"inputs": list(inputs), "outputs": list(outputs)}
+    return Order(kind="script", source=source, content=content, limits=limits, cases=len(inputs))
+
+
+def run_all(orders: Sequence[Order]) -> list[ProgramRun]:
+    """Carry out orders in as many worker processes as there are CPUs, results in the same order.
 
     Raises:
-        MissingDependencyError: the interpreter is not installed.
+        MissingDependencyError: the runtime is not installed.
     """
-    import pydantic_monty as monty
-
-    if sum(map(len, parts)) > MAX_PROGRAM:
-        return ProgramRun("unsupported", message=f"the program is longer than {MAX_PROGRAM} characters")
-    values: list[Any] = []
-    printed = monty.CollectString(max_bytes=MAX_PRINTED)
+    if not orders:
+        return []
+    runtime.require("this command")
     try:
-        with _session(limits, seed, start_days) as session:
-            for index, part in enumerate(parts):
-                bound = dict(inputs) if inputs and index == 0 else None
-                values.append(session.feed_run(part, inputs=bound, print_callback=printed))
-    except monty.MontyError as error:
-        return _failure(error, parts, tuple(values), limits)
-    except (TypeError, ValueError, UnicodeError) as error:
-        # A value or a source text that cannot cross into the interpreter (a lone surrogate, a cycle).
-        return ProgramRun("unsupported", tuple(values), type(error).__name__, str(error))
-    return ProgramRun("ok", tuple(values))
+        runtime.prepare()
+    except runtime.Unavailable as error:
+        return [ProgramRun("unsupported", str(error))] * len(orders)
+    workers = min(len(orders), os.cpu_count() or 1, MAX_WORKERS)
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(_run, orders))
 
 
-def require_monty(plugin: str) -> None:
-    """Refuse a plugin before any work where the interpreter is not installed.
-
-    Raises:
-        MissingDependencyError: with the command that installs it.
-    """
-    if importlib.util.find_spec("pydantic_monty") is None:
-        raise MissingDependencyError(f"{plugin} runs programs in pydantic-monty: pip install 'mae-cli[verify]'")
+def run(order: Order) -> ProgramRun:
+    """Carry out one order."""
+    return run_all([order])[0]
 
 
-class _Pool:
-    """The process-wide pool of interpreter workers, opened at first use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pool: Any = None
-
-    def get(self) -> Any:
-        with self._lock:
-            if self._pool is None:
-                require_monty("this command")
-                import pydantic_monty
-
-                # request_timeout is a second wall around the limits inside the interpreter.
-                pool = pydantic_monty.Monty(min_processes=1, checkout_timeout=600.0, max_checkouts_per_worker=1000)
-                self._pool = pool.__enter__()
-                atexit.register(self.close)
-            return self._pool
-
-    def close(self) -> None:
-        with self._lock:
-            if self._pool is not None:
-                self._pool.__exit__(None, None, None)
-                self._pool = None
-
-
-_POOL = _Pool()
-
-
-def _session(limits: Limits, seed: int, start_days: int) -> Any:
-    import pydantic_monty as monty
-
-    constants = {
-        name: value for name in dir(string) if name[0] != "_" and isinstance(value := getattr(string, name), str)
-    }
-    return _POOL.get().checkout(
-        limits={
-            "max_feed_duration_secs": limits.seconds,
-            "max_memory": limits.memory_mib * 2**20,
-            "max_recursion_depth": limits.recursion,
-        },
-        os_policy={
-            "datetime": _START + datetime.timedelta(days=start_days),
-            "sleep": "zero",
-            "process_time": "zero",
-            "random_start": {"seed": seed},
-        },
-        assert_message_annotations=False,
-        external_modules={"string": lambda: monty.ExternalModule(constants)},
+def _run(order: Order) -> ProgramRun:
+    if len(order.source) > MAX_PROGRAM:
+        return ProgramRun("unsupported", f"the program is longer than {MAX_PROGRAM} characters")
+    limits = order.limits
+    message = {"kind": order.kind, "source": order.source, **msgspec.to_builtins(limits), **order.content}
+    patience = limits.seconds * order.cases + STARTUP_SECONDS
+    try:
+        (outcome,) = killable.shared(TARGET, memory_mib=0).call([[message]], patience)
+    except (UnicodeError, ValueError) as error:
+        return ProgramRun("unsupported", f"a text that cannot be sent: {error}")
+    if outcome.status != "ok":
+        return ProgramRun("crashed", f"the worker: {outcome.message or outcome.status}")
+    found = outcome.value
+    return ProgramRun(
+        found["status"], found["reason"], found.get("error", ""), tuple(map(_boxed, found.get("values", ())))
     )
 
 
-def _failure(error: Any, parts: Sequence[str], values: tuple[Any, ...], limits: Limits) -> ProgramRun:
-    import pydantic_monty as monty
-
-    if isinstance(error, monty.MontyCrashedError):
-        status: RunStatus = "timeout" if error.timed_out else "crashed"
-        return ProgramRun(status, values, "", str(error))
-    inner = error.exception()
-    name, message = type(inner).__name__, str(inner)
-    source = "\n".join(parts)
-    if _is_own_raise(name, message, source):
-        return ProgramRun("raised", values, name, message)
-    if isinstance(inner, TimeoutError) and re.match(r"\w+ time limit exceeded: ", message):
-        return ProgramRun("timeout", values, "", f"more than {limits.seconds:g} s")
-    if isinstance(inner, MemoryError) and message.startswith("memory limit exceeded: "):
-        if message.endswith(f"> {MAX_PRINTED} bytes"):
-            return ProgramRun("output", values, "", f"printed more than {MAX_PRINTED} bytes")
-        return ProgramRun("memory", values, "", f"more than {limits.memory_mib} MiB")
-    if isinstance(inner, SyntaxError):
-        return ProgramRun("unsupported" if is_python(source) else "raised", values, name, message)
-    return ProgramRun("unsupported" if _is_lack(inner, message, source) else "raised", values, name, message)
+def _encoded(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "args": [values.encode(item, _no_form) for item in call["args"]],
+        "kwargs": {name: values.encode(item, _no_form) for name, item in call.get("kwargs", {}).items()},
+    }
 
 
-def _is_own_raise(name: str, message: str, source: str) -> bool:
-    """Whether a program says `raise` with this very exception: then it is not the interpreter's, whatever it says."""
-    tree = parse(source) if f"raise {name}" in source else None
-    for node in ast.walk(tree) if tree else ():
-        raised = node.exc if isinstance(node, ast.Raise) else None
-        named, texts = (raised.func, raised.args[:1]) if isinstance(raised, ast.Call) else (raised, [])
-        if isinstance(named, ast.Name) and named.id == name:
-            said = [text.value for text in texts if isinstance(text, ast.Constant)] if texts else [""]
-            if said == [message]:
-                return True
-    return False
+def _boxed(tree: Any) -> tuple[Any, ...]:
+    try:
+        return (values.decode(tree, _no_form),)
+    except values.CannotCrossError:
+        return ()
 
 
-NAMED: Final = re.compile(r"name '(\w+)' is not defined")
-_ATTRIBUTE = re.compile(r"(?:type object |module )?'([\w.]+)'(?: object)? has no attribute '(\w+)'")
-_LACKS: Final = ("monty", "not supported", "not yet supported", "not implemented", "unsupported format")
-
-
-def _is_lack(error: BaseException, message: str, source: str) -> bool:
-    """Whether a program failed for want of something that CPython has."""
-    if isinstance(error, (ImportError, PermissionError, FileNotFoundError)):
-        return True
-    if isinstance(error, NotImplementedError):
-        return any(word in message for word in _LACKS)
-    if isinstance(error, RuntimeError):
-        return any(word in message for word in ("monty", "not supported in this environment", "suspension"))
-    if isinstance(error, AttributeError):
-        found = _ATTRIBUTE.search(message)
-        return bool(found) and _cpython_has(found[1], found[2], source)  # type: ignore[index]
-    if isinstance(error, NameError):
-        missing = NAMED.search(message)
-        return bool(missing) and hasattr(builtins, missing[1])  # type: ignore[index]
-    if isinstance(error, TypeError):
-        # Operators of the program's own classes are not all honoured.
-        return any(re.search(rf"^\s*class {name}\b", source, re.MULTILINE) for name in re.findall(r"'(\w+)'", message))
-    return False
-
-
-_TYPES: Final[dict[str, type]] = {
-    **{name: value for name, value in vars(builtins).items() if isinstance(value, type)},
-    **{name: value for name, value in vars(collections).items() if isinstance(value, type)},
-    **{value.__name__: value for value in vars(types).values() if isinstance(value, type)},
-    "Match": re.Match,
-    "Pattern": re.Pattern,
-    "date": datetime.date,
-    "datetime": datetime.datetime,
-    "timedelta": datetime.timedelta,
-}
-# Looked into, never called; none of them does anything when imported.
-_MODULES: Final = frozenset(
-    [
-        "asyncio",
-        "base64",
-        "binascii",
-        "bisect",
-        "collections",
-        "copy",
-        "csv",
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "functools",
-        "hashlib",
-        "itertools",
-        "json",
-        "math",
-        "os",
-        "pathlib",
-        "random",
-        "re",
-        "string",
-        "sys",
-        "time",
-        "tomllib",
-        "typing",
-        "unicodedata",
-    ]
-)
-
-
-def _cpython_has(owner: str, attribute: str, source: str) -> bool:
-    if owner in _MODULES:
-        return hasattr(importlib.import_module(owner), attribute)
-    if owner in _TYPES:
-        return hasattr(_TYPES[owner], attribute)
-    # An instance of a class of the program: it has what every object has.
-    return attribute in dir(object) or attribute in ("__dict__", "__module__", "__qualname__")
+def _no_form(value: Any) -> Any:
+    raise values.CannotCrossError(f"no plain value: {type(value).__name__}")

@@ -7,7 +7,7 @@ is refused; a check that a limit or a missing feature stops is unknown (null), n
 
 Source: Absolute Zero, arXiv:2505.03335, section 3.3 (validity: runs, is safe, is deterministic under j = 2 runs;
 deduction by value equality, abduction by running the program on the predicted input, induction on the hidden cases).
-Otherwise than in its released code: the import list is checked for whole names, the two runs also differ in clock and
+Otherwise than in its released code: the import list is checked for whole names, the two runs also differ in
 random start, outputs over the limit are refused instead of cut, and values are never read with `eval`.
 """
 
@@ -21,7 +21,6 @@ import msgspec
 
 from mae_cli.answers import programs
 from mae_cli.checking.code import sandbox
-from mae_cli.checking.code.harness import key_for, prelude
 from mae_cli.checking.code.plain_values import is_plain, values_equal
 from mae_cli.checking.code.sandbox import DEFAULT_LIMITS
 from mae_cli.records import VerdictStatus
@@ -176,41 +175,38 @@ def validate(
         return Validation(None, f"the input is not a list of literals of at most {MAX_TEXT} characters")
     runs = [_call(program, arguments, limits, seed=seed) for seed in (0, 1)]
     for run in runs:
-        if run.status == "raised" and not allow_error:
+        if run.status == "failed" and not allow_error:
             return Validation(None, run.reason)
-        if run.status not in ("ok", "raised"):
+        if run.status not in ("passed", "failed"):
             return Validation(None, run.reason, is_unknown=True)
     first, second = runs
-    if first.status == "raised":
+    if first.status == "failed":
         if (first.status, first.error) != (second.status, second.error):
             return Validation(None, "not deterministic")
         return Validation(Triplet(program, input_text.strip(), "", first.error))
-    if second.status != "ok" or not _same_twice(first.values[-1], second.values[-1]):
+    if not all(value for run in runs for value in run.values):
+        return Validation(None, "the value returned is not a plain value")
+    if second.status != "passed" or not _same_twice([value for run in runs for (value,) in run.values]):
         return Validation(None, "not deterministic, or not a plain value equal to itself")
-    output = repr(first.values[-1][0])
+    ((value,), _) = first.values
+    output = repr(value)
     if len(output) > MAX_TEXT:
         return Validation(None, f"the output has {len(output)} characters, the most is {MAX_TEXT}")
     read = read_literal(output)
-    if read is None or not values_equal(read[0], first.values[-1][0]):
+    if read is None or not values_equal(read[0], value):
         return Validation(None, "the output cannot be written as a literal")
     return Validation(Triplet(program, input_text.strip(), output))
 
 
-def _same_twice(first: Any, second: Any) -> bool:
+def _same_twice(values: Sequence[Any]) -> bool:
     """Both runs call f twice; all four values are one."""
-    values = [*first, *second]
     return all(values_equal(values[0], value) and repr(values[0]) == repr(value) for value in values)
 
 
 def _call(program: str, arguments: tuple[Any, ...], limits: sandbox.Limits, *, seed: int = 0) -> sandbox.ProgramRun:
     """Call f on the arguments, twice in one interpreter, so that state kept between calls shows."""
-    key = key_for(program)
-    inputs = {f"{key}_first": list(arguments), f"{key}_second": list(arguments)}
-    twice = f"[{key}_guard({ENTRY})(*{key}_first), {key}_guard({ENTRY})(*{key}_second)]"
-    run = sandbox.run(prelude(key), program, twice, limits=limits, inputs=inputs, seed=seed, start_days=100 * seed)
-    if key in run.message:
-        return msgspec.structs.replace(run, error="", message="the value returned is not a plain value")
-    return run
+    calls = [{"args": list(arguments)}] * 2
+    return sandbox.run(sandbox.calls_order(program, ENTRY, calls, seed=seed, limits=limits))
 
 
 def check_deduction(triplet: Triplet, predicted_output: str) -> Checked:
@@ -262,8 +258,8 @@ def check_error(triplet: Triplet, predicted: str) -> Checked:
 def _compared(run: sandbox.ProgramRun, expected: Any) -> Checked:
     if run.status == "timeout":
         return Checked(None, "timeout", run.reason)
-    if run.status not in ("ok", "raised"):
+    if run.status not in ("passed", "failed"):
         return Checked(None, "unsupported", run.reason)
-    if run.status == "raised":
+    if run.status == "failed":
         return Checked(False, reason=run.reason)
-    return Checked(values_equal(run.values[-1][0], expected), reason="values compared")
+    return Checked(bool(run.values[-1]) and values_equal(run.values[-1][0], expected), reason="values compared")

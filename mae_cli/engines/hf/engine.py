@@ -26,7 +26,6 @@ from mae_cli.engines.hf.score import score
 from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.adapters import load_adapter
-from mae_cli.models.cache import cache_dir
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.load import (
     context_length,
@@ -43,6 +42,7 @@ from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.prompts import chat_template
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
+from mae_cli.records.cache import cache_dir
 
 log = logging.getLogger(__name__)
 SEGMENT_BATCHES = 4

@@ -6,15 +6,15 @@ Place in the flow: `judge` and `eval` call it through the registry; the answer i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from mae_cli.answers import programs
-from mae_cli.checking.code import plain_values, sandbox
-from mae_cli.checking.code.harness import key_for, prelude
-from mae_cli.plugins.verifiers.python_tests import UNKNOWN
-from mae_cli.records import Problem, Verdict, VerdictStatus
+from mae_cli.checking.code import runtime, sandbox
+from mae_cli.plugins.verifiers.python_tests import unknown, verdict_of
+from mae_cli.records import Problem, Verdict
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -33,46 +33,42 @@ class PythonCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     timeout_seconds: float = 5.0
-    memory_mib: int = 256
+    memory_mib: int = 512
     tolerance: float = 1e-9
     """Of floats: |a - b| <= tolerance * max(1, |a|, |b|)."""
     needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        sandbox.require_monty("verifier python_call")
+        runtime.require("verifier python_call")
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         """The verdict on a program; unsupported where the problem has no calls."""
+        return self.check_many([problem], [answer], [problem.id])[0]
+
+    def check_many(
+        self, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+    ) -> list[Verdict]:
+        """One verdict per program; they run on all CPUs."""
+        given = [self._order(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        runs = iter(sandbox.run_all([order for order in given if isinstance(order, sandbox.Order)]))
+        return [item if isinstance(item, Verdict) else verdict_of("python_call", next(runs)) for item in given]
+
+    def _order(self, problem: Problem, answer: str | None) -> sandbox.Order | Verdict:
         entry_point = programs.entry_point_of(problem)
         calls = calls_of(problem)
         if entry_point is None or not calls:
-            return _unknown("unsupported", "the problem brings no entry_point with calls, or inputs and outputs")
+            reason = "the problem brings no entry_point with calls, or inputs and outputs"
+            return unknown("python_call", "unsupported", reason)
         if answer is None or not answer.strip():
             return Verdict("python_call", "verifier", "answer", score=0.0, reason="no program found")
-        program = programs.whole_program(problem, answer)
-        limits = sandbox.Limits(seconds=self.timeout_seconds, memory_mib=self.memory_mib)
-        key = key_for(program, repr(calls))
-        inputs = {f"{key}_calls": tuple((call.args, call.kwargs) for call in calls)}
-        called = f"[{key}_guard({entry_point})(*a, **k) for a, k in {key}_calls]"
-        run = sandbox.run(prelude(key), program, called, limits=limits, inputs=inputs)
-        if run.status in UNKNOWN:
-            return _unknown(UNKNOWN[run.status], run.reason)
-        if key in run.message:
-            return _unknown("unsupported", "the program returns something that is no plain value")
-        if run.status == "raised":
-            return Verdict("python_call", "verifier", "answer", score=0.0, reason=run.reason)
-        found = run.values[-1]
-        if not isinstance(found, list) or len(found) != len(calls):
-            return _unknown("error", "the run gave another number of values than there are calls")
-        return self._compare(calls, found)
-
-    def _compare(self, calls: list[Call], found: list[Any]) -> Verdict:
-        right = [
-            plain_values.values_equal(value, call.output, self.tolerance, lists_as_tuples=True)
-            for call, value in zip(calls, found, strict=True)
-        ]
-        reason = f"{sum(right)} of {len(right)} calls right"
-        return Verdict("python_call", "verifier", "answer", score=float(all(right)), reason=reason)
+        return sandbox.calls_order(
+            programs.whole_program(problem, answer),
+            entry_point,
+            [{"args": call.args, "kwargs": call.kwargs} for call in calls],
+            outputs=[call.output for call in calls],
+            tolerance=self.tolerance,
+            limits=sandbox.Limits(seconds=self.timeout_seconds, memory_mib=self.memory_mib),
+        )
 
 
 def calls_of(problem: Problem) -> list[Call]:
@@ -88,7 +84,3 @@ def calls_of(problem: Problem) -> list[Call]:
         return msgspec.convert(raw, list[Call])
     except msgspec.ValidationError:
         return []
-
-
-def _unknown(status: VerdictStatus, reason: str) -> Verdict:
-    return Verdict("python_call", "verifier", "answer", status=status, reason=reason)

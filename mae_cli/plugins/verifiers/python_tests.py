@@ -1,20 +1,19 @@
-"""Run a program against the unit tests its problem brings, in the sandbox.
+"""Run a program against the tests its problem brings, in the sandbox.
 
 Place in the flow: `judge` and `eval` call it through the registry; the answer is the program's text. Contract: a
 program that fails a test, raises or does not parse is wrong (0.0); one that runs out of time or memory, or needs what
-the sandbox lacks, is unknown, and so is every program where the tests are broken themselves. A program cannot pass by
-returning objects that equal everything, by renaming what the tests use, or by leaving early.
+the sandbox lacks, is unknown, and so is every program where the tests are broken or check nothing. The tests run in
+another interpreter than the program, so it can neither read nor end them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
-from mae_cli.answers import programs
-from mae_cli.checking.code import sandbox, unit_tests
-from mae_cli.checking.code.harness import key_for, prelude
+from mae_cli.checking.code import runtime, sandbox, unit_tests
 from mae_cli.records import Problem, Verdict, VerdictStatus
 
 # What a run that says nothing about the program's correctness is called.
@@ -28,76 +27,64 @@ UNKNOWN: dict[str, VerdictStatus] = {
 
 
 class PythonTests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Unit tests of a Python program (`meta.tests` and `meta.entry_point`; HumanEval and MBPP fields too), all passed.
+    """Tests of a Python program, all passed: asserts, `check(candidate)`, test functions and classes, doctests, cases.
 
-    Source: functional correctness, HumanEval, arXiv:2107.03374; MBPP, arXiv:2108.07732.
+    `meta.tests` and `meta.entry_point`, or the fields of HumanEval, MBPP, APPS, TACO and LiveCodeBench; see
+    `mae_cli.checking.code.unit_tests`.
+
+    Source: functional correctness, HumanEval, arXiv:2107.03374; MBPP, arXiv:2108.07732; APPS, arXiv:2105.09938.
     """
 
     timeout_seconds: float = 5.0
-    memory_mib: int = 256
+    """Of all unit tests together, or of each case of a script."""
+    memory_mib: int = 512
     needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        sandbox.require_monty("verifier python_tests")
+        runtime.require("verifier python_tests")
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         """The verdict on a program; unsupported where the problem has no tests."""
-        tests = unit_tests.unit_tests_of(problem)
-        if tests is None:
-            return _unknown("unsupported", "the problem brings no unit tests that can be read")
-        if answer is None or not answer.strip():
-            return _verdict(0.0, "no program found")
-        program = programs.whole_program(problem, answer)
-        key = key_for(program, tests.definitions, tests.source)
+        return self.check_many([problem], [answer], [problem.id])[0]
+
+    def check_many(
+        self, problems: Sequence[Problem], answers: Sequence[str | None], groups: Sequence[str]
+    ) -> list[Verdict]:
+        """One verdict per program; they run on all CPUs, and equal programs for equal problems once."""
         limits = sandbox.Limits(seconds=self.timeout_seconds, memory_mib=self.memory_mib)
-        parts = _parts(key, tests, programs.head_of(problem) or "", program)
-        run = sandbox.run(*parts.values(), limits=limits)
-        if run.status in UNKNOWN:
-            return _unknown(UNKNOWN[run.status], run.reason)
-        if key in run.message:
-            return _unknown("unsupported", "the program returns objects of its own, or renames what the tests use")
-        if run.status == "raised":
-            return _failed(run, list(parts)[len(run.values)], tests)
-        if unit_tests.reaches(program, tests):
-            return _unknown("unsupported", "the program reads the tests' values, or renames what they use")
-        return _verdict(1.0, "all tests passed")
+        verdicts: dict[tuple[str, str | None], Verdict] = {}
+        orders: dict[tuple[str, str | None], sandbox.Order] = {}
+        for key, problem in zip(zip(groups, answers, strict=True), problems, strict=True):
+            if key in verdicts or key in orders:
+                continue
+            if not unit_tests.has_tests(problem) or key[1] is None or not key[1].strip():
+                verdicts[key] = _without_a_run(problem, key[1])
+                continue
+            order = unit_tests.tests_order(problem, key[1], limits)
+            if isinstance(order, str):
+                verdicts[key] = unknown("python_tests", "unsupported", order)
+            else:
+                orders[key] = order
+        runs = sandbox.run_all(list(orders.values()))
+        verdicts |= {key: verdict_of("python_tests", run) for key, run in zip(orders, runs, strict=True)}
+        return [msgspec.structs.replace(verdicts[key]) for key in zip(groups, answers, strict=True)]
 
 
-def _verdict(score: float, reason: str) -> Verdict:
-    return Verdict("python_tests", "verifier", "answer", score=score, reason=reason)
+def _without_a_run(problem: Problem, answer: str | None) -> Verdict:
+    cases = unit_tests.cases_of(problem)
+    if not unit_tests.has_tests(problem):
+        reason = cases if isinstance(cases, str) else "the problem brings no tests that can be read"
+        return unknown("python_tests", "unsupported", reason)
+    return Verdict("python_tests", "verifier", "answer", score=0.0, reason="no program found")
 
 
-def _unknown(status: VerdictStatus, reason: str) -> Verdict:
-    return Verdict("python_tests", "verifier", "answer", status=status, reason=reason)
+def verdict_of(name: str, run: sandbox.ProgramRun) -> Verdict:
+    """The verdict that the result of an order stands for."""
+    if run.status in UNKNOWN:
+        return unknown(name, UNKNOWN[run.status], run.reason)
+    return Verdict(name, "verifier", "answer", score=float(run.status == "passed"), reason=run.reason)
 
 
-def _failed(run: sandbox.ProgramRun, part: str, tests: unit_tests.UnitTests) -> Verdict:
-    """The verdict where a part of the run raised: the program's fault, or that of the problem."""
-    missing = sandbox.NAMED.search(run.message) if run.error == "NameError" else None
-    if part == "names" and missing and missing[1] not in tests.asked:
-        return _unknown("unsupported", f"the tests use {missing[1]}, which nothing defines")
-    if part in ("head", "definitions"):
-        return _unknown("unsupported", f"the problem's own code fails: {run.reason}")
-    return _verdict(0.0, "a test failed" if part == "tests" and run.error == "AssertionError" else run.reason)
-
-
-def _parts(key: str, tests: unit_tests.UnitTests, head: str, program: str) -> dict[str, str]:
-    """Sources to run one after the other; the tests use guarded functions, and the helpers and builtins as given."""
-    kept = sorted((unit_tests.functions_in(head) & set(tests.taken)) - set(tests.asked))
-    renamed = f"if [name for name in {key}_locals() if name in {sorted(tests.builtins)!r}]:\n    {key}_refuse()"
-    names = [
-        renamed,
-        *(f"{name} = {key}_kept_{name}" for name in kept),
-        "".join(f"{name}, " for name in tests.taken),
-        *(f"{name} = {key}_guard({name})" for name in tests.called),
-        *(f"{name} = {key}_taken({name})" for name in tests.used),
-    ]
-    return {
-        "prelude": prelude(key, for_tests=True),
-        "head": "\n".join([head, *(f"{key}_kept_{name} = {name}" for name in kept)]),
-        "program": program,
-        "names": "\n".join(names),
-        "definitions": tests.definitions,
-        "tests": f"check({key}_guard({tests.candidate}))" if tests.candidate else tests.source,
-        "end": f"{renamed}\nif {key}_refused:\n    {key}_refuse()",
-    }
+def unknown(name: str, status: VerdictStatus, reason: str) -> Verdict:
+    """A verdict without a score."""
+    return Verdict(name, "verifier", "answer", status=status, reason=reason)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.answers.programs import is_code_problem
-from mae_cli.checking.code.unit_tests import unit_tests_of
+from mae_cli.checking.code.unit_tests import has_tests
 from mae_cli.data.hub import HUB, hub_rows
 from mae_cli.data.pools import write_questions
 from mae_cli.errors import ConfigError, DataError, did_you_mean
@@ -223,7 +223,7 @@ def _fitting_verifier(problems: Sequence[Problem], otherwise: Spec) -> Spec:
     if problems and all(choices_of(problem) for problem in problems):
         return "choice"
     if problems and all(is_code_problem(problem) for problem in problems):
-        return "python_tests" if all(unit_tests_of(problem) for problem in problems) else "python_call"
+        return "python_tests" if all(has_tests(problem) for problem in problems) else "python_call"
     return otherwise
 
 

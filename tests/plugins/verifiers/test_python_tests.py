@@ -18,7 +18,7 @@ RIGHT = "def f(x):\n    return x + 1"
 def check(
     program: str | None, tests: object = TESTS, *, seconds: float = PATIENT_SECONDS, **meta: object
 ) -> tuple[float | None, str]:
-    verdict = PythonTests(timeout_seconds=seconds, memory_mib=64).check(a_problem(tests=tests, **meta), program)
+    verdict = PythonTests(timeout_seconds=seconds, memory_mib=256).check(a_problem(tests=tests, **meta), program)
     return verdict.score, verdict.status
 
 
@@ -35,7 +35,8 @@ def check(
         (" ", (0.0, "ok")),
         ("def f(x):\n    while True:\n        pass", (None, "timeout")),
         ("def f(x):\n    return ['a'] * 10**9", (None, "unsupported")),
-        (f"import heapq\n{RIGHT}", (None, "unsupported")),
+        (f"import heapq\n{RIGHT}", (1.0, "ok")),
+        (f"import requests\n{RIGHT}", (None, "unsupported")),
     ],
 )
 def test_a_program_is_right_wrong_or_unknown(program: str | None, expected: tuple[float | None, str]) -> None:
@@ -101,7 +102,7 @@ HEAD = 'def poly(xs, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n
         (f"{EQUAL}def add(a, b):\n    global add\n    add = lambda a, b: E()\n    return 3", {"tests": CLOSE}),
         (
             f"{EQUAL}def add(a, b):\n    global want\n    want = E()\n    return 3",
-            {"tests": ["want = 3", "assert add(1, 2) == want", "assert add(2, 2) == want"]},
+            {"tests": ["want = 3", "assert add(1, 2) == want", "assert add(2, 2) == want + 1"]},
         ),
         ("def add(a, b):\n    exec('global abs\\nabs = lambda x: 0')\n    return 3", {"tests": CLOSE}),
         ("def add(a, b):\n    eval('ex' + 'ec')('global abs\\nabs = lambda x: 0')\n    return 3", {"tests": CLOSE}),
@@ -128,7 +129,7 @@ HEAD = 'def poly(xs, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n
     ],
 )
 def test_no_trick_of_objects_or_names_passes(program: str, meta: dict[str, object]) -> None:
-    verdict = PythonTests(timeout_seconds=PATIENT_SECONDS, memory_mib=64).check(a_problem(**meta), program)
+    verdict = PythonTests(timeout_seconds=PATIENT_SECONDS, memory_mib=256).check(a_problem(**meta), program)
 
     assert verdict.score != 1.0, verdict
 
@@ -214,12 +215,14 @@ def test_the_references_of_humaneval_pass_and_an_empty_body_does_not(capsys: pyt
     items = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     verifier = PythonTests(timeout_seconds=PATIENT_SECONDS)
 
-    passed = [verifier.check(problem_from(item, "HumanEval"), item["canonical_solution"]).score for item in items]
-    empty = [verifier.check(problem_from(item, "HumanEval"), "    return None").score for item in items]
+    problems = [problem_from(item, "HumanEval") for item in items]
+    names = [problem.id for problem in problems]
+    right = [item["canonical_solution"] for item in items]
+    passed = [verdict.score for verdict in verifier.check_many(problems, right, names)]
+    empty = [verdict.score for verdict in verifier.check_many(problems, ["    return None"] * len(items), names)]
 
     with capsys.disabled():
         print(f"\nHumanEval references: {passed.count(1.0)} of {len(items)} pass")
     assert len(items) == 164
-    assert passed.count(1.0) >= 162
-    assert 0.0 not in passed
-    assert 1.0 not in empty
+    assert passed.count(1.0) == 164
+    assert empty.count(0.0) == 164
