@@ -8,11 +8,9 @@ a caught one. The program cannot reach this guest but through what the tests han
 from __future__ import annotations
 
 import ast
-import inspect
 import io
 import json
 import sys
-import traceback
 import types
 from collections.abc import Callable
 from typing import Any
@@ -176,18 +174,19 @@ class Runner:
     def _arguments(self, function: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
         """Values for the parameters of a test: of its row, a fixture, or the function under test."""
         found: dict[str, Any] = {}
-        for parameter in inspect.signature(function).parameters.values():
-            name, made = parameter.name, self.module.__dict__.get(parameter.name)
+        needed, optional = _parameters(function)
+        for name in (*needed, *(name for name in optional if name in row)):
+            made = self.module.__dict__.get(name)
             if name in row:
                 found[name] = row[name]
             elif made is not None and hasattr(made, "mae_fixture"):
                 value = made(**self._arguments(made, {}))
-                found[name] = next(value) if inspect.isgenerator(value) else value
+                found[name] = next(value) if isinstance(value, types.GeneratorType) else value
             elif name == "capsys":
                 found[name] = _Captured()
-            elif parameter.default is parameter.empty and parameter.kind not in (2, 4):
-                if self.plan["candidate"] is None or found or row:
-                    raise BrokenError(f"the test {function.__name__} takes {name}, which nobody gives")
+            elif self.plan["candidate"] is None or found or row:
+                raise BrokenError(f"the test {function.__name__} takes {name}, which nobody gives")
+            else:
                 found[name] = self._candidate()
         return found
 
@@ -275,12 +274,24 @@ class _Captured:
 
 
 def _call_setup(setup: Callable[..., Any]) -> None:
-    setup(*([None] if inspect.signature(setup).parameters else []))
+    setup(*([None] if any(_parameters(setup)) else []))
+
+
+def _parameters(function: Any) -> tuple[list[str], list[str]]:
+    """Names of the parameters of a function or a bound method: those that need a value, and those with a default."""
+    plain = getattr(function, "__func__", function)
+    code = plain.__code__
+    names = list(code.co_varnames[: code.co_argcount])[plain is not function :]
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    optional = names[len(names) - len(plain.__defaults__ or ()) :]
+    given = plain.__kwdefaults__ or {}
+    needed = [*names[: len(names) - len(optional)], *(name for name in by_name if name not in given)]
+    return needed, [*optional, *given]
 
 
 def _finished(value: Any) -> None:
     """Run an async test to its end."""
-    if inspect.isawaitable(value):
+    if hasattr(type(value), "__await__"):
         import asyncio
 
         async def whole() -> None:
@@ -297,9 +308,14 @@ def _quiet_main() -> None:
 
 
 def _raised_in(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    names = [frame.filename for frame in frames if frame.filename == "<tests>" or frame.filename in _OWN_FILES]
-    return names[-1] if names else ""
+    """The innermost file among the tests' and our own that an exception came through."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if name == "<tests>" or name in _OWN_FILES:
+            found = name
+        trace = trace.tb_next
+    return found
 
 
 _OWN_FILES = frozenset({"peer.py", "values.py", "remotes.py", "tests.py"})
