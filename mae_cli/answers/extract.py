@@ -43,22 +43,37 @@ _HASHES = re.compile(r"^[ \t]{0,3}(?P<mark>\*\*|__)?####[ \t]*(?P<rest>\S[^\n]*)
 _BRACES = re.compile(r"(?P<boxed>\\f?box(?:ed)?\s{0,3}\{)|\\.|[{}]", re.DOTALL)
 
 
+@dataclass(frozen=True)
+class Box:
+    """A box of a text: where it stands and what is in it."""
+
+    start: int
+    end: int
+    content: str
+
+
 def last_boxed(text: str) -> str | None:
     r"""Return the stripped content of the last non-empty `\boxed{..}` with balanced braces."""
-    best: tuple[int, str] | None = None
-    opened: list[int | None] = []  # content start of a box, None for any other brace
+    box = last_box(text)
+    return None if box is None else box.content
+
+
+def last_box(text: str) -> Box | None:
+    r"""Return the last non-empty `\boxed{..}`, the innermost of nested ones."""
+    best: tuple[int, Box] | None = None
+    opened: list[tuple[int, int] | None] = []  # start of a box and of its content, None for any other brace
     for match in _BRACES.finditer(text):
         if match["boxed"]:
-            opened.append(match.end())
+            opened.append((match.start(), match.end()))
         elif match[0] == "{":
             opened.append(None)
         elif match[0] == "}" and opened:
-            start = opened.pop()
-            if start is None or (best is not None and start < best[0]):
+            box = opened.pop()
+            if box is None or (best is not None and box[1] < best[0]):
                 continue
-            content = text[start : match.start()].strip()
+            content = text[box[1] : match.start()].strip()
             if content:
-                best = (start, content)
+                best = (box[1], Box(box[0], match.end(), content))
     return None if best is None else best[1]
 
 
