@@ -21,7 +21,7 @@ _FILE: Final = Path(__file__).with_suffix(".toml")
 # Scripts that put blanks between words; in the others a word may stand directly before a letter or figure.
 _WITH_BLANKS: Final = "a-z\u00df-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1eff"
 _SEPARATOR: Final = r"\s|[:=,\"'>|\u2192\u2013\u2014-]|\u2026|\.{3}"
-_LINKS: Final = r"[:=>\u2192\u2013\u2014]|\s-\s"
+_LINKS: Final = r"=>|[:=>\u2192\u2013\u2014]|\s-\s"
 
 
 class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,6 +29,8 @@ _NATIVE: Final = (
 _CYRILLIC: Final = {"\u0410": 0, "\u0411": 1, "\u0421": 2, "\u0413": 3, "\u0414": 4}
 _POSITIONS: Final = {letter: index for row in _NATIVE for index, letter in enumerate(row)} | _CYRILLIC
 
+_OTHER_LETTER: Final = re.compile(r"\(\s?([^\W\da-zA-Z])\s?\)|([^\W\da-zA-Z])")
+
 
 class Mark(NamedTuple):
     """A choice named at a place: by letter (in brackets or bare) or by its text."""
@@ -81,9 +83,7 @@ class Marks:
             return Mark(label, place, found.end(), "bracketed")
         found = self._bare.match(text, place)
         if found is None:
-            position = _POSITIONS.get(text[place : place + 1])
-            is_label = position is not None and position < len(self.labels) and self._end.match(text, place + 1)
-            return Mark(self.labels[position or 0], place, place + 1, "bare") if is_label else None
+            return self._native_at(text, place)
         label = self._label(found)
         if label is None:
             return None
@@ -95,6 +95,15 @@ class Marks:
             own_text = self.text_at(text, found.end() + 1) if text[found.end() : found.end() + 1] == " " else None
             is_read = self._after.match(text, found.end()) or (own_text and own_text.label == label)
         return Mark(label, place, found.end(), "bare") if is_read else None
+
+    def _native_at(self, text: str, place: int) -> Mark | None:
+        """A letter of another script at a place, in brackets or with an end behind it."""
+        found = _OTHER_LETTER.match(text, place)
+        position = _POSITIONS.get(found[1] or found[2]) if found else None
+        if found is None or position is None or position >= len(self.labels):
+            return None
+        is_read = found[1] or self._end.match(text, found.end())
+        return Mark(self.labels[position], place, found.end(), "bracketed" if found[1] else "bare") if is_read else None
 
     def _label(self, found: re.Match[str]) -> str | None:
         # Without regard to case, "I" also matches a dotted capital I, which is no label.
@@ -120,10 +129,18 @@ class Marks:
         if found:
             end, label = max(found)
             return Mark(label, place, end, "text")
-        rest = re.match(r"[^\n;!?]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)", text[place:])
+        rest = re.match(r"[^\n;!?=+*<>]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)", text[place:])
         value = read_number(rest[0].strip(), percent="refuse", allow_units=False) if rest else None
         labels = [label for label, number in self._numbers if number == value] if value is not None else []
         return Mark(labels[0], place, place + rest.end(), "text") if rest and len(labels) == 1 else None
+
+    def all_texts(self, text: str) -> list[Mark]:
+        """Every choice that the text names by its own text."""
+        return [
+            Mark(label, match.start(), match.end(), "text")
+            for label, pattern in self._texts
+            for match in pattern.finditer(text)
+        ]
 
     def _patterns(self, texts: Sequence[str]) -> list[tuple[str, re.Pattern[str]]]:
         plain = [self._own_text(text, label) for text, label in zip(texts, self.labels, strict=False)]

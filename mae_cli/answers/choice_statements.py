@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from mae_cli.answers.answer_words import Opening, all_words, answer_openings, any_step, one_of, right_option
 from mae_cli.answers.choice_marks import END, Mark, Marks
+from mae_cli.answers.denials import is_not_meant, sentence_before
 
 _MOST_STEPS: Final = 16
 """Blanks, signs and words between an answer word and the answer."""
@@ -31,16 +32,6 @@ class Statement(NamedTuple):
     """`phrase`, or `bracketed` where only the brackets tell that a letter is meant."""
 
 
-# Behind one of these words the answer is not the writer's own, or not meant as one.
-_DENIED_BEFORE: Final = re.compile(
-    r"(?:\b(?:if|whether|why|suppose|supposing|assume|assuming|unless|wrong|incorrect|false|first|initial|original|previous"
-    r"|tempting|common|popular|naive|student|student's|distractor|thought|assumed|believed|guessed|falsche|mauvaise|wrongly)"
-    r"\s(?:that\s)?(?:(?:the|an?|your|his|her|their|correct|right)\s){0,2}"
-    r"|(?:n't|\bnot|\bnever|\bcannot)\s(?:think|believe|mean|say|agree|true)\b(?:(?!\bbut\b)[^,])*"
-    r"|\b(?:you|one|some|many|people|students|others|they)\s(?:\w+\s){0,2}(?:think|say|believe|choose|pick|guess|expect|assume|claim)\b[^,]*"
-    r"|\b(?:not|neither|nor|isn't|than|\u4e0d\u662f?|\u522b)\s*)$",
-    re.IGNORECASE,
-)
 _CONDITION: Final = re.compile(r"\b(?:if|had|were)\b", re.IGNORECASE)
 _DENIED_AFTER: Final = re.compile(
     r"\s*(?:\?|(?:is|are|was|were|seems?|looks?|can|would|could|does|do|has|fits?)(?:n't|\s(?:\w+\s){0,2}(?:not|wrong|incorrect|false|too"
@@ -48,14 +39,13 @@ _DENIED_AFTER: Final = re.compile(
     r"|(?:ist|est|es|\u00e8|\u00e9)\s(?:falsch|nicht|fauss?e?|incorrect[aeo]?|falsa?|sbagliat[ao]|errad[ao])|\u4e0d|\u9519|\u932f|\u306f\u9593\u9055)",
     re.IGNORECASE,
 )
-_SENTENCE: Final = re.compile(r"[.!?](?=\s|$)|[\n\u3002;]")
 _ITSELF: Final = re.compile(
-    r"\b(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe))(?=\s)|\b(?:must|has\sto)\sbe(?=\s)"
+    r"\b(?P<verb>(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe)))(?=\s)|\b(?:must|has\sto)\sbe(?=\s)"
     r"|\b(?:so|thus|therefore|hence|consequently)\b|[\u2234\u21d2]|=>|\b(?:richtig|korrekt|correct)\s?(?:ist|w\u00e4re|:)",
     re.IGNORECASE,
 )
 _CORRECTED: Final = re.compile(
-    r"\b(?:wait|actually|no|sorry|correction|hmm+|oops|scratch\sthat|on\ssecond\sthoughts?|make\sthat|i\smean|i\smeant)\b",
+    r"\b(?:wait|actually|no|sorry|correction|hmm+|oops|scratch\sthat|on\ssecond\sthoughts?|on\sreflection|make\sthat|i\smean|i\smeant)\b",
     re.IGNORECASE,
 )
 _CORRECTED_STEP: Final = re.compile(
@@ -101,12 +91,7 @@ def denied_marks(text: str, marks: list[Mark]) -> list[Mark]:
 
 def is_denied(text: str, mark: Mark) -> bool:
     """Whether a sentence names a choice without taking it."""
-    return bool(_DENIED_AFTER.match(text, mark.end) or _DENIED_BEFORE.search(_before(text, mark.start)))
-
-
-def _before(text: str, start: int) -> str:
-    """The sentence up to a place, at most 160 characters of it."""
-    return _SENTENCE.split(text[max(0, start - 160) : start])[-1]
+    return bool(_DENIED_AFTER.match(text, mark.end) or is_not_meant(sentence_before(text, mark.start)))
 
 
 def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
@@ -117,24 +102,26 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
         if mark is None:
             continue
         is_heading = "\n" in between and not text[:opening.start].rpartition("\n")[2].strip("# ")
-        if not (has_link or is_heading) and (mark.kind == "text" or _is_listing(text, mark)):
+        if not (has_link or is_heading) and _is_remark(text, mark, marks):
             continue
-        is_said = not _DENIED_BEFORE.search(_before(text, opening.start))
-        if re.search(r"\b(?:would|w\u00e4re|serait|ser\u00eda)\b", between) and _CONDITION.search(_before(text, opening.start)):
+        is_said = not is_not_meant(sentence_before(text, opening.start))
+        if re.search(r"\b(?:would|w\u00e4re|serait|ser\u00eda)\b", between) and _CONDITION.search(sentence_before(text, opening.start)):
             is_said = False
         if is_said and not _DENIED_AFTER.match(text, mark.end):
             said = _statement(text, mark, marks, is_strong=has_link or is_heading, start=opening.start)
             yield said._replace(source="phrase")
 
 
-def _is_listing(text: str, mark: Mark) -> bool:
-    """Whether "option A" without a verb begins a remark on that option ("Option A: ..")."""
-    return text[mark.end :].lstrip().startswith((":", "-", "\u2013", "\u2014"))
+def _is_remark(text: str, mark: Mark, marks: Marks) -> bool:
+    """Whether "option A" without a verb begins a remark on that option ("Option A: ..", but not "Option A: Paris")."""
+    sign = re.compile(r"\s*[:\u2013\u2014-]\s*").match(text, mark.end)
+    named = marks.text_at(text, sign.end()) if sign and marks.has_texts else None
+    return sign is not None and (named is None or named.label != mark.label)
 
 
-def _walk(text: str, opening: Opening, marks: Marks) -> tuple[Mark | None, bool, str]:
+def _walk(text: str, opening: Opening, marks: Marks, *, has_link: bool = False) -> tuple[Mark | None, bool, str]:
     """The mark behind an opening, whether a verb or sign gives it, and the text between."""
-    place, has_link = opening.end, False
+    place = opening.end
     for _ in range(_MOST_STEPS):
         mark = marks.text_at(text, place) if has_link and marks.has_texts else None
         mark = mark or marks.label_at(text, place, lower=has_link)
@@ -149,16 +136,28 @@ def _walk(text: str, opening: Opening, marks: Marks) -> tuple[Mark | None, bool,
 
 def _of_choosing(text: str, marks: Marks) -> Iterator[Statement]:
     for found in _chosen().finditer(text):
-        mark, _, _ = _walk(text, Opening(found.start(), found.end(), any_step()), marks)
+        mark, _, _ = _walk(text, Opening(found.start(), found.end(), any_step()), marks, has_link=True)
+        if mark and mark.kind == "bare" and text[mark.start].islower():
+            continue  # "I choose a .."
         if mark and not is_denied(text, mark._replace(start=found.start())):
             yield _statement(text, mark, marks, is_strong=True, start=found.start())
 
 
 def _of_itself(text: str, marks: Marks) -> Iterator[Statement]:
     for found in _ITSELF.finditer(text):
-        mark, _, _ = _walk(text, Opening(found.start(), found.end(), _ITSELF_STEP), marks)
+        is_verb = found["verb"] is not None
+        mark, _, _ = _walk(text, Opening(found.start(), found.end(), _ITSELF_STEP), marks, has_link=is_verb)
+        if mark and is_verb and not _is_whole(text, mark):
+            continue
         if mark and not is_denied(text, mark._replace(start=found.start())):
             yield _statement(text, mark, marks, is_strong=False, start=found.start())
+
+
+def _is_whole(text: str, mark: Mark) -> bool:
+    """Whether "it is" is followed by a capital letter, or by words of a choice and an end; a number may be any other."""
+    if mark.kind == "text":
+        return not text[mark.start : mark.end].strip("-.,/ ").isdigit() and re.compile(END).match(text, mark.end) is not None
+    return mark.kind == "bracketed" or text[mark.start].isupper() or not text[mark.start].isascii()
 
 
 _ITSELF_STEP: Final = re.compile(
@@ -170,23 +169,31 @@ _ITSELF_STEP: Final = re.compile(
 def _of_corrections(text: str, marks: Marks) -> Iterator[Statement]:
     for found in _CORRECTED.finditer(text):
         mark, has_link, _ = _walk(text, Opening(found.start(), found.end(), _CORRECTED_STEP), marks)
-        if mark and has_link and mark.kind != "text" and re.compile(END).match(text, mark.end):
+        if mark is None or not has_link or mark.kind == "text" or _DENIED_AFTER.match(text, mark.end):
+            continue
+        if re.compile(END).match(text, mark.end):
             yield _statement(text, mark, marks, is_strong=True, start=found.start())
 
 
 def _of_rightness(text: str, marks: Marks) -> Iterator[Statement]:
     """ "B is correct", "that makes D the correct answer"."""
     for mark in marks.all_named(text):
-        before = _before(text, mark.start)
-        if _DENIED_BEFORE.search(before) or _OTHER_THING.search(before):
+        before = sentence_before(text, mark.start)
+        if is_not_meant(before) or _OTHER_THING.search(before):
             continue
         if (right := _right_behind().match(text, mark.end)) and text[right.end() : right.end() + 1] != "?":
             if re.search(rf"(?:\((?:{marks.names})\)|\b(?:{marks.names})){_LISTED}$", before):
                 yield Statement(None, mark.start, False, mark, "phrase")
             else:
                 yield Statement(mark.label, mark.start, False, mark, _source(mark))
+    for mark in marks.all_texts(text):
+        if _RIGHT_TEXT.match(text, mark.end) and not sentence_before(text, mark.start).strip(" \"'"):
+            yield Statement(mark.label, mark.start, False, mark, "choice_text")
 
 
+_RIGHT_TEXT: Final = re.compile(
+    r"\s(?:is|was|would\sbe)\s(?:\w+\s)?the\s(?:correct|right|best)\s(?:answer|option|choice)\b", re.IGNORECASE
+)
 _OTHER_THING: Final = re.compile(
     r"\b(?:statements?|claim|assertion|premise|figure|graph|group|type|vitamin|point|plan|person|line|case|part|step|class)\s$", re.IGNORECASE
 )
@@ -204,6 +211,10 @@ def _source(mark: Mark) -> str:
 
 def names_others(text: str, mark: Mark, marks: Marks) -> bool:
     """Whether behind a mark another choice is listed ("A or B", "A, C"), or named as the same ("B. Paris", "London (C)")."""
+    beside = re.compile(r"\s*[,:(\u2013\u2014-]?\s*").match(text, mark.end)
+    own = marks.text_at(text, beside.end()) if beside and marks.has_texts and mark.kind != "text" else None
+    if own and own.label == mark.label:
+        return False
     listed = re.compile(_LISTED, re.IGNORECASE).match(text, mark.end)
     if listed:
         other = marks.label_at(text, listed.end()) or _roman(text, listed.end())

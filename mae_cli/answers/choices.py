@@ -129,13 +129,14 @@ def _of_lines(text: str, marks: Marks) -> _Found | None:
 
 def _alone(line: str, marks: Marks) -> Mark | None:
     """The choice that a line names without another word: "B", "(b).", "B. London", "London"."""
+    line = re.sub(r"^A:\s*(?=\S{1,4}$)", "", line)  # the "A:" of "Q: .. A: .."
     mark = marks.label_at(line, 0, lower=True)
     if mark and not line[mark.end :].strip(" .):,!"):
         return mark
     if not marks.has_texts:
         return None
     if mark or (mark := _leading(line, marks)):
-        rest = re.compile(r"\s*[.):,\u3001-]?\s*").match(line, mark.end)
+        rest = re.compile(r"\s*[.):,\u3001\u2013\u2014-]?\s*").match(line, mark.end)
         named = marks.text_at(line, rest.end()) if rest else None
         is_whole = named and named.label == mark.label and not line[named.end :].strip(" .!")
         return mark if is_whole else None
@@ -149,6 +150,9 @@ def _leading(line: str, marks: Marks) -> Mark | None:
     if mark is None:
         return None
     behind = line[mark.end :]
+    other = marks.label_at(line, mark.end + 2)
+    if other and other.label != mark.label and not line[other.end :].strip(" .)"):
+        return None  # "A. C"
     own_text = marks.text_at(line, mark.end + 1) if marks.has_texts and behind.startswith(" ") else None
     is_marked = mark.kind == "bracketed" or re.match(r"\s*(?:[.):\u3001]|$)", behind)
     return mark if is_marked or (own_text and own_text.label == mark.label) else None
@@ -157,7 +161,7 @@ def _leading(line: str, marks: Marks) -> Mark | None:
 def _is_item(text: str, mark: Mark) -> bool:
     """Whether a label numbers what stands behind it ("A) Paris is wrong. B) London ..")."""
     return bool(re.match(r"\)|\.\s|:\s", text[mark.end :])) or (
-        mark.kind == "bracketed" and text[: mark.start].rstrip()[-1:] in ("", ".", "!", "?", ";")
+        mark.kind == "bracketed" and text[: mark.start].rstrip()[-1:] in ("", ".", "!", "?", ";", ")")
     )
 
 

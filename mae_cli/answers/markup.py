@@ -25,6 +25,7 @@ _RAISED: Final = re.compile(r"<sup>([^<>]*)</sup>", re.IGNORECASE)
 _BREAK: Final = re.compile(r"<br\s?/?>", re.IGNORECASE)
 _MARKS: Final = re.compile(r"[*`]+|_{2,}|(?<!\w)_|_(?!\w)")
 _QUOTES: Final = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"') | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'"))
+_WIDE: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 _BRACED: Final = re.compile(r"\{(?:[^{},]|\{[^{},]*\})+\}")
 _OUTER: Final = (("**", "**"), ("__", "__"), ("`", "`"), ("*", "*"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"))
 
@@ -36,6 +37,18 @@ def without_html(text: str) -> str:
         for _ in range(3):  # nested at most three deep
             text = _PAIRED.sub(r"\2", text)
     return html.unescape(text) if "&" in text else text
+
+
+def wide_as_ascii(text: str) -> str:
+    """The text with full-width signs and figures as the usual ones, each in its place."""
+    return text if text.isascii() else text.translate(_WIDE)
+
+
+def without_colour(text: str) -> str:
+    r"""LaTeX without its colours and switches of style."""
+    if "\\" not in text:
+        return text
+    return _SWITCH.sub("", _COLOURED.sub(lambda found: found[1] or found[2] or "", text))
 
 
 def without_style(text: str) -> str:
