@@ -1,60 +1,189 @@
 """The letter of a multiple-choice answer, read out of a text.
 
 Place in the flow: `answers.stated` calls it for problems that have `choices`. Contract: a pure function over text that
-never raises; a letter that could be an ordinary word is not taken. Left out: whether the choice is right (verifier
-`choice`).
+never raises; a letter that could be an ordinary word is not taken, and a text that names several choices, or takes one
+back, has none. The order of the readings is in `README.md` beside this file. Left out: whether the choice is right
+(verifier `choice`).
 """
 
 import re
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from mae_cli.answers.extract import NOT_FOUND, Extraction, last_boxed
+from mae_cli.answers.choice_marks import END, Mark, Marks, marks_of
+from mae_cli.answers.choice_statements import Statement, denied_marks, names_others, statements
+from mae_cli.answers.extract import NOT_FOUND, Extraction, last_box
 from mae_cli.answers.reasoning import split_named_reasoning
-from mae_cli.answers.tags import tag_spans
+from mae_cli.answers.run_on import parts_to_read
+from mae_cli.answers.tags import fold_text, tag_spans
+
+_CONCLUDES: Final = re.compile(
+    r"(?:\b(?:so|thus|therefore|hence|leaves|leaving|must\sbe|only)\b|\u2192|=>)[^.!?\n]{0,40}$", re.IGNORECASE
+)
+_SOURCES: Final = {"bracketed": "bracketed", "bare": "lone_letter", "text": "choice_text"}
+_BULLET: Final = re.compile(r"^[\s#>\u2022]+|^-\s+")
 
 
-def extract_choice(text: str, labels: Sequence[str]) -> Extraction:
+class _Found(NamedTuple):
+    """A reading: its label, or null where the text names several; and which reading it was."""
+
+    label: str | None
+    source: str
+
+
+def extract_choice(text: str, labels: Sequence[str], texts: Sequence[str] = ()) -> Extraction:
     """Extract the label of a choice, spelled as in `labels`.
 
-    Order: inside the last answer tag, inside the last box (a span without a readable label ends the search: its text
-    may be the text of a choice), "answer is (B)" (`phrase`), the last label in brackets (`bracketed`), a label alone on
-    the last line or a text of one line that begins with one, "B. Paris" (`lone_letter`). Brackets make lower case
-    readable; the article "a" is never a label.
+    Order: inside the last answer tag (a tag without a choice ends the search), then the last of box and stated answer
+    ("the answer is B", "I choose B", "wait, it's C"), then weaker statements where they agree ("B is correct"), the
+    last or first line where it is a choice alone, the only label in brackets that is not called wrong. What stands
+    behind an invented next question counts only where nothing was stated before it.
+
+    Args:
+        text: a completion.
+        labels: A, B, C ..
+        texts: of the choices, in the same order; with them "London" is read as its letter.
     """
-    visible = split_named_reasoning(text).visible
-    by_name = {label.casefold(): label for label in labels if label}
-    if not by_name:
+    if not any(labels):
         return NOT_FOUND
-    spans = tag_spans(visible, "answer")
-    for span, source in ((spans[-1].strip() if spans else None, "answer_tag"), (last_boxed(visible), "boxed")):
-        if span:
-            found = _label_in(last_boxed(span) or span, by_name)
-            return Extraction(found[0], source) if found else NOT_FOUND
-    found = _label_in(visible, by_name)
-    return Extraction(*found) if found else NOT_FOUND
+    marks = marks_of(tuple(labels), tuple(texts))
+    visible = split_named_reasoning(text).visible
+    for part in parts_to_read(visible):
+        found = _read_part(part, marks)
+        if found is not None:
+            return Extraction(found.label, found.source) if found.label else NOT_FOUND
+    return NOT_FOUND
 
 
-def _label_in(text: str, by_name: dict[str, str]) -> tuple[str, str] | None:
-    """Return the label a text states and how: (label, source)."""
-    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s?\{([^{}]*)\}", r"\1", text)
-    names = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
-    bracketed = rf"[(\[]\s?(?P<in>{names})\s?[)\]]"
-    after = re.compile(
-        rf"\banswer\b[*_]{{0,3}}\s{{0,3}}(?:is|[:=])[*_:\s]{{0,9}}(?:(?:option|choice)\s)?[*_]{{0,3}}"
-        rf"(?:{bracketed}|(?P<bare>{names})(?!['\w])(?P<end>\s*(?:$|[.,;:)*_\n]))?)",
-        re.IGNORECASE,
+def _read_part(text: str, marks: Marks) -> _Found | None:
+    spans = [span for span in tag_spans(fold_text(text), "answer") if span.strip()]
+    if spans:
+        box = last_box(spans[-1])
+        span = box.content if box else spans[-1]
+        found = _read_text(marks.canonical(span), marks)
+        return _Found(found.label if found else None, "answer_tag")
+    box = last_box(text)
+    if box is None:
+        return _read_text(marks.canonical(text), marks)
+    behind = _last_strong(marks.canonical(text[box.end :]), marks)
+    inside = _read_text(marks.canonical(box.content), marks)
+    if behind is not None and (inside is None or behind.label is not None):
+        return _Found(behind.label, "phrase")
+    if inside is not None:
+        return _Found(inside.label, "boxed")
+    # The box holds a formula or a value: only what is said of the answer itself counts beside it.
+    before = _last_strong(marks.canonical(text[: box.start]), marks)
+    return _Found(before.label if before else None, "phrase")
+
+
+def _last_strong(text: str, marks: Marks) -> Statement | None:
+    strong = [statement for statement in statements(text, marks) if statement.is_strong]
+    return strong[-1] if strong else None
+
+
+def _read_text(text: str, marks: Marks) -> _Found | None:
+    """Read a text without tags and boxes; null where it states nothing."""
+    whole = _whole_text(text, marks)
+    if whole is not None:
+        return whole
+    said = statements(text, marks)
+    strong = [statement for statement in said if statement.is_strong]
+    if strong:
+        return _Found(strong[-1].label, strong[-1].source)
+    if said:
+        agree = len({statement.label for statement in said}) == 1
+        return _Found(said[-1].label if agree else None, said[-1].source)
+    return _of_lines(text, marks) or _of_brackets(text, marks)
+
+
+def _whole_text(text: str, marks: Marks) -> _Found | None:
+    """The text of a choice and nothing else, which may itself hold letters ("Both A and B")."""
+    bare = text.strip().strip("\"'().").strip()
+    mark = marks.text_at(bare, 0) if marks.has_texts else None
+    if mark and not bare[mark.end :].strip(" .!\n"):
+        return _Found(mark.label, "choice_text")
+    return None
+
+
+def _of_lines(text: str, marks: Marks) -> _Found | None:
+    """The last line, or else the first one, where it is a choice and little else."""
+    lines = [line for raw in text.splitlines() if (line := _BULLET.sub("", raw).strip())]
+    if not lines:
+        return None
+    leads = [_leading(line, marks) for line in lines]
+    listed = {mark.label for mark in leads if mark}
+    last = _alone(lines[-1], marks)
+    if last and (len(lines) == 1 or not (leads[-2] and leads[-2].label != last.label)):
+        return _Found(last.label, _SOURCES[last.kind])
+    first = _alone(lines[0], marks)
+    if first and (len(lines) == 1 or not (leads[1] and leads[1].label != first.label)):
+        return _Found(first.label, _SOURCES[first.kind])
+    lead = leads[0]
+    if lead is None:
+        return _first_words(lines[0], marks)
+    enumerated = {mark.label for mark in marks.all_named(text) if _is_item(text, mark)}
+    if len(listed | enumerated) > 1 or names_others(lines[0], lead, marks):
+        return None
+    return _Found(lead.label, _SOURCES[lead.kind])
+
+
+def _alone(line: str, marks: Marks) -> Mark | None:
+    """The choice that a line names without another word: "B", "(b).", "B. London", "London"."""
+    line = re.sub(r"^A:\s*(?=\S{1,4}$)", "", line)  # the "A:" of "Q: .. A: .."
+    mark = marks.label_at(line, 0, lower=True)
+    if mark and not line[mark.end :].strip(" .):,!"):
+        return mark
+    if not marks.has_texts:
+        return None
+    if mark or (mark := _leading(line, marks)):
+        rest = re.compile(r"\s*[.):,\u3001\u2013\u2014-]?\s*").match(line, mark.end)
+        named = marks.text_at(line, rest.end()) if rest else None
+        is_whole = named and named.label == mark.label and not line[named.end :].strip(" .!")
+        return mark if is_whole else None
+    named = marks.text_at(line.strip("\"'"), 0)
+    return named if named and not line.strip("\"'")[named.end :].strip(" .!") else None
+
+
+def _leading(line: str, marks: Marks) -> Mark | None:
+    """The label that a line begins with, with a sign behind it: "B. ..", "(B) ..", "B: .."."""
+    mark = marks.named_at(line, 0) or marks.label_at(line, 0, lower=True)
+    if mark is None:
+        return None
+    behind = line[mark.end :]
+    other = marks.label_at(line, mark.end + 2)
+    if other and other.label != mark.label and not line[other.end :].strip(" .)"):
+        return None  # "A. C"
+    own_text = marks.text_at(line, mark.end + 1) if marks.has_texts and behind.startswith(" ") else None
+    is_marked = mark.kind == "bracketed" or re.match(r"\s*(?:[.):\u3001]|$)", behind)
+    return mark if is_marked or (own_text and own_text.label == mark.label) else None
+
+
+def _is_item(text: str, mark: Mark) -> bool:
+    """Whether a label numbers what stands behind it ("A) Paris is wrong. B) London ..")."""
+    before = text[max(0, mark.start - 3) : mark.start].rstrip()
+    return bool(re.match(r"\)|\.\s|:\s", text[mark.end : mark.end + 2])) or (
+        mark.kind == "bracketed" and before[-1:] in ("", ".", "!", "?", ";", ")")
     )
-    for match in reversed(list(after.finditer(text))):
-        name = match["in"] or match["bare"]
-        label = by_name.get(name.casefold())
-        # A bare lower-case "a" before another word is the article.
-        if label and (match["in"] or match["end"] is not None or name == label):
-            return label, "phrase"
-    inside = [by_name.get(name.casefold()) for name in re.findall(bracketed, text, re.IGNORECASE)]
-    if inside and inside[-1]:
-        return inside[-1], "bracketed"
-    lines = [line.strip(" \t*_`") for line in text.splitlines() if line.strip(" \t*_`")]
-    end = r"[.):]?" if len(lines) > 1 else r"(?:[.):].*)?"
-    alone = re.fullmatch(rf"(?P<name>{names}){end}", lines[-1], re.IGNORECASE) if lines else None
-    label = by_name.get(alone["name"].casefold()) if alone else None
-    return (label, "lone_letter") if label else None
+
+
+def _first_words(line: str, marks: Marks) -> _Found | None:
+    """The text of a choice that a line begins with, where its sentence names no other: "No, it does not."."""
+    mark = marks.text_at(line, 0) if marks.has_texts else None
+    if mark is None or not re.compile(END).match(line, mark.end):
+        return None
+    sentence = re.split(r"[.!?](?:\s|$)", line[mark.end :])[0]
+    others = [marks.text_at(sentence, found.start()) for found in re.finditer(r"(?<!\w)\w", sentence)]
+    return None if any(other and other.label != mark.label for other in others) else _Found(mark.label, "choice_text")
+
+
+def _of_brackets(text: str, marks: Marks) -> _Found | None:
+    """The only label in brackets that the text does not call wrong; of several the last, where it is a conclusion."""
+    named = marks.all_named(text)
+    wrong = {mark.label for mark in denied_marks(text, named)}
+    left = [mark for mark in named if mark.kind == "bracketed" and mark.label not in wrong]
+    if not left:
+        return None
+    last = left[-1]
+    if len({mark.label for mark in left}) == 1 or _CONCLUDES.search(text[max(0, last.start - 80) : last.start]):
+        return None if names_others(text, last, marks) else _Found(last.label, "bracketed")
+    return _Found(None, "bracketed")

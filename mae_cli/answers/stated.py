@@ -39,7 +39,7 @@ def stated_answer(problem: Problem | None, text: str) -> Extraction:
     """The answer that a text gives, in the form its problem asks for: a letter, a program, or any other answer."""
     choices = choices_of(problem) if problem else []
     if choices:
-        return extract_choice(text, [chr(ord("A") + index) for index in range(len(choices))])
+        return extract_choice(text, [chr(ord("A") + index) for index in range(len(choices))], choices)
     if problem and is_code_problem(problem):
         return extract_code(text, entry_point_of(problem))
     return extract_answer(text)
