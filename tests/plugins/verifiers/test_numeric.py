@@ -24,6 +24,7 @@ from tests.support import benchmark_items
         ("50%", "0.5"),
         ("0.5", "50%"),
         ("x = 18", "18"),
+        ("eighteen", "18"),
     ],
 )
 def test_same_number_is_right_whatever_its_spelling(answer: str, reference: str) -> None:
@@ -42,7 +43,7 @@ def test_same_number_is_right_whatever_its_spelling(answer: str, reference: str)
         ("1000001", "1000000"),
         ("51%", "50%"),
         ("51%", "50"),
-        ("eighteen", "18"),
+        ("nineteen", "18"),
         ("18 or 19", "18"),
         ("18 apples, 3 pears", "18"),
         ("1e999999999", "18"),
@@ -122,7 +123,7 @@ def test_every_gsm8k_solution_is_right_in_the_usual_forms() -> None:
         ("5 kg", "5 m", (None, "unsure")),
         ("\u20ac5", "$5", (None, "unsure")),
         ("6 kg", "5 m", (0.0, "ok")),
-        ("5 apples", "5 m", (1.0, "ok")),
+        ("5 apples", "5 m", (None, "unsure")),
         ("5", "$5", (1.0, "ok")),
         ("5 dollars", "\\$5", (1.0, "ok")),
         ("$5 million", "5000000", (1.0, "ok")),
