@@ -19,14 +19,15 @@ _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|textrm|mat
 # "x = 1 or x = 2", "a = 1, b = 2", "x >= 5" do not state one number.
 _NOT_ONE_RESULT = re.compile(r"\b(?:or|and)\b|[,;]\s|[<>!\u2260]\s*$", re.IGNORECASE)
 _WRAPPERS: Final = (
-    ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ("$$", "$$"), ("'", "'"), ('"', '"'), ("\u2018", "\u2019"),
-    ("\u201c", "\u201d"), ("\u201e", "\u201c"), ("\u00ab", "\u00bb"), ("\u300c", "\u300d"), ("(", ")"), ("[", "]"), ("*", "*"), ("_", "_"),
-)  # fmt: skip
-_LEAD_WORDS: Final = (
-    "a total of in all the sum there are is was were it about approximately approx around roughly circa ca nearly almost "
-    "exactly only just equals equal to answer final result amount number cost costs price he she they we you has have had "
-    "will be takes makes value altogether so therefore thus hence"
+    *(("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ("$$", "$$"), ("'", "'"), ('"', '"'), ("\u2018", "\u2019")),
+    *(("\u201c", "\u201d"), ("\u201e", "\u201c"), ("\u00ab", "\u00bb"), ("\u300c", "\u300d"), ("(", ")"), ("[", "]")),
+    *(("*", "*"), ("_", "_")),
 )
+_LEAD_WORDS: Final = """
+a total of in all the sum there are is was were it about approximately approx around roughly circa ca nearly almost
+exactly only just equals equal to answer final result amount number cost costs price he she they we you has have had
+will be takes makes value altogether so therefore thus hence
+"""
 _LEAD: Final = re.compile(
     rf"(?:(?:{'|'.join(_LEAD_WORDS.split())})\b[.:,]?\s+|[~\u223c\u2248\u2243\u2245]\s*|\\(?:approx|sim)\s*)+",
     re.IGNORECASE,
@@ -174,17 +175,14 @@ def _ungrouped(text: str) -> tuple[str, bool]:
     return text, False
 
 
-_ONES: Final = {word: value for value, word in enumerate(
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"])}  # fmt: skip
-_TENS: Final = {
-    w: 10 * v for v, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
-}
+_ONES: Final = {word: value for value, word in enumerate(NUMERAL_WORDS[:20])}
+_TENS: Final = {word: 10 * value for value, word in enumerate(NUMERAL_WORDS[20:], 2)}
 _LARGE: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS: Final = {
     "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
     "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10,
 }  # fmt: skip
-_SPOKEN: Final = NUMERAL_WORDS | _LARGE.keys() | {"hundred"}
+_SPOKEN: Final = {*NUMERAL_WORDS, *_LARGE, "hundred"}
 _PART_BEHIND: Final = re.compile(
     rf"(?P<before>\d+)\s(?:and\s)(?P<top>an?|\w+)[\s-](?P<part>{'|'.join(_PARTS)})\b", re.I
 )

@@ -76,9 +76,9 @@ def read_number(
     r"""Return the one number that a text states, exactly; None if it states none or several.
 
     Read: "1,234.50", "1 234", "12,50,000", "$1,234", "\$5", "Rs. 5", "-3" (also "minus 3"), "3/4", "1 1/2", the signs
-    for fractions, "6.02e23", "1.5 \times 10^3", "2^5", "\frac{3}{4}" (also dfrac, tfrac), "x = 5" (what follows the last
-    equals sign), "2 million", "18k", "about 18", "twelve", "1 hour 30 minutes" (in hours), a trailing full stop. Refused:
-    "3 or 4", "1,23", "3x", "2\pi", division by zero, more than 300 characters, powers of ten past 400.
+    for fractions, "6.02e23", "1.5 \times 10^3", "2^5", "\frac{3}{4}" (also dfrac, tfrac), "x = 5" (what follows the
+    last equals sign), "2 million", "18k", "about 18", "twelve", "1 hour 30 minutes" (in hours), a trailing full stop.
+    Refused: "3 or 4", "1,23", "3x", "2\pi", division by zero, more than 300 characters, powers of ten past 400.
 
     Args:
         text: a short text, such as an extracted answer.
@@ -180,7 +180,7 @@ def _raised(base: Fraction, exponent_text: str) -> Fraction | None:
 
 
 def _multiple(rest: str, *, is_money: bool) -> tuple[int, str, bool]:
-    """What "million", "k", "lakh" behind the figures multiply them by, the text behind it, and whether that is attached.
+    """What "million", "k", "lakh" multiply the figures by, the text behind it, and whether that is attached.
 
     "5m" and "5b" are millions and billions of money only, "5M" is five million; "300 K" is a temperature.
     """

@@ -104,7 +104,8 @@ swiss_franc: CHF Fr. Swiss-franc franken
 zloty: z\u0142 zloty z\u0142oty z\u0142otych PLN
 krone: kr krone kroner krona kronor SEK NOK DKK
 real: R$ reais BRL
-ruble: \u20bd ruble rouble \u0440\u0443\u0431 \u0440\u0443\u0431\u043b\u0435\u0439 \u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u044c
+ruble: \u20bd ruble rouble \u0440\u0443\u0431
+ruble: \u0440\u0443\u0431\u043b\u0435\u0439 \u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u044c
 peso: peso MXN \u20b1 PHP
 lira: \u20ba lira TL
 baht: \u0e3f baht THB
@@ -206,10 +207,10 @@ MULTIPLIERS: Final = {
 }
 # "3 or more", "2 and a half", "3 over 4", "5 squared": the figures before these are not the whole story.
 _CHANGING: Final = """
-hundred thousand million billion trillion hundreds thousands millions billions trillions lakh lakhs crore crores bn or not
-to plus minus times over point divided multiplied modulo mod squared cubed factorial doubled tripled halved choose root
-sqrt infinity inf half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths twelfths
-twentieths hundredths thousandths sin cos tan cot csc sinh cosh tanh arcsin arccos arctan log ln exp abs pi alpha beta
+hundred thousand million billion trillion hundreds thousands millions billions trillions lakh lakhs crore crores bn or
+not to plus minus times over point divided multiplied modulo mod squared cubed factorial doubled tripled halved choose
+root sqrt infinity inf half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths
+twelfths twentieths hundredths thousandths sin cos tan cot csc sinh cosh tanh arcsin arccos arctan log ln exp abs pi alpha beta
 gamma delta epsilon theta lambda mu sigma tau phi psi rho omega \u03c0
 """
 _NUMERALS: Final = """
@@ -221,5 +222,6 @@ _SHORT: Final = """
 of in at on by an as is it he we so us my if am pm st nd rd th sq cu tv cd pc m g s h l ppl pcs bc ad bce ce up
 """
 CHANGING_WORDS: Final = frozenset(_CHANGING.split())
-NUMERAL_WORDS: Final = frozenset(_NUMERALS.split())
+NUMERAL_WORDS: Final = tuple(_NUMERALS.split())
+"""0 to 19, then the tens."""
 SHORT_WORDS: Final = frozenset(_SHORT.split())

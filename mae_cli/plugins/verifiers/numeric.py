@@ -18,41 +18,11 @@ from mae_cli.records import Problem, Verdict, VerdictStatus
 
 _Score = tuple[float | None, VerdictStatus, str]
 # Behind a number these say nothing about what is counted.
-_EMPTY_WORDS: Final = frozenset(
-    [
-        "of",
-        "the",
-        "a",
-        "an",
-        "in",
-        "total",
-        "all",
-        "altogether",
-        "each",
-        "per",
-        "every",
-        "them",
-        "these",
-        "those",
-        "are",
-        "is",
-        "it",
-        "there",
-        "for",
-        "and",
-        "to",
-        "on",
-        "at",
-        "by",
-        "with",
-        "that",
-        "which",
-        "st",
-        "nd",
-        "rd",
-        "th",
-    ]
-)
+_EMPTY: Final = """
+of the a an in total all altogether each per every them these those are is it there for and to on at by with that which
+st nd rd th
+"""
+_EMPTY_WORDS: Final = frozenset(_EMPTY.split())
 _IRREGULAR: Final = {"people": "person", "children": "child", "men": "man", "women": "woman", "feet": "foot"}
 _ENDINGS: Final = (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("ss", "ss"), ("s", ""))
 _NEAR: Final = 0.1
