@@ -210,7 +210,8 @@ _CHANGING: Final = """
 hundred thousand million billion trillion hundreds thousands millions billions trillions lakh lakhs crore crores bn or
 not to plus minus times over point divided multiplied modulo mod squared cubed factorial doubled tripled halved choose
 root sqrt infinity inf half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths
-twelfths twentieths hundredths thousandths sin cos tan cot csc sinh cosh tanh arcsin arccos arctan log ln exp abs pi alpha beta
+twelfths twentieths hundredths thousandths sin cos tan cot csc sinh cosh tanh arcsin arccos arctan log ln exp abs pi
+alpha beta
 gamma delta epsilon theta lambda mu sigma tau phi psi rho omega \u03c0
 """
 _NUMERALS: Final = """

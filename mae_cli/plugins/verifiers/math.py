@@ -9,6 +9,7 @@ process that is killed at the limit. Left out: finding the answer in a longer te
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -47,24 +48,33 @@ class Math(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """One verdict per answer; equal pairs are compared once."""
         given = list(zip(problems, answers, strict=True))
         verdicts = [_before(problem.reference_answer, answer) for problem, answer in given]
-        asked = {
-            (problem.reference_answer or "", answer or ""): None
-            for (problem, answer), verdict in zip(given, verdicts, strict=True)
-            if verdict is None
-        }
-        pairs = list(asked)
-        found = dict(zip(pairs, self.compare(pairs), strict=True))
+        keys = [(problem.reference_answer or "", answer or "", names_in(problem.question)) for problem, answer in given]
+        asked = {key: None for key, verdict in zip(keys, verdicts, strict=True) if verdict is None}
+        found = dict(zip(asked, self._compare(list(asked)), strict=True))
         return [
-            verdict or msgspec.structs.replace(found[problem.reference_answer or "", answer or ""])
-            for (problem, answer), verdict in zip(given, verdicts, strict=True)
+            verdict or msgspec.structs.replace(found[key]) for key, verdict in zip(keys, verdicts, strict=True)
         ]
 
     def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts on (reference, answer) pairs of texts."""
-        if not pairs:
+        """Verdicts on (reference, answer) pairs of texts, of problems that are not known."""
+        return self._compare([(reference, answer, "") for reference, answer in pairs])
+
+    def _compare(self, asked: Sequence[tuple[str, str, str]]) -> list[Verdict]:
+        if not asked:
             return []
-        outcomes = workers.shared(TARGET, memory_mib=self.memory_mib).call(pairs, self.timeout_seconds)
+        outcomes = workers.shared(TARGET, memory_mib=self.memory_mib).call(asked, self.timeout_seconds)
         return [_verdict(outcome) for outcome in outcomes]
+
+
+_FORMULA = re.compile(r"\$\$?(?P<formula>[^$]+)\$|\\[(\[](?P<other>.+?)\\[)\]]", re.DOTALL)
+_LONE_LETTER = re.compile(r"(?<![a-zA-Z'\u2019\\])(?!a(?= [a-z]{2})|I\b|A(?= [a-z]{2}))[a-zA-Z](?![a-zA-Z'\u2019])")
+
+
+def names_in(question: str) -> str:
+    """The letters that name quantities in a question: those of its formulas, and those that stand alone in its text."""
+    formulas = " ".join(match["formula"] or match["other"] for match in _FORMULA.finditer(question))
+    letters = set(re.findall(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+(?:\{[^{}]*\})?", " ", formulas)))
+    return "".join(sorted(letters | set(_LONE_LETTER.findall(_FORMULA.sub(" ", question)))))
 
 
 def _before(reference: str | None, answer: str | None) -> Verdict | None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mae_cli.checking.mathematics.equality import equality
 from mae_cli.checking.mathematics.expressions import UnreadableError, read_expression
-from mae_cli.checking.mathematics.objects import Collection, Matrix, Number, Sequence, Text, Union, Unread, read_object
+from mae_cli.checking.mathematics.objects import Collection, Matrix, Number, RealSet, Sequence, Text, Unread
+from mae_cli.checking.mathematics.reading import read_object
 from mae_cli.checking.mathematics.values import value
 
 # fmt: off
@@ -66,7 +67,7 @@ def test_what_is_not_understood_or_too_large_is_unreadable(text: str) -> None:
         ("1, 2", Collection),
         ("\\{1, 2\\}", Collection),
         ("2 \\pm 1", Collection),
-        ("(0,9) \\cup (9,36)", Union),
+        ("(0,9) \\cup (9,36)", RealSet),
         ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", Matrix),
         ("\\text{east}", Text),
         ("Evelyn", Text),
