@@ -2,7 +2,7 @@
 
 Our own reading takes both answers apart; math-verify judges the whole of both in one spelling, and where it does not
 call them equal though we do, each pair of expressions in them. Its "different" is an opinion only where it read both
-wholly. Where it cannot read a pair of expressions, our own reading stands alone only for figures: rational numbers
+wholly, and it decides nothing where our reading cannot tell. Where it cannot read a pair of expressions, our own reading stands alone only for figures: rational numbers
 computed exactly from a text without names (fractions, decimals, powers, numbers to a base, converted units). Words,
 times, dates and letters are compared as they stand.
 
@@ -20,9 +20,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
-from math_verify import parse, verify
-from sympy import Expr, I, N
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from sympy import E, Expr, I, N, Symbol
 
+from mae_cli.answers.units import MeasureUnit, convert
 from mae_cli.checking.mathematics.agreement import points
 from mae_cli.checking.mathematics.equality import Comparison
 from mae_cli.checking.mathematics.expressions import UnreadableError, variables
@@ -34,15 +36,20 @@ from mae_cli.checking.mathematics.values import value
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 warnings.simplefilter("ignore")
+convert(MeasureUnit("meter"), MeasureUnit("foot"))  # loads the units before workers are forked off
 
 _FIGURES: Final = re.compile(r"(?:[\d.+*/(){}\s^-]|\\frac|\\cdot|\\times|\\,)*")
 DIGITS: Final = 30
-_CLOSE: Final = 1e-20
-# What a text may be made of where math-verify alone calls it different.
-_PLAIN: Final = re.compile(
-    r"(?:\\(?:frac|sqrt|cdot|times|pi|infty|le|ge|ne|cup|pm|sin|cos|tan|ln|log|theta|alpha|beta|binom|begin|end)(?![a-zA-Z])"
-    r"|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z])|pmatrix|\\[{}\\]|[\d.,;:+*/(){}\[\]|^_=<>&!\s-])+"
+# Units are taken off before; what the library takes for units are often names ("2hr", "5ab").
+_EXTRACTION: Final = (
+    LatexExtractionConfig(
+        normalization_config=NormalizationConfig(
+            basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+        )
+    ),
+    ExprExtractionConfig(),
 )
+_CLOSE: Final = 1e-20
 
 
 def both(reference: str, answer: str, names: str = "") -> list[bool | None]:
@@ -61,8 +68,6 @@ def both(reference: str, answer: str, names: str = "") -> list[bool | None]:
     if own and not library:
         by_parts = Comparison(same=_confirmed, is_own=False).of(first, second)
         return [True if by_parts else library, own]
-    if own is None and library is False and not all(text and _PLAIN.fullmatch(text) for text in texts):
-        library = None
     return [library, own]
 
 
@@ -126,7 +131,7 @@ def _parsed(reference: str) -> tuple[Any, ...]:
 
 
 def _parse(text: str) -> list[Any]:
-    return list(parse(f"${text}$", parsing_timeout=None))
+    return list(parse(f"${text}$", _EXTRACTION, parsing_timeout=None))
 
 
 def _is_whole(items: Any, text: str) -> bool:
@@ -139,11 +144,14 @@ def _agree(first: Any, second: Any) -> bool:
     """Whether two expressions of the library have the same values at our points."""
     if not (isinstance(first, Expr) and isinstance(second, Expr)):
         return False
+    constants = {Symbol("i"): I, Symbol("e"): E}
+    first, second = (side.subs({symbol: constants.get(Symbol(symbol.name), symbol) for symbol in side.free_symbols})
+                     for side in (first, second))  # fmt: skip
     if first.free_symbols != second.free_symbols:
         return False
     names = sorted(symbol.name for symbol in first.free_symbols)
     for point in points(names) if names else [{}]:
-        numbers = {symbol: I if symbol.name == "i" else point[symbol.name] for symbol in first.free_symbols}
+        numbers = {symbol: point[symbol.name] for symbol in first.free_symbols}
         try:
             a, b = (N(side.doit().subs(numbers), DIGITS) for side in (first, second))
             if not abs(a - b) <= _CLOSE * max(abs(a), abs(b)):

@@ -123,7 +123,8 @@ class Comparison(msgspec.Struct, frozen=True):
         if any(unit.startswith("base") for unit in units):
             return self._bases(first, second)
         if "" in units:
-            return self.same(first, second)
+            same = self.same(first, second)
+            return None if same and (first.is_doubtful or second.is_doubtful) else same
         return self._in_units(first, second)
 
     def _percent(self, first: Number, second: Number) -> bool | None:
@@ -171,6 +172,11 @@ class Comparison(msgspec.Struct, frozen=True):
 
     def _collections(self, first: MathObject, second: MathObject) -> bool | None:
         one, other = self._members(first), self._members(second)
+        if _is_decimal(one, other) or _is_decimal(other, one):
+            return None
+        kinds = [{type(part) for part in parts} for parts in (one, other)]
+        if kinds in ([{Relational}, {Sequence}], [{Sequence}, {Relational}]):
+            return None  # "x = 1, y = 2" for "(1, 2)"
         named = [{part.name for part in parts if isinstance(part, Relational) and part.name} for parts in (one, other)]
         if (len(named[0]) > 1) != (len(named[1]) > 1):
             # "x = 1, y = 2" for "1, 2": in this order, or nothing is known.
@@ -271,6 +277,16 @@ def _as_words(read: Number) -> str | None:
     if not read.unit and not any(character.isdigit() for character in read.source):
         return normalise_words(read.source)
     return None
+
+
+def _is_decimal(several: Many[MathObject], one: Many[MathObject]) -> bool:
+    """Whether two whole numbers may be one with a decimal comma: "1000,99" for 1000.99."""
+    if len(several) != 2 or len(one) != 1 or not isinstance(one[0], Number):
+        return False
+    sources = [part.source for part in several if isinstance(part, Number) and not part.unit]
+    if len(sources) != 2 or not sources[1].isdigit() or not sources[0].lstrip("-").isdigit():
+        return False
+    return same_value(("number", Fraction(".".join(sources))), one[0].node) is True
 
 
 def _names_one_function(first: str, second: str) -> bool:

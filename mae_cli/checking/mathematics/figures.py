@@ -31,12 +31,14 @@ _MIXED: Final = re.compile(r"(-?)\s?(\d+) (\d+)/(\d+)")
 _MONEY: Final = re.compile(r"(-?)\s*(\\?\$|\\euro |\\pound |[\u20a0-\u20cf\u00a5])")
 _MARKED: Final = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|textsf)\s*\{[^{}]*[^\W\d_][^{}]*\}"
 _UNIT: Final = re.compile(
-    rf"(?P<degree>(?:\^\s*\{{?\s*\\circ\s*\}}?|\\degree(?![a-zA-Z]))(?P<scale>\s*(?:{_MARKED}|[CF]))?|\s*degrees?$)"
-    r"|\s*(?P<percent>\\?%|(?:\\text\s*\{\s*)?(?:percent|per cent|pct)\s*\}?$)"
+    rf"(?P<degree>(?:\^\s*(?:\{{\s*\\circ\s*\}}|\\circ)|\\degree(?![a-zA-Z]))(?P<scale>\s*(?:{_MARKED}|[CF]))?|\s*degrees?$)"
+    r"|\s*(?P<percent>\\?%|(?:\\text\s*\{\s*)?(?:percent|per cent|percentage|pct)\s*\}?$)"
     rf"|\s*(?P<marked>{_MARKED}(?:\s*(?:/|\\cdot)?\s*(?:{_MARKED}|\^\s*\{{?\s*-?\d\s*\}}?|[a-z]+))*)"
     r"|\s*(?P<words>(?<![a-zA-Z\\{])[a-zA-Z\u00c0-\uffff][^\W\d_]*(?:[ /-][^\W\d_]+)*\s*(?:\^\s*\{?\s*[23]\s*\}?)?"
     r"(?:/[a-z]+(?:\^\s*\{?\s*[23]\s*\}?)?)?)"
 )
+_LENGTHS: Final = frozenset("mm cm dm km ft in yd mi m/s".split())
+_RANGES: Final = re.compile(r"\\(?:int|sum|prod)(?![a-zA-Z])")
 # Unmarked letters beside a number that are units more often than factors.
 _USUAL: Final = frozenset("mm cm km kg mg ml mL ft lb lbs oz hr hrs min sec mph yd ms kph mi dm cl dl pt qt gal".split())
 
@@ -61,9 +63,10 @@ def number(text: str) -> Number:
     if money and unit and (currency is None or unit != currency.name):
         raise UnreadableError("two units")
     # A lone letter, a name with an index and the like are what they are; several letters may be a word.
-    if re.fullmatch(r"[a-zA-Z]{2,}", bare):
+    if re.fullmatch(r"(?=.*[a-zA-Z]{2})[a-zA-Z ]+", bare) or re.search(r"(?<![a-zA-Z\\{])[a-zA-Z]{5,}", bare):
         raise UnreadableError("a word")
-    return Number(read_expression(bare), unit or (currency.name if currency else ""), bare)
+    is_doubtful = bool(unit) and re.search(r"[\d}][a-zA-Z]{1,2}$", text) is not None
+    return Number(read_expression(bare), unit or (currency.name if currency else ""), bare, is_doubtful=is_doubtful)
 
 
 def spoken_number(text: str) -> Number | None:
@@ -106,7 +109,7 @@ def _radix(word: str) -> int | None:
 
 def _without_unit(text: str) -> tuple[str, str]:
     match = next((m for m in _UNIT.finditer(text) if m.end() == len(text)), None)
-    if match is None or not match.start():
+    if match is None or not match.start() or _RANGES.search(text):
         return text, ""
     bare = text[: match.start()].strip()
     # Units stand behind a number; behind a letter they may be factors.
@@ -121,7 +124,9 @@ def _without_unit(text: str) -> tuple[str, str]:
     words = TEXT_MARK.sub(r"\1", plain).replace("\\cdot", "*").strip(" .{}").replace("^ ", "^")
     is_attached = not match["marked"] and not text[match.start() : match.start() + 1].isspace()
     known = unit_named(words)
-    if known and not known.is_count and (match["marked"] or _is_unit(words, is_attached)):
+    if known and known.is_count:
+        raise WordsError(f"{words} behind figures")
+    if known and (match["marked"] or _is_unit(words, is_attached)):
         return bare, known.name
     return _of_words(text, bare, words, is_marked=bool(match["marked"]), is_attached=is_attached)
 
@@ -129,6 +134,8 @@ def _without_unit(text: str) -> tuple[str, str]:
 def _is_unit(words: str, is_attached: bool) -> bool:
     """Whether unmarked letters that could be a unit are one, and no product of names."""
     letters = re.sub(r"\W*\d?\}?$", "", words)
+    if letters != words and letters.isascii() and letters not in _LENGTHS and len(letters) < 4:
+        return False  # "hr^2" is a product
     return letters in _USUAL or not letters.isascii() or "/" in words or " " in words or len(letters) > 3
 
 

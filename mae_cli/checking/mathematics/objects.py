@@ -41,6 +41,8 @@ class Number(msgspec.Struct, frozen=True):
     """Its text without the unit; math-verify is given it."""
     digits: str = ""
     """Of a number to another base, as written."""
+    is_doubtful: bool = False
+    """Whether the letters of the unit stand right behind the figures and may be factors ("10cm")."""
 
 
 class Sequence(msgspec.Struct, frozen=True):

@@ -35,10 +35,12 @@ from mae_cli.checking.mathematics.sets import EMPTY, REALS, as_set, difference, 
 from mae_cli.checking.mathematics.spelling import spelled
 
 MAX_LENGTH: Final = 2000
-_GROUPED: Final = re.compile(r"(?<![\d.])\d{1,3}(?:,\s?\d{3})+(?!\d)")
+_GROUPED: Final = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 _MATRIX: Final = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _NAME: Final = re.compile(
     r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\^\s*\{\s*-\s*1\s*\})?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?"
+    r"|\|[A-Z]{2}\||\\angle\s*[A-Z]{1,3}|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Z]{2}\s*/\s*[A-Z]{2}"
+    r"|[A-Z]+(?:_\{\w+\})?\s*:\s*[A-Z]+(?:_\{\w+\})?"
     r"|\(\s*[a-zA-Z](?:_\{?\w\}?)?(?:\s*,\s*[a-zA-Z](?:_\{?\w\}?)?)+\s*\))"
 )
 _OPERATORS: Final[tuple[tuple[str, Relation], ...]] = (
@@ -49,6 +51,7 @@ _REALS: Final = re.compile(r"\\mathbb\{R\}|all real(?: number)?s|all real number
 _EXCEPT: Final = re.compile(r"(?:\\mathbb\{R\}|R|all real(?: number)?s)\s*(?:except|\\setminus|-)\s*(?P<rest>.+)")
 _BUILDER: Final = re.compile(r"(?P<name>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb\{R\}|R)\s*)?(?:\||:)(?P<condition>.+)")
 _FRENCH: Final = re.compile(r"(?=\].*|.*\[$)([\][(])([^\[\]()]*[,;][^\[\]()]*)([\[\])])")
+_SIGN_PAIR: Final = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _PROSE: Final = re.compile(r"[^\W\d_]+(?:[ '.,;:!?-]+[^\W\d_]+)*")
 
 
@@ -81,7 +84,7 @@ def _words(text: str, plain: str) -> MathObject:
     words = normalise_words(plain)
     if words in ("empty set", "the empty set"):
         return EMPTY
-    spoken = spoken_number(TEXT_MARK.sub(r"\1", text))
+    spoken = spoken_number(TEXT_MARK.sub(r"\1", text)) if "=" not in text else None
     if spoken is not None:
         return spoken
     return Text(words) if _PROSE.fullmatch(words) and len(words) > 1 else Unread(plain)
@@ -136,7 +139,7 @@ def _named_set(text: str) -> MathObject | None:
 def _parts(text: str) -> MathObject | None:
     """What "or", "and" and commas part: inequalities make one set, other parts stand side by side."""
     # A comma between groups of three digits parts thousands, but not inside brackets: (1,234) may be a point.
-    text = _GROUPED.sub(lambda m: re.sub(r"[,\s]", "", m[0]) if _depth(text, m.start()) == 0 else m[0], text)
+    whole, text = text, _GROUPED.sub(lambda m: m[0].replace(",", "") if _depth(text, m.start()) == 0 else m[0], text)
     for word in ("\\lor ", "\\land "):
         parts = _split(text, (word,))
         if len(parts) < 2:
@@ -154,7 +157,7 @@ def _parts(text: str) -> MathObject | None:
     parts = _split(text, (",", ";"))
     if len(parts) > 1:
         return Collection(tuple(item for part in parts for item in members_of(_read(part))))
-    return None if text == parts[0] else _read(text)
+    return None if text == whole else _read(text)
 
 
 def _both(sets: list[RealSet]) -> RealSet:
@@ -303,10 +306,9 @@ def _open_french(text: str) -> MathObject | None:
 
 
 def _several_signs(text: str) -> MathObject | None:
-    if text.count("\\pm") + text.count("\\mp") != 1:
+    if len(_SIGN_PAIR.findall(text)) != 1:
         return None
-    pair = [re.sub(r"\\[pm][pm](?![a-z])", sign, text) for sign in ("+", "-")]
-    return Collection(tuple(_read(side) for side in pair))
+    return Collection(tuple(_read(_SIGN_PAIR.sub(sign, text)) for sign in ("+", "-")))
 
 
 _ATTEMPTS: Final[tuple[Callable[[str], MathObject | None], ...]] = (

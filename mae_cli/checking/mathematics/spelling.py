@@ -67,15 +67,16 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"\\sqrt\s+(?=[({\[])", r"\\sqrt"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\{,\}", ","),
-        (r"(?<=\d)\s*\\!\s*(?=,)|(?<=,)\s*\\!\s*(?=\d)", ""),
         (r"\^\s*(-\s*\d+(?:\.\d+)?|\d{2,})(?!\d)", r"^{\1}"),
         (r"\\cr(?![a-zA-Z])|(?:\\\\)+\s*\[[^\]]*(?:pt|mm|cm|em|ex)\]|(?:\\\\){2,}", r"\\\\"),
         (r"\\(?:and|wedge|land)(?![a-zA-Z])|\\?\\text\{\s*and\s*\}|\\mbox\{\s*and\s*\}|\band\b|\\&", r" \\land "),
         (r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*,?\s*or\s*\}|\\mbox\{\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])", r" \\lor "),
         (r",\s*(?=\\l(?:and|or) )", " "),
+        (r"\*\*", "^"),
+        (r"_(\w)(?!\w*\})", r"_{\1}"),
     )
 )
-_DEGREES_IN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
+_DEGREES_IN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
 _TRIGONOMETRY: Final = re.compile(r"(?<![a-zA-Z])(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _MATRIX_NAMES: Final = re.compile(r"\\(begin|end)\{(?:smallmatrix|matrix|bmatrix|Bmatrix|array)\}(?:\{[clr|\s]*\})?")
 _MATRIX_BRACKETS: Final = re.compile(r"^[(\[]\s*(\\begin\{pmatrix\}.*\\end\{pmatrix\})\s*[)\]]$", re.DOTALL)
@@ -88,11 +89,14 @@ def spelled(text: str) -> str:
     while before != text:
         before = text
         text = _unwrapped(text)
-    text = _joined_groups(text)
+    bare = re.fullmatch(r"\{([^{}\\]*,[^{}]*)\}", text)
+    text = f"\\{{{bare[1]}\\}}" if bare else text  # braces that LaTeX would not print
+    text = _joined_groups(_without_inner_marks(text))
     text = _REPEATING.sub(_as_fraction, text)
     text = _SCIENTIFIC.sub(r"\1 \\cdot 10^{\2\3}", text).replace("^{+", "^{")
     # A backslash before a set is a difference, and no blank.
     text = re.sub(r"(\\mathbb\s*\{?R\}?|ℝ|\bR)\s*\\\s*(?=\\?\{|\[|\()", r"\1 \\setminus ", text)
+    text = re.sub(r"(?<=\d)\s*\\!\s*(?=,)|(?<=,)\s*\\!\s*(?=\d)", "", text)
     text = _DROPPED.sub(" ", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -116,6 +120,14 @@ def _unwrapped(text: str) -> str:
     if boxed and balanced(boxed[1]):
         text = boxed[1].strip()
     return text
+
+
+def _without_inner_marks(text: str) -> str:
+    """The text without the marks around its parts: "$1$ and $2$", "\\boxed{1}, \\boxed{2}"."""
+    text = re.sub(rf"\\f?box(?:ed)?\s*{_GROUP}", r" \1 ", text)
+    text = re.sub(r"\\\((.*?)\\\)", r" \1 ", text)
+    # "$5 and $6" is money twice.
+    return re.sub(r"(?<!\\)\$(?=\S)([^$]*[^$\s\\])\$(?!\d)", r" \1 ", text).strip()
 
 
 def balanced(text: str) -> bool:

@@ -1,9 +1,9 @@
 """Compare an answer with the reference answer as mathematics, checked twice.
 
 Place in the flow: `judge` and `eval` call it through the registry. Contract: math-verify and a reader of our own
-(`checking.mathematics`) each say equal, different or unknown; what both call equal is right, what one calls different
-and none equal is wrong, and where they contradict each other the verdict is `unsure` and says so. Both run in a worker
-process that is killed at the limit. Left out: finding the answer in a longer text (`mae_cli.answers.extract`).
+(`checking.mathematics`) each say equal, different or unknown; what both call equal is right, what ours read and calls
+different and math-verify does not call equal is wrong, and everything else is `unsure` and says why. Both run in a
+worker process that is killed at the limit. Left out: finding the answer in a longer text (`mae_cli.answers.extract`).
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def _before(reference: str | None, answer: str | None) -> Verdict | None:
         return _null("unsupported", "no reference answer")
     if answer is None or not answer.strip():
         return Verdict("math", "verifier", "answer", score=0.0, reason="no answer found")
+    if reference.split() == answer.split():
+        return Verdict("math", "verifier", "answer", score=1.0, reason="the same text")
     if max(len(reference), len(answer)) > MAX_LENGTH:
         return _null("unsupported", f"longer than {MAX_LENGTH} characters")
     return None
@@ -99,7 +101,7 @@ def _verdict(outcome: workers.CallOutcome) -> Verdict:
     told = f"math-verify: {_WORD[library]}, own reading: {_WORD[own]}"
     if library and own:
         return Verdict("math", "verifier", "answer", score=1.0, reason="equal, checked twice")
-    if True not in (library, own) and False in (library, own):
+    if own is False and not library:
         return Verdict("math", "verifier", "answer", score=0.0, reason=told)
     if library is None and own is None:
         return _null("unsupported", "not read as mathematics by either check")
