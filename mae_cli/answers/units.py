@@ -87,6 +87,7 @@ def _measured(name: str) -> tuple[str, Fraction]:
     if name == "dozen":
         return "count", Fraction(12)
     registry = _registry()
+    factor: Any
     factor, base = registry.get_base_units(name)
     # The names of the base units say what is measured; an angle and a plain number have no dimension in pint.
     return str(sorted((str(unit), str(power)) for unit, power in base._units.items())), Fraction(factor)
@@ -174,7 +175,8 @@ def _factor(text: str) -> tuple[str | None, str]:
     before = _POWER_BEFORE.match(text)
     start = before.end() if before else 0
     for length in range(_LONGEST_PHRASE, 0, -1):
-        words, at = [], start
+        words: list[str] = []
+        at = start
         while len(words) < length and (match := _UNIT_WORD.match(text, at)):
             words.append(match[0])
             at = match.end()

@@ -27,7 +27,10 @@ MORE_LENIENT = {
     ("18 dollars", "18"): "that grader knows no units; ours ignores a unit on one side only",
 }
 STRICTER = {
-    (r"$(\begin{pmatrix}\frac{1}{3}\\ \frac{1}{5} \end{pmatrix})$", r"$\begin{pmatrix}0.33\\0.2 \end{pmatrix}$"): ROUNDED,
+    (
+        r"$(\begin{pmatrix}\frac{1}{3}\\ \frac{1}{5} \end{pmatrix})$",
+        r"$\begin{pmatrix}0.33\\0.2 \end{pmatrix}$",
+    ): ROUNDED,
     (r"$(\frac{3}{5},\frac{8}{3}]$", "$(0.6,2.6667]$"): ROUNDED,
     (r"\frac13, \sqrt3, \pi", "1/3, 1.732, 3.1416"): ROUNDED,
     (r"40\pi", "125.663"): ROUNDED,

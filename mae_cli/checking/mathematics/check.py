@@ -1,13 +1,12 @@
 """Both checks of one pair of mathematical answers: math-verify's and our own. Runs in a worker process only.
 
-Our own reading takes both answers apart; math-verify judges the whole of both in one spelling, and where it does not
+Our own reading takes both answers apart. math-verify judges the whole of both in one spelling, and where it does not
 call them equal though we do, each pair of expressions in them. Its "different" is an opinion only where it read both
-wholly, and it decides nothing where our reading cannot tell. Where it cannot read a pair of expressions, our own reading stands alone only for figures: rational numbers
-computed exactly from a text without names (fractions, decimals, powers, numbers to a base, converted units). Words,
-times, dates and letters are compared as they stand.
-
-math-verify can hang for ever and takes the reference first: `_parsed` and `verified` are the places that call it. Its
-own timeouts are switched off, because they need the main thread and do not stop a hanging C loop; the worker is killed.
+wholly, and decides nothing where our reading cannot tell. Where it cannot read a pair of expressions, our own reading
+stands alone only for figures: rational numbers computed exactly from a text without names (fractions, decimals, powers,
+numbers to a base, converted units). Words, times, dates and letters are compared as they stand.
+math-verify can hang for ever and takes the reference first: only `_parsed`, `_parse` and `verified` call it. Its own
+timeouts are switched off, because they need the main thread and do not stop a hanging C loop; the worker is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from sympy import E, Expr, I, N, Symbol
 
 from mae_cli.answers.units import MeasureUnit, convert
 from mae_cli.checking.mathematics.agreement import points
-from mae_cli.checking.mathematics.equality import Comparison
+from mae_cli.checking.mathematics.equality import Equality
 from mae_cli.checking.mathematics.expressions import UnreadableError, variables
 from mae_cli.checking.mathematics.objects import Collection, MathObject, Number, Text, Unread
 from mae_cli.checking.mathematics.reading import read_object
@@ -66,20 +65,20 @@ def both(reference: str, answer: str, names: str = "") -> list[bool | None]:
     library = None if None in texts else verified(str(texts[0]), str(texts[1]))
     own = _quietly(first, second)
     if own and not library:
-        by_parts = Comparison(same=_confirmed, is_own=False).of(first, second)
+        by_parts = Equality(same=_confirmed, is_own=False).of(first, second)
         return [True if by_parts else library, own]
     return [library, own]
 
 
 def _quietly(first: MathObject, second: MathObject) -> bool | None:
     with contextlib.suppress(ArithmeticError, ValueError, RecursionError):
-        return Comparison().of(first, second)
+        return Equality().of(first, second)
     return None
 
 
 def _confirmed(first: Number, second: Number) -> bool | None:
     """Whether two expressions are equal for both readers; figures need but one."""
-    own = Comparison().same(first, second)
+    own = Equality().same(first, second)
     if not own:
         return own
     if all(_FIGURES.fullmatch(read.source) for read in (first, second)):

@@ -9,6 +9,7 @@ ask a second reader for each pair of parts (`mathematics.check`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from fractions import Fraction
@@ -43,14 +44,14 @@ _CLOSE: Final = 1e-25
 
 def equality(reference: str, answer: str, names: str = "") -> bool | None:
     """Whether two answers state the same: true, false, or null where that is not known."""
-    return Comparison().of(read_object(reference, names), read_object(answer, names))
+    return Equality().of(read_object(reference, names), read_object(answer, names))
 
 
 def _own(first: Number, second: Number) -> bool | None:
     return same_value(first.node, second.node)
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class Equality(msgspec.Struct, frozen=True):
     """How two objects are compared; the order of the two does not matter."""
 
     same: Callable[[Number, Number], bool | None] = _own
@@ -267,7 +268,7 @@ def texts(first: MathObject, second: MathObject) -> bool | None:
         if words is not None and text.kind == "words":
             letters = sorted(character for character in words if character.isalpha())
             return words == text.words or (None if letters == sorted(text.words.replace(" ", "")) else False)
-        return None if text.kind == "clock" or other.source and other.source in text.words.split() else False
+        return None if text.kind == "clock" or (other.source and other.source in text.words.split()) else False
     # A time may be written as a ratio, an empty set as "no solution".
     return None if isinstance(other, Sequence | RealSet) else False
 
@@ -275,7 +276,7 @@ def texts(first: MathObject, second: MathObject) -> bool | None:
 def _as_words(read: Number) -> str | None:
     """The source of a number without figures; null for others."""
     if not read.unit and not any(character.isdigit() for character in read.source):
-        return normalise_words(read.source)
+        return normalise_words(re.sub(r"\\(?:cdot|times) ?", "", read.source))
     return None
 
 

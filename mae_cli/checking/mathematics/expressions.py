@@ -74,8 +74,9 @@ def _tokens(text: str) -> list[str]:
 class _Parser:
     """Recursive descent; every method reads one level of binding strength."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], indices: frozenset[str] = frozenset()) -> None:
         self._tokens, self._at, self._depth, self._bars = tokens, 0, 0, 0
+        self._indices = indices  # names that a sum runs over; an i among them is no imaginary unit
 
     @property
     def next(self) -> str | None:
@@ -196,7 +197,7 @@ class _Parser:
                 self._tokens[self._at] = rest
             return ("number", Fraction(token[0]))
         if token.isalpha():
-            return ("variable", token) if token not in ("e", "i") else ("constant", token)
+            return self._letter(token)
         self._at -= 1
         return self._atom()
 
@@ -229,7 +230,10 @@ class _Parser:
                     index += self._take()
                 self._take()
             return ("variable", f"{token}_{index}")
-        return ("constant", token) if token in ("e", "i") else ("variable", token)
+        return self._letter(token)
+
+    def _letter(self, token: str) -> Node:
+        return ("constant" if token in ("e", "i") and token not in self._indices else "variable", token)
 
     def _command(self, name: str) -> Node:
         if name == "frac":
@@ -261,7 +265,7 @@ class _Parser:
         raise UnreadableError(f"unknown command {name}")
 
     def _several(self) -> list[Node]:
-        """The arguments of a function of several: `(2, 3)` or `\\{2, 3\\}`."""
+        """The arguments of a function of several, in brackets."""
         opening = self._take()
         if opening not in ("(", "{", "[", "\\{"):
             raise UnreadableError("arguments without brackets")
@@ -282,9 +286,12 @@ class _Parser:
         self._expect("}")
         self._expect("^")
         last = self._exponent()
-        if not name.isalpha() or name in ("e", "i"):
+        if not name.isalpha() or name == "e":
             raise UnreadableError("no name to run over")
-        return (kind, name, first, last, self._product())
+        outer, self._indices = self._indices, self._indices | {name}
+        body = self._product()
+        self._indices = outer
+        return (kind, name, first, last, body)
 
     def _integral(self) -> Node:
         r"""`\int_a^b f(x) dx` with both bounds: ("integral", name, from, to, body)."""
@@ -296,7 +303,7 @@ class _Parser:
         name = self._tokens[end + 1] if end is not None else ""
         if end is None or not name.isalpha():
             raise UnreadableError("an integral without its d")
-        inner = _Parser(self._tokens[self._at : end])
+        inner = _Parser(self._tokens[self._at : end], self._indices)
         body = inner.sum() if inner.next is not None else ("number", Fraction(1))
         if inner.next is not None:
             raise UnreadableError(f"unexpected {inner.next}")

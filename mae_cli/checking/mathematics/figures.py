@@ -26,7 +26,9 @@ _BASE: Final = re.compile(
     r"\(?\s*(?:\\text\s*\{\s*)?(?P<digits>[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\s*\}?\s*\)?\s*_\s*"
     r"(?:(?P<short>\d)|\{\s*\(?\s*(?:\\text\s*\{)?\s*(?:base\s*\}?\s*)?(?P<base>\d+|[a-z]+)\s*\}?\s*\)?\s*\})"
 )
-_BASE_WORDS: Final = re.compile(r"(?P<digits>[0-9A-Z]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base[- ](?P<base>\d+|[a-z]+)\)?\s*\}?")
+_BASE_WORDS: Final = re.compile(
+    r"(?P<digits>[0-9A-Z]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base[- ](?P<base>\d+|[a-z]+)\)?\s*\}?"
+)
 _MIXED: Final = re.compile(r"(-?)\s?(\d+) (\d+)/(\d+)")
 _MONEY: Final = re.compile(r"(-?)\s*(\\?\$|\\euro |\\pound |[\u20a0-\u20cf\u00a5])")
 _MARKED: Final = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|textsf)\s*\{[^{}]*[^\W\d_][^{}]*\}"
@@ -37,10 +39,39 @@ _UNIT: Final = re.compile(
     r"|\s*(?P<words>(?<![a-zA-Z\\{])[a-zA-Z\u00c0-\uffff][^\W\d_]*(?:[ /-][^\W\d_]+)*\s*(?:\^\s*\{?\s*[23]\s*\}?)?"
     r"(?:/[a-z]+(?:\^\s*\{?\s*[23]\s*\}?)?)?)"
 )
-_LENGTHS: Final = frozenset("mm cm dm km ft in yd mi m/s".split())
+_LENGTHS: Final = frozenset(["mm", "cm", "dm", "km", "ft", "in", "yd", "mi", "m/s"])
 _RANGES: Final = re.compile(r"\\(?:int|sum|prod)(?![a-zA-Z])")
 # Unmarked letters beside a number that are units more often than factors.
-_USUAL: Final = frozenset("mm cm km kg mg ml mL ft lb lbs oz hr hrs min sec mph yd ms kph mi dm cl dl pt qt gal".split())
+_USUAL: Final = frozenset(
+    [
+        "mm",
+        "cm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "mL",
+        "ft",
+        "lb",
+        "lbs",
+        "oz",
+        "hr",
+        "hrs",
+        "min",
+        "sec",
+        "mph",
+        "yd",
+        "ms",
+        "kph",
+        "mi",
+        "dm",
+        "cl",
+        "dl",
+        "pt",
+        "qt",
+        "gal",
+    ]
+)
 
 
 def number(text: str) -> Number:
@@ -53,7 +84,11 @@ def number(text: str) -> Number:
     if base:
         return base
     money = _MONEY.match(text)
-    currency = unit_named({"\\euro": "\u20ac", "\\pound": "\u00a3"}.get(money[2].strip(), money[2].strip("\\ "))) if money else None
+    currency = (
+        unit_named({"\\euro": "\u20ac", "\\pound": "\u00a3"}.get(money[2].strip(), money[2].strip("\\ ")))
+        if money
+        else None
+    )
     if money:
         text = money[1] + text[money.end() :].strip()
     mixed = _MIXED.fullmatch(text)
@@ -93,7 +128,9 @@ def _to_a_base(text: str) -> Number | None:
         raise UnreadableError("not a number to this base")
     whole, _, decimals = digits.partition(".")
     try:
-        value = Fraction(int(whole, radix)) + (Fraction(int(decimals, radix), radix ** len(decimals)) if decimals else 0)
+        value = Fraction(int(whole, radix)) + (
+            Fraction(int(decimals, radix), radix ** len(decimals)) if decimals else 0
+        )
     except ValueError as error:
         raise UnreadableError("not a number to this base") from error
     return Number(("number", value), f"base {radix}", "", digits.upper().lstrip("0") or "0")

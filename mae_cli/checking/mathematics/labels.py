@@ -27,15 +27,65 @@ _DATES: Final = tuple(
     )
 )
 _CLOCK: Final = re.compile(
-    r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?::[0-5]\d)?\s?(?P<half>[ap])\.?\s?m\.?(?: in the (?:morning|afternoon|evening))?"
+    r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?::00)?\s?(?P<half>[ap])\.?\s?m\.?"
+    r"(?: in the (?:morning|afternoon|evening))?"
 )
 _NAME: Final = re.compile(r"(?P<name>[a-z]{3,}(?: [a-z]{3,}){0,2})\s?(?:#|no\.?|number)?\s?(?P<figure>\d+)")
 _LETTER: Final = re.compile(r"\(?([A-Z]|[IVX]{1,4})\)?")
 # "about 18" and "equals 18" state a number.
 _NO_NAMES: Final = frozenset(
-    """about approximately approx around roughly exactly only just equals equal the and are there answer total result value
-    minus plus negative positive over times than least most more less not one two three four five six seven eight nine ten
-    hundred thousand million percent mod modulo base power infinity undefined""".split()
+    [
+        "about",
+        "approximately",
+        "approx",
+        "around",
+        "roughly",
+        "exactly",
+        "only",
+        "just",
+        "equals",
+        "equal",
+        "the",
+        "and",
+        "are",
+        "there",
+        "answer",
+        "total",
+        "result",
+        "value",
+        "minus",
+        "plus",
+        "negative",
+        "positive",
+        "over",
+        "times",
+        "than",
+        "least",
+        "most",
+        "more",
+        "less",
+        "not",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "hundred",
+        "thousand",
+        "million",
+        "percent",
+        "mod",
+        "modulo",
+        "base",
+        "power",
+        "infinity",
+        "undefined",
+    ]
 ) | frozenset(NAMES)
 
 

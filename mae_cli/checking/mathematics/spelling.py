@@ -20,7 +20,9 @@ _GROUP: Final = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _WRAPPERS: Final = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 # Groups of three digits parted by LaTeX blanks anywhere, by plain blanks or apostrophes only where they are the answer.
 _LATEX_GROUPS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,;: ]|\\!|~|\{\s\}|\\,\\!)\d{3})+(?!\d|\\[,;:! ]\d)")
-_PLAIN_GROUPS: Final = re.compile(r"([-+]?)\s?(\d{1,3}(?:[ '\u2019]\d{3})+)((?:\.\d+)?(?:\s?(?:\\text|\\mathrm|\\%|%).*)?)")
+_PLAIN_GROUPS: Final = re.compile(
+    r"([-+]?)\s?(\d{1,3}(?:[ '\u2019]\d{3})+)((?:\.\d+)?(?:\s?(?:\\text|\\mathrm|\\%|%).*)?)"
+)
 _SCIENTIFIC: Final = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?)(\d+)(?![\w.^])")
 _REPEATING: Final = re.compile(
     r"(?<![\d.])(?P<whole>\d*)\.(?P<first>\d*)(?:\\(?:overline|bar|overbar)\s*(?:\{(?P<over>\d+)\}|(?P<one>\d))"
@@ -54,7 +56,7 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (rf"\\mid{_ENDS}", "|"),
         (r"\\mathbb\s+([A-Z])", r"\\mathbb{\1}"),
         (rf"\\(?:R|reals|Reals){_ENDS}", r"\\mathbb{R}"),
-        (rf"\\(?:mathbf|mathcal)\{{R\}}", r"\\mathbb{R}"),
+        (r"\\(?:mathbf|mathcal)\{R\}", r"\\mathbb{R}"),
         (r"\{\\(?:rm|bf|it)\s+([a-zA-Z]+)\s*\}", r" \1 "),
         (rf"{_LETTERS}\s*\{{\s*([a-zA-Z]+)\s*\}}", r" \1 "),
         (r"\\text(?:rm|it|bf|sf)?\{\s*([ei])\s*\}", r" \1 "),
@@ -70,7 +72,10 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"\^\s*(-\s*\d+(?:\.\d+)?|\d{2,})(?!\d)", r"^{\1}"),
         (r"\\cr(?![a-zA-Z])|(?:\\\\)+\s*\[[^\]]*(?:pt|mm|cm|em|ex)\]|(?:\\\\){2,}", r"\\\\"),
         (r"\\(?:and|wedge|land)(?![a-zA-Z])|\\?\\text\{\s*and\s*\}|\\mbox\{\s*and\s*\}|\band\b|\\&", r" \\land "),
-        (r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*,?\s*or\s*\}|\\mbox\{\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])", r" \\lor "),
+        (
+            r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*,?\s*or\s*\}|\\mbox\{\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])",
+            r" \\lor ",
+        ),
         (r",\s*(?=\\l(?:and|or) )", " "),
         (r"\*\*", "^"),
         (r"_(\w)(?!\w*\})", r"_{\1}"),
@@ -123,7 +128,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _without_inner_marks(text: str) -> str:
-    """The text without the marks around its parts: "$1$ and $2$", "\\boxed{1}, \\boxed{2}"."""
+    """The text without the marks around its parts: dollars and boxes, as in "$1$ and $2$"."""
     text = re.sub(rf"\\f?box(?:ed)?\s*{_GROUP}", r" \1 ", text)
     text = re.sub(r"\\\((.*?)\\\)", r" \1 ", text)
     # "$5 and $6" is money twice.
@@ -147,7 +152,7 @@ def _joined_groups(text: str) -> str:
 
 
 def _as_fraction(match: re.Match[str]) -> str:
-    """A repeating decimal as the fraction it is: 0.1\\overline{6} is 1/6."""
+    """A repeating decimal as the fraction it is: 0.666... is 2/3."""
     first = match["first"]
     repeated = match["over"] or match["one"] or match["bracketed"] or re.sub(r"\D", "", match["dots"])
     value = Fraction(int(match["whole"] + first or "0"), 10 ** len(first))

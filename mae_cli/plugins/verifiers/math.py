@@ -51,9 +51,7 @@ class Math(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keys = [(problem.reference_answer or "", answer or "", names_in(problem.question)) for problem, answer in given]
         asked = {key: None for key, verdict in zip(keys, verdicts, strict=True) if verdict is None}
         found = dict(zip(asked, self._compare(list(asked)), strict=True))
-        return [
-            verdict or msgspec.structs.replace(found[key]) for key, verdict in zip(keys, verdicts, strict=True)
-        ]
+        return [verdict or msgspec.structs.replace(found[key]) for key, verdict in zip(keys, verdicts, strict=True)]
 
     def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Verdicts on (reference, answer) pairs of texts, of problems that are not known."""
