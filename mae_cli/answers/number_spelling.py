@@ -77,18 +77,23 @@ def expand_fraction_signs(text: str) -> str:
     )
 
 
-def plain_number(text: str) -> Spelled:
-    """The text with its number first and in one spelling; the currency before it apart."""
+def plain_number(text: str, *, with_words: bool = True) -> Spelled:
+    """The text with its number first and in one spelling; the currency before it apart.
+
+    Args:
+        text: a short text, such as an extracted answer.
+        with_words: number words and the words before a number ("about twelve") are read too.
+    """
     text = _unwrapped(_ascii(text))
     before, _, after = text.rpartition("=")
     text = "" if _NOT_ONE_RESULT.search(before) else after.strip()
-    text = _without_lead(text)
+    text = _without_lead(text) if with_words else _with_sign(text)
     money = _MONEY.match(text)
     currency = None
     if money:
         currency = unit_named(money["money"].lstrip("\\").replace("\\$", "$"))
         text = money["sign"] + text[money.end() :]
-    text = _spelled_words(_without_lead(text))
+    text = _spelled_words(_without_lead(text)) if with_words else _with_sign(text)
     text, has_comma = _ungrouped(text)
     return Spelled(text.strip().rstrip(".,;:\u3002\uff0e ").strip(), currency, has_comma)
 
@@ -150,6 +155,10 @@ def _without_lead(text: str) -> str:
     lead = _LEAD.match(text)
     if lead and lead.end() < len(text):
         text = text[lead.end() :]
+    return _with_sign(text)
+
+
+def _with_sign(text: str) -> str:
     minus = _MINUS.match(text)
     return "-" + text[minus.end() :] if minus else text
 

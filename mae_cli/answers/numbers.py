@@ -77,15 +77,15 @@ def read_number(
 
     Read: "1,234.50", "1 234", "12,50,000", "$1,234", "\$5", "Rs. 5", "-3" (also "minus 3"), "3/4", "1 1/2", the signs
     for fractions, "6.02e23", "1.5 \times 10^3", "2^5", "\frac{3}{4}" (also dfrac, tfrac), "x = 5" (what follows the
-    last equals sign), "2 million", "18k", "about 18", "twelve", "1 hour 30 minutes" (in hours), a trailing full stop.
-    Refused: "3 or 4", "1,23", "3x", "2\pi", division by zero, more than 300 characters, powers of ten past 400.
+    last equals sign), "2 million", "18k", "1 hour 30 minutes" (in hours), a trailing full stop. Refused: "3 or 4",
+    "about 18", "twelve", "1,23", "3x", "2\pi", division by zero, more than 300 characters, powers of ten past 400.
 
     Args:
         text: a short text, such as an extracted answer.
         allow_units: read "12 apples" as 12; the unit may not hold another number.
         percent: "50%" is 1/2 (`hundredth`), 50 (`strip`) or None (`refuse`).
     """
-    quantity = read_quantity(text, allow_units=allow_units)
+    quantity = read_quantity(text, allow_units=allow_units, allow_words=False)
     if quantity is None or quantity.has_comma or (quantity.is_percent and percent == "refuse"):
         return None
     if quantity.is_percent and percent == "hundredth":
@@ -93,13 +93,20 @@ def read_number(
     return quantity.value
 
 
-def read_quantity(text: str, *, allow_units: bool = True) -> Quantity | None:
-    """Return the one number of a text with what stands around it; see `read_number`."""
+def read_quantity(text: str, *, allow_units: bool = True, allow_words: bool = True) -> Quantity | None:
+    """Return the one number of a text with what stands around it; see `read_number`.
+
+    Args:
+        text: a short text, such as an extracted answer.
+        allow_units: as in `read_number`.
+        allow_words: read "twelve", "two thirds", "about 18" and "there are 18" as well. In a longer text such words may
+            be a heading ("Two cases"), so `read_number` does not.
+    """
     if len(text) > MAX_LENGTH:
         return None
     if _SIMPLE.fullmatch(text):  # most answers: the same result in a tenth of the time
         return Quantity(Fraction(int(text)) if text.isdigit() else Fraction(text), False)
-    spelled = plain_number(text)
+    spelled = plain_number(text, with_words=allow_words)
     span = _span(spelled.text) if allow_units and ":" in spelled.text else None
     match = _NUMBER.match(spelled.text)
     if span is not None or match is None:

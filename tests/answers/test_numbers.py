@@ -92,7 +92,6 @@ READ: list[tuple[str, Fraction]] = [
     ("\u0663", Fraction(3)),  # Arabic-Indic three
     ("\uff11\uff18", Fraction(18)),
     ("1\u200b8", Fraction(18)),
-    ("about 12", Fraction(12)),
     ("2^3", Fraction(8)),
     ("5\u00b2", Fraction(25)),
     ("5k", Fraction(5000)),
@@ -100,12 +99,16 @@ READ: list[tuple[str, Fraction]] = [
     ("1.234,50", Fraction(2469, 2)),
     ("1 000 000", Fraction(1000000)),
     ("18 dollars and 50 cents", Fraction(37, 2)),
-    ("2 and a half", Fraction(5, 2)),
 ]
 
 REFUSED = [
     "",
     "apples",
+    "about 12",
+    "2 and a half",
+    "twelve",
+    "Two cases",
+    "In 5 steps",
     "3 or 4",
     "3 and 4",
     "3, 4",
@@ -264,3 +267,52 @@ def test_reading_number_like_text_never_raises(text: str) -> None:
 def test_a_plain_number_reads_the_same_with_a_full_stop_behind_it(text: str) -> None:
     # The full stop takes the long way.
     assert read_quantity(text) == read_quantity(f"{text}.") == Quantity(Fraction(text), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("about 12", Fraction(12)),
+        ("twelve apples", Fraction(12)),
+        ("two and a half hours", Fraction(5, 2)),
+        ("one hundred and five", Fraction(105)),
+        ("two thirds", Fraction(2, 3)),
+        ("three hundred thousand", Fraction(300000)),
+        ("there are 18 of them", Fraction(18)),
+    ],
+)
+def test_a_quantity_may_be_stated_in_words(text: str, value: Fraction) -> None:
+    quantity = read_quantity(text)
+
+    assert quantity is not None
+    assert quantity.value == value
+    assert read_quantity(text, allow_words=False) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["one two", "twelfth", "third", "not 18", "more than 18", "up to twelve", "ten or twelve"]
+)
+def test_words_that_state_no_one_number_are_refused(text: str) -> None:
+    assert read_quantity(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "words", "value"),
+    [
+        ("5 km north", "kilometer", "north", "5"),
+        ("$5 per hour", "dollar/(hour)", "", "5"),
+        ("1 hour 30 minutes", "hour", "", "3/2"),
+        ("5'6\"", "foot", "", "11/2"),
+        ("-2 kg 300 g", "kilogram", "", "-23/10"),
+        ("5 apples", None, "apples", "5"),
+        ("Rs. 5 lakh", "rupee", "", "500000"),
+        ("12,50 \u20ac", "euro", "", "25/2"),
+    ],
+)
+def test_a_quantity_has_a_number_a_unit_and_what_it_counts(text: str, unit: str | None, words: str, value: str) -> None:
+    quantity = read_quantity(text)
+
+    assert quantity is not None
+    assert (quantity.unit.name if quantity.unit else None, quantity.words) == (unit, words)
+    assert quantity.value == Fraction(value)
+    assert not quantity.has_comma
