@@ -3,7 +3,7 @@ r"""Mathematical expressions, LaTeX or plain, read into trees that can be comput
 Place in the flow: the second opinion of the verifier `math` (`mathematics.equality`), independent of any computer
 algebra system. Contract: `read_expression` gives a tree or raises `UnreadableError`; nothing is simplified and nothing
 is guessed: `\ldots`, primes and unknown commands are unreadable. Left out: computing a tree (`values`), and tuples,
-sets, equations, units (`objects`).
+sets, equations, units (`objects`). A name that a sum, a product or an integral runs over is a variable of its own.
 """
 
 from __future__ import annotations
@@ -22,51 +22,22 @@ class UnreadableError(ValueError):
     """The text is no expression that this reader understands, or it is too large to compute."""
 
 
-_TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|(\\[a-zA-Z]+|\\[{}|])|([a-zA-Z])|(\*\*|[-+*/^_(){}\[\]|!,]))")
+_TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|(\\[a-zA-Z]+|\\[{}|])|([a-zA-Z])|(\*\*|[-+*/^_(){}\[\]|!,=]))")
 _FUNCTIONS: Final = frozenset(
     ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp"]
 )
-_WORDS: Final = sorted([*_FUNCTIONS, "sqrt", "pi", "infty", "infinity", "inf", "abs"], key=len, reverse=True)
-_WORD = re.compile(rf"(?<![a-zA-Z\\])(?:{'|'.join(_WORDS)})(?![a-zA-Z])")
-_GREEK: Final = frozenset(
-    [
-        r"\alpha",
-        r"\beta",
-        r"\gamma",
-        r"\delta",
-        r"\epsilon",
-        r"\varepsilon",
-        r"\zeta",
-        r"\eta",
-        r"\theta",
-        r"\vartheta",
-        r"\iota",
-        r"\kappa",
-        r"\lambda",
-        r"\mu",
-        r"\nu",
-        r"\xi",
-        r"\rho",
-        r"\sigma",
-        r"\tau",
-        r"\upsilon",
-        r"\phi",
-        r"\varphi",
-        r"\chi",
-        r"\psi",
-        r"\omega",
-        r"\Gamma",
-        r"\Delta",
-        r"\Theta",
-        r"\Lambda",
-        r"\Xi",
-        r"\Sigma",
-        r"\Phi",
-        r"\Psi",
-        r"\Omega",
-        r"\ell",
-    ]
+_OF_SEVERAL: Final = frozenset(["gcd", "lcm", "max", "min"])
+_OVER_A_RANGE: Final = {"sum": "sum", "prod": "product"}
+NAMES: Final = sorted(
+    [*_FUNCTIONS, *_OF_SEVERAL, "sqrt", "pi", "infty", "infinity", "inf", "abs"], key=len, reverse=True
 )
+"""Names of functions and constants that stand for themselves without a backslash."""
+_WORD = re.compile(rf"(?<![a-zA-Z\\])(?:{'|'.join(NAMES)})(?![a-zA-Z])")
+_GREEK_NAMES: Final = """
+alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi
+varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell
+"""
+_GREEK: Final = frozenset(f"\\{name}" for name in _GREEK_NAMES.split())
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _TIMES: Final = frozenset(["*", "\\cdot", "\\times", "\\ast"])
 _OVER: Final = frozenset(["/", "\\div"])
@@ -103,8 +74,9 @@ def _tokens(text: str) -> list[str]:
 class _Parser:
     """Recursive descent; every method reads one level of binding strength."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], indices: frozenset[str] = frozenset()) -> None:
         self._tokens, self._at, self._depth, self._bars = tokens, 0, 0, 0
+        self._indices = indices  # names that a sum runs over; an i among them is no imaginary unit
 
     @property
     def next(self) -> str | None:
@@ -215,6 +187,8 @@ class _Parser:
         if self.next == "(":
             return self._group("(")
         token = self._take()
+        if self._tokens[self._at - 2] == "\\sqrt" and token.isdigit() and len(token) > 1:
+            raise UnreadableError("a root of several digits without braces")
         if token[0].isdigit() and token.isdigit():
             # LaTeX takes one digit: \frac43 is four thirds, \frac123 is half of 3.
             rest = token[1:]
@@ -223,7 +197,7 @@ class _Parser:
                 self._tokens[self._at] = rest
             return ("number", Fraction(token[0]))
         if token.isalpha():
-            return ("variable", token) if token not in ("e", "i") else ("constant", token)
+            return self._letter(token)
         self._at -= 1
         return self._atom()
 
@@ -256,7 +230,10 @@ class _Parser:
                     index += self._take()
                 self._take()
             return ("variable", f"{token}_{index}")
-        return ("constant", token) if token in ("e", "i") else ("variable", token)
+        return self._letter(token)
+
+    def _letter(self, token: str) -> Node:
+        return ("constant" if token in ("e", "i") and token not in self._indices else "variable", token)
 
     def _command(self, name: str) -> Node:
         if name == "frac":
@@ -272,6 +249,12 @@ class _Parser:
             return ("constant", "pi")
         if name in ("infty", "infinity", "inf"):
             return ("constant", "infinity")
+        if name in _OF_SEVERAL:
+            return (name, *self._several())
+        if name in _OVER_A_RANGE:
+            return self._over_a_range(_OVER_A_RANGE[name])
+        if name == "int":
+            return self._integral()
         if name in ("lfloor", "lceil"):
             self._at -= 1
             return ("floor" if name == "lfloor" else "ceil", self._group(f"\\{name}"))
@@ -280,6 +263,57 @@ class _Parser:
         if name in _FUNCTIONS:
             return self._function(name)
         raise UnreadableError(f"unknown command {name}")
+
+    def _several(self) -> list[Node]:
+        """The arguments of a function of several, in brackets."""
+        opening = self._take()
+        if opening not in ("(", "{", "[", "\\{"):
+            raise UnreadableError("arguments without brackets")
+        found = [self.sum()]
+        while self.next == ",":
+            self._take()
+            found.append(self.sum())
+        self._expect(_CLOSING[opening])
+        return found
+
+    def _over_a_range(self, kind: str) -> Node:
+        r"""`\sum_{k=1}^{n}` or `\prod` with the product behind it: (kind, name, first, last, body)."""
+        self._expect("_")
+        self._expect("{")
+        name = self._take()
+        self._expect("=")
+        first = self.sum()
+        self._expect("}")
+        self._expect("^")
+        last = self._exponent()
+        if not name.isalpha() or name == "e":
+            raise UnreadableError("no name to run over")
+        outer, self._indices = self._indices, self._indices | {name}
+        body = self._product()
+        self._indices = outer
+        return (kind, name, first, last, body)
+
+    def _integral(self) -> Node:
+        r"""`\int_a^b f(x) dx` with both bounds: ("integral", name, from, to, body)."""
+        self._expect("_")
+        low = self._bound()
+        self._expect("^")
+        high = self._bound()
+        end = next((at for at in range(len(self._tokens) - 2, self._at, -1) if self._tokens[at] == "d"), None)
+        name = self._tokens[end + 1] if end is not None else ""
+        if end is None or not name.isalpha():
+            raise UnreadableError("an integral without its d")
+        inner = _Parser(self._tokens[self._at : end], self._indices)
+        body = inner.sum() if inner.next is not None else ("number", Fraction(1))
+        if inner.next is not None:
+            raise UnreadableError(f"unexpected {inner.next}")
+        self._at = end + 2
+        return ("integral", name, low, high, body)
+
+    def _bound(self) -> Node:
+        if self.next == "{":
+            return self._group("{")
+        return ("neg", self._argument()) if self.next == "-" and self._take() else self._argument()
 
     def _function(self, name: str) -> Node:
         base, power = None, None
@@ -317,7 +351,17 @@ def starts_with_name(text: str) -> bool:
 
 
 def variables(node: Node) -> set[str]:
-    """The names of the variables in a tree."""
+    """The names of the variables in a tree; what a sum runs over is none of them."""
     if node[0] == "variable":
         return {node[1]}
-    return set().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+    found = set().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+    return found - {node[1]} if node[0] in BINDING else found
+
+
+BINDING: Final = frozenset({"sum", "product", "integral"})
+"""Operations whose first part is a name of their own."""
+
+
+def operations(node: Node) -> set[str]:
+    """The operations in a tree."""
+    return {node[0]}.union(*(operations(part) for part in node[1:] if isinstance(part, tuple)))

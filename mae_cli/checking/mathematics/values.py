@@ -13,11 +13,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
-from mae_cli.checking.mathematics.expressions import Node, UnreadableError
+from mae_cli.checking.mathematics.expressions import BINDING, Node, UnreadableError
 
 MAX_EXPONENT: Final = 5000
 """Largest whole exponent and factorial computed exactly."""
 MAX_BITS: Final = 200_000
+MAX_TERMS: Final = 2000
+"""Most terms of a sum or product computed."""
 DIGITS: Final = 40
 
 
@@ -52,11 +54,13 @@ def _value(node: Node, point: Mapping[str, Fraction]) -> Any:
     kind = node[0]
     if kind == "number":
         return node[1]
-    if kind == "variable":
-        return point[node[1]]
+    if kind in ("variable", "known"):
+        return point[node[1]] if kind == "variable" else node[1]
     if kind == "constant":
         context = numbers()
         return {"pi": +context.pi, "e": +context.e, "i": context.mpc(0, 1), "infinity": context.inf}[node[1]]
+    if kind in BINDING:
+        return _over(kind, node, point)
     operands = [_value(part, point) for part in node[1:]]
     if kind in _EXACT and all(isinstance(operand, Fraction) for operand in operands):
         exact = _EXACT[kind](*operands)
@@ -70,6 +74,34 @@ def _value(node: Node, point: Mapping[str, Fraction]) -> Any:
     if numbers().isnan(result):
         raise UnreadableError("undefined")
     return result
+
+
+def _over(kind: str, node: Node, point: Mapping[str, Fraction]) -> Any:
+    """The value of a sum or product over whole numbers, or of an integral."""
+    name, first, last, body = node[1], _value(node[2], point), _value(node[3], point), node[4]
+    if kind == "integral":
+        return _integral(lambda at: approximate(_value(body, {**point, name: at})), first, last)
+    if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
+        raise UnreadableError("bounds that are no whole numbers")
+    if last - first > MAX_TERMS:
+        raise UnreadableError("too many terms")
+    total: Any = Fraction(0) if kind == "sum" else Fraction(1)
+    operation = "+" if kind == "sum" else "*"
+    for index in range(int(first), int(last) + 1):
+        term = _value(body, {**point, name: Fraction(index)})
+        total = _value((operation, ("known", total), ("known", term)), point)
+    return total
+
+
+def _integral(function: Any, low: Any, high: Any) -> Any:
+    context = numbers()
+    low, high = approximate(low), approximate(high)
+    if context.isinf(low) or context.isinf(high):
+        raise UnreadableError("an integral without end")
+    total, error = context.quad(function, [low, high], error=True, maxdegree=6)
+    if error > context.mpf(10) ** -28:
+        raise UnreadableError("an integral that is not computed well enough")
+    return total
 
 
 def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
@@ -90,16 +122,33 @@ def _exact_root(base: Fraction, degree: Fraction) -> Fraction | None:
     return Fraction(top, bottom) if top * top == base.numerator and bottom * bottom == base.denominator else None
 
 
-def _exact_factorial(number: Fraction) -> Fraction:
-    if number.denominator != 1 or number < 0 or number > MAX_EXPONENT:
+def _exact_factorial(number: Fraction) -> Fraction | None:
+    if number < 0 or number > MAX_EXPONENT:
         raise UnreadableError("no factorial")
+    if number.denominator != 1:
+        return None
     return Fraction(math.factorial(int(number)))
 
 
 def _exact_binomial(top: Fraction, bottom: Fraction) -> Fraction:
-    if top.denominator != 1 or bottom.denominator != 1 or not 0 <= bottom <= top or top > MAX_EXPONENT:
+    """Of any top: n over 2 is n(n-1)/2."""
+    if bottom.denominator != 1 or not 0 <= bottom <= MAX_EXPONENT or abs(top) > MAX_EXPONENT:
         raise UnreadableError("no binomial")
-    return Fraction(math.comb(int(top), int(bottom)))
+    if top.denominator == 1 and top >= 0:
+        return Fraction(math.comb(int(top), int(bottom)))
+    found = Fraction(1)
+    for index in range(int(bottom)):
+        found = found * (top - index) / (index + 1)
+    return found
+
+
+def _of_whole_numbers(function: Any) -> Any:
+    def apply(*numbers: Fraction) -> Fraction:
+        if any(number.denominator != 1 for number in numbers):
+            raise UnreadableError("no whole numbers")
+        return Fraction(function(*(int(number) for number in numbers)))
+
+    return apply
 
 
 # What Python's operators do for fractions and for the library's numbers alike.
@@ -116,6 +165,10 @@ _EXACT: Final[dict[str, Any]] = {
     "root": _exact_root,
     "factorial": _exact_factorial,
     "binomial": _exact_binomial,
+    "gcd": _of_whole_numbers(math.gcd),
+    "lcm": _of_whole_numbers(math.lcm),
+    "max": max,
+    "min": min,
     "floor": lambda a: Fraction(math.floor(a)),
     "ceil": lambda a: Fraction(math.ceil(a)),
 }
@@ -147,6 +200,12 @@ def _bounded_exp(exponent: Any) -> Any:
     return numbers().exp(exponent)
 
 
+def _real(number: Any) -> Any:
+    if number.imag != 0:
+        raise UnreadableError("no order")
+    return number.real
+
+
 def _function(name: str) -> Any:
     def apply(argument: Any) -> Any:
         if abs(argument) > 10**12:
@@ -160,6 +219,9 @@ _APPROXIMATE: Final[dict[str, Any]] = {
     **_SHARED,
     "^": _power,
     "root": _root,
+    "factorial": lambda a: numbers().gamma(a + 1),
+    "max": lambda *several: max(several, key=_real),
+    "min": lambda *several: min(several, key=_real),
     "floor": lambda a: numbers().floor(a),
     "ceil": lambda a: numbers().ceil(a),
     "exp": _bounded_exp,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mae_cli.checking.mathematics.equality import equality
 from mae_cli.checking.mathematics.expressions import UnreadableError, read_expression
-from mae_cli.checking.mathematics.objects import Collection, Matrix, Number, Sequence, Text, Union, Unread, read_object
+from mae_cli.checking.mathematics.objects import Collection, Matrix, Number, RealSet, Sequence, Text, Unread
+from mae_cli.checking.mathematics.reading import read_object
 from mae_cli.checking.mathematics.values import value
 
 # fmt: off
@@ -21,6 +22,24 @@ PIECES = ["1", "2", "x", "\\frac", "{", "}", "(", ")", "[", "]", "\\sqrt", "^", 
 # fmt: on
 MOST_CALLS = 2_000_000
 """Less than two seconds' work; `make bench WORKLOAD=limits` measures it."""
+EXPRESSIONS = st.sampled_from(
+    [
+        "3",
+        "-7/2",
+        "\\frac{5}{9}",
+        "2\\sqrt{3}",
+        "x^2+1",
+        "\\pi",
+        "0.25",
+        "3xy",
+        "2e",
+        "\\sin 30^\\circ",
+        "5!",
+        "12,000",
+        "1.5e3",
+        "½",
+    ]
+)
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
@@ -66,7 +85,7 @@ def test_what_is_not_understood_or_too_large_is_unreadable(text: str) -> None:
         ("1, 2", Collection),
         ("\\{1, 2\\}", Collection),
         ("2 \\pm 1", Collection),
-        ("(0,9) \\cup (9,36)", Union),
+        ("(0,9) \\cup (9,36)", RealSet),
         ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", Matrix),
         ("\\text{east}", Text),
         ("Evelyn", Text),
@@ -122,3 +141,36 @@ def test_fractions_are_equal_exactly_when_they_are(a: Fraction, b: Fraction) -> 
 def test_a_sum_may_be_reordered_and_a_changed_coefficient_shows(a: int, b: int, step: int) -> None:
     assert equality(f"{a}x^2+({b})y", f"({b})y+{a}x^2") is True
     assert equality(f"{a}x^2+({b})y", f"({b + step})y+{a}x^2") is False
+
+
+@given(EXPRESSIONS, EXPRESSIONS)
+def test_our_own_reading_is_symmetric_and_knows_each_text_as_itself(first: str, second: str) -> None:
+    assert equality(first, second) is equality(second, first)
+    assert equality(first, first) is not False
+
+
+@given(EXPRESSIONS, st.integers(1, 9))
+def test_one_more_is_never_equal(text: str, step: int) -> None:
+    assert equality(text, f"{text}+{step}") is not True
+
+
+@pytest.mark.parametrize(("first", "second"), [("|x|", "x"), ("\\sqrt{x^2}", "x"), ("\\sqrt{x^2}", "|x|")])
+def test_what_differs_for_negative_numbers_only_is_equal_only_where_it_does_not(first: str, second: str) -> None:
+    assert equality(first, second) is (True if "|" in second else None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names", "expected"),
+    [
+        ("ab", "ba", "ab", True),
+        ("ab", "ba", "", None),
+        ("no", "on", "", None),
+        ("no", "yes", "", False),
+        ("no", "n \\cdot o", "", None),
+        ("no", "n \\cdot o", "no", True),
+    ],
+)
+def test_two_letters_are_a_product_only_where_the_problem_names_them(
+    first: str, second: str, names: str, expected: bool | None
+) -> None:
+    assert equality(first, second, names) is expected
