@@ -24,8 +24,8 @@ from mae_cli.recipe.files import find_file
 from mae_cli.recipe.sections import EvalSection, Spec
 from mae_cli.records import Problem, choices_of
 from mae_cli.records.file_names import beside
-from mae_cli.records.problems import problem_from
-from mae_cli.records.read import decode_object, read_lines, read_problems
+from mae_cli.records.read import problems_of_rows, read_problems
+from mae_cli.records.tables import read_trees
 
 LOOKED_AT = 20
 """Reference answers that are tried on the verifier before anything is generated."""
@@ -193,7 +193,8 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
         problems = _mapped_file(path, fields) if fields else read_problems(path)
     else:
         source = HUB + (spec.hub or (suite.hub if suite else ""))
-        problems = [problem_from(_renamed(tree, fields), where) for tree, where in hub_rows(source.removeprefix(HUB))]
+        trees = ((where, _renamed(tree, fields)) for tree, where in hub_rows(source.removeprefix(HUB)))
+        problems = problems_of_rows(source, trees).problems
     defaults = EvalSection()
     own_prompt = suite.prompt if suite and section.prompt == defaults.prompt else section.prompt
     own_verifier = section.verifier
@@ -252,10 +253,7 @@ def _file(name: str) -> Path:
 
 
 def _mapped_file(path: Path, fields: Mapping[str, str]) -> list[Problem]:
-    return [
-        problem_from(_renamed(decode_object(path, number, line), fields), f"{path}:{number}")
-        for number, line in read_lines(path)
-    ]
+    return problems_of_rows(str(path), ((where, _renamed(tree, fields)) for where, tree in read_trees(path))).problems
 
 
 def _renamed(tree: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
