@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from mae_cli.data.held_out import ExactlyHeldOut, HeldOut
+from mae_cli.data.held_out import ExactItems, Items
 from mae_cli.errors import ConfigError
 from mae_cli.plugins.contracts import Selection
 from mae_cli.recipe.files import find_file
@@ -43,7 +43,7 @@ class Decontaminate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return select_held_out(rows, _items(self.against, self.match))
 
 
-def select_held_out(rows: Sequence[Row], held_out: HeldOut) -> list[Selection]:
+def select_held_out(rows: Sequence[Row], held_out: Items) -> list[Selection]:
     """One selection per row: train rows about an item are dropped and not stored."""
     found: dict[str, bool] = {}
     selections = []
@@ -58,6 +58,6 @@ def select_held_out(rows: Sequence[Row], held_out: HeldOut) -> list[Selection]:
 
 
 @lru_cache(maxsize=8)
-def _items(files: tuple[str, ...], match: str) -> HeldOut:
-    kind = HeldOut if match == "dress" else ExactlyHeldOut
-    return kind(problem for name in files for problem in read_problems(find_file(name)))
+def _items(files: tuple[str, ...], match: str) -> Items:
+    kind = Items if match == "dress" else ExactItems
+    return kind.of(problem for name in files for problem in read_problems(find_file(name)))
