@@ -63,9 +63,7 @@ def run_eval(
         from mae_cli.stages.evaluation.lm_eval import run_lm_eval
 
         if job.retry_failed:
-            raise ConfigError(
-                "--retry-failed: lm-evaluation-harness asks its items itself; run it again"
-            )
+            raise ConfigError("--retry-failed: lm-evaluation-harness asks its items itself; run it again")
         return run_lm_eval(job, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
     if not specs:
         raise ConfigError("no benchmark: give a problem file or a suite, or eval.benchmarks in a recipe")
