@@ -54,6 +54,7 @@ def open_command(
         shard=_shard(common, output),
         overwrite=common.overwrite,
         allow_incomplete=common.allow_incomplete,
+        retry_failed=common.retry_failed,
     )
     return job.of_step(step_named(recipe, stage, common.step)) if stage is not None else job
 

@@ -39,18 +39,27 @@ def data_make(
 
 @data_app.command("import")
 def data_import(
-    source: Annotated[str, typer.Argument(help="JSONL file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the data set hub")],
+    source: Annotated[
+        str, typer.Argument(help="JSONL, JSON, CSV, TSV or parquet file, or hub:ORG/NAME[/CONFIG][:SPLIT] of the hub")
+    ],
     output: Out,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN,...", help="columns of question, answer, choices, passage"),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option("--encoding", help="of a text file that is not UTF-8: cp1252")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="take the first N problems only")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
 ) -> None:
-    """Turn rows with the usual field names into a problem file.
+    """Turn the rows of a public set, or of a table of your own, into a problem file.
 
-    Example: mae data import questions.jsonl -o problems.jsonl
+    Example: mae data import questions.csv -o problems.jsonl --map question=Frage,answer=Loesung
     """
-    from mae_cli.data.imports import import_set
+    from mae_cli.data.imports import import_set, parse_fields
 
-    print(import_set(source, output, limit=limit, replace=overwrite), file=sys.stderr)
+    fields = parse_fields(columns or [])
+    for line in import_set(source, output, limit=limit, replace=overwrite, fields=fields, encoding=encoding):
+        print(line, file=sys.stderr)
 
 
 @data_app.command("convert")

@@ -35,6 +35,7 @@ COMMON = (
     "chat_template",
 )
 GENERATING = ("propose", "solve", "judge", "calibrate", "eval")
+RETRYING = ("propose", "solve", "judge", "eval")
 
 
 class Common(msgspec.Struct):
@@ -50,6 +51,7 @@ class Common(msgspec.Struct):
     dry_run: bool = False
     overwrite: bool = False
     allow_incomplete: bool = False
+    retry_failed: bool = False
     quiet: bool = False
     json: bool = False
 
@@ -68,6 +70,7 @@ _PLAIN: dict[str, tuple[Any, Any]] = {
     "dry_run": (bool, typer.Option("--dry-run", help="check everything, generate nothing, write nothing")),
     "overwrite": (bool, typer.Option("--overwrite", help="move an existing output aside and begin anew")),
     "allow_incomplete": (bool, typer.Option("--allow-incomplete", help="read the output of an interrupted command")),
+    "retry_failed": (bool, typer.Option("--retry-failed", help="ask again for rows that ended in an error, no others")),
     "quiet": (bool, typer.Option("--quiet", "-q", help="say nothing on success")),
     "json": (bool, typer.Option("--json", help="end with one JSON object on standard output")),
 }
@@ -176,6 +179,8 @@ def _takes(section: str | None, flag: str) -> bool:
     """Whether a plain flag makes sense for the command of this section; none is `mae run`."""
     if flag == "shard":
         return section in GENERATING
+    if flag == "retry_failed":
+        return section in RETRYING
     if flag == "devices":
         return section in (*GENERATING, None)
     return section is not None or flag not in ("recipe", "step", "round_number", "limit")

@@ -114,7 +114,7 @@ def _print_result(result: RunResult | None, common: Common) -> None:
     if result is None:
         return
     if not common.quiet:
-        for text in (result.table, result.gate, result.final):
+        for text in (result.table, result.trained_on, result.gate, result.final):
             if isinstance(text, str):
                 print(text, file=sys.stdout if not common.json else sys.stderr)
     if common.json:

@@ -10,7 +10,7 @@ from mae_cli.errors import DataError
 from mae_cli.records import Message, Row, digest
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import refuse_existing
-from mae_cli.records.read import read_rows
+from mae_cli.records.read import read_input
 from mae_cli.records.rewarded import Rewarded
 
 
@@ -28,10 +28,13 @@ def convert(source: Path, output: Path, to: str, *, replace: bool) -> str:
     refuse_existing([output], replace)
     foreign = read_foreign(source)
     if foreign is not None:
-        samples, lines, before = foreign.samples, foreign.lines, str(foreign.format)
-        data = b"".join(written(samples, kind, where=lambda index: f"{source}:{lines[index]}"))
+        samples, places, before = foreign.samples, foreign.places, str(foreign.format)
+        data = b"".join(written(samples, kind, where=lambda index: places[index]))
     else:
-        samples, before = _of_records(read_rows(source), kind), "records"
+        records = read_input(source)
+        if records.problems:
+            raise DataError(f"{source}: plain problems: there is no answer of an assistant in them to write as {kind}")
+        samples, before = _of_records(records.rows, kind), "records"
         data = b"".join(written(samples, kind, where=lambda index: f"{source}: row {samples[index].extra['id']}"))
     if not samples:
         raise DataError(f"{source}: nothing to write as {kind}: no row of it would be trained, or no pair differs")

@@ -1,56 +1,117 @@
-"""`mae data import`: a JSONL file or a hub data set, written as a problem file.
+"""`mae data import`: a file of any known form or a hub data set, written as a problem file.
 
-Place in the flow: the first step with data of your own. Contract: the usual field names are understood
-(`records.problems`), each problem is written once, and unknown fields are kept. Left out: making problems
-(`data.make`).
+Place in the flow: the first step with data of your own. Contract: the names of published sets are understood
+(`records.problem_columns`), others are mapped by the user; each problem is written once, unknown fields are kept, and
+one line says how many problems have an answer and which columns were not used. Left out: making problems (`data.make`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from mae_cli.data.hub import HUB, hub_rows
-from mae_cli.errors import DataError
+from mae_cli.errors import ConfigError, DataError, did_you_mean
+from mae_cli.records import Problem
 from mae_cli.records.atomic import write_atomically
+from mae_cli.records.encodings import checked_encoding
 from mae_cli.records.file_names import refuse_existing
-from mae_cli.records.problems import problem_from
-from mae_cli.records.read import read_lines
+from mae_cli.records.problem_tests import INPUT_OUTPUT
+from mae_cli.records.problems import MAPPED, ProblemReader
+from mae_cli.records.read import is_record
+from mae_cli.records.tables import read_trees
+
+_TESTS = ("tests", "test", "test_list", INPUT_OUTPUT)
+_MOST_COLUMNS_NAMED = 12
 
 
-def import_set(source: str, output: Path, *, limit: int | None, replace: bool) -> str:
-    """Write the rows of a JSONL file or a hub data set as a problem file; unknown fields are kept.
+def import_set(
+    source: str,
+    output: Path,
+    *,
+    limit: int | None = None,
+    replace: bool = False,
+    fields: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> list[str]:
+    """Write the rows of a file or a hub data set as a problem file; unknown fields are kept.
+
+    Args:
+        source: a file, or hub:ORG/NAME.
+        output: the problem file.
+        limit: take the first so many problems.
+        replace: an existing output.
+        fields: our name to the column of that meaning, as `parse_fields` gives it.
+        encoding: of a text file that is not UTF-8.
+
+    Returns:
+        Notices, and one line about what was done at the end.
 
     Raises:
         DataError: a row has no question, or the file is unreadable.
+        ConfigError: the output exists, or there is no such encoding.
         TemporaryError: the hub cannot be reached.
     """
     refuse_existing([output], replace)
-    rows = hub_rows(source.removeprefix(HUB)) if source.startswith(HUB) else _file_rows(Path(source))
-    seen: dict[str, bytes] = {}
-    read = 0
-    for tree, where in rows:
-        problem = problem_from(tree, where)
-        read += 1
-        entry = {"question": problem.question, "answer": problem.reference_answer, **problem.meta}
-        seen.setdefault(problem.id, msgspec.json.encode(entry, enc_hook=str) + b"\n")
-        if limit is not None and len(seen) >= limit:
+    reader = ProblemReader(fields)
+    problems: dict[str, Problem] = {}
+    for where, tree in _rows(source, checked_encoding(encoding) if encoding else None):
+        if is_record(tree):
+            raise DataError(f"{where}: a record of a stage, no problem; give it to the stages as it is")
+        problem = reader.read(tree, where)
+        problems.setdefault(problem.id, problem)
+        if limit is not None and len(problems) >= limit:
             break
-    if not seen:
+    notices = reader.finish(source)
+    if not problems:
         raise DataError(f"{source}: empty, expected at least one row")
-    write_atomically(output, b"".join(seen.values()))
-    return f"import: read {read}, written {len(seen)} -> {output}"
+    write_atomically(output, b"".join(_line(problem) for problem in problems.values()))
+    return [*notices, _summary(reader, list(problems.values()), output)]
 
 
-def _file_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    for number, line in read_lines(path):
-        try:
-            tree = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}; an import is JSONL, one object a line") from error
-        if not isinstance(tree, dict):
-            raise DataError(f"{path}:{number}: expected an object, found {type(tree).__name__}")
-        yield tree, f"{path}:{number}"
+def parse_fields(mappings: Sequence[str]) -> dict[str, str]:
+    """Our names to columns, of `question=COL,answer=COL` given once or several times.
+
+    Raises:
+        ConfigError: not of that form, an unknown name, or one twice.
+    """
+    found: dict[str, str] = {}
+    for mapping in mappings:
+        for part in mapping.split(","):
+            name, equals, column = (text.strip() for text in part.partition("="))
+            if not equals or not column:
+                raise ConfigError(f"--map {mapping}: expected question=COLUMN,answer=COLUMN")
+            if name not in MAPPED:
+                raise ConfigError(f'--map {mapping}: nothing is called "{name}" here; {did_you_mean(name, MAPPED)}')
+            if name in found:
+                raise ConfigError(f"--map {mapping}: {name} is mapped twice")
+            found[name] = column
+    return found
+
+
+def _rows(source: str, encoding: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    if source.startswith(HUB):
+        return ((where, tree) for tree, where in hub_rows(source.removeprefix(HUB)))
+    return read_trees(Path(source), encoding)
+
+
+def _line(problem: Problem) -> bytes:
+    own = {"question": problem.question, "answer": problem.reference_answer}
+    more = {name: value for name, value in problem.meta.items() if name not in own}
+    return msgspec.json.encode({**own, **more}, enc_hook=str) + b"\n"
+
+
+def _summary(reader: ProblemReader, problems: Sequence[Problem], output: Path) -> str:
+    answered = sum(problem.reference_answer is not None for problem in problems)
+    tested = sum(any(problem.meta.get(name) for name in _TESTS) for problem in problems)
+    tests = f", {tested} with tests" if tested else ""
+    unused = reader.unused
+    more = f" and {len(unused) - _MOST_COLUMNS_NAMED} more" if len(unused) > _MOST_COLUMNS_NAMED else ""
+    named = ", ".join(unused[:_MOST_COLUMNS_NAMED]) + more if unused else "none"
+    return (
+        f"import: read {reader.read_rows}, written {len(problems)}, {answered} with an answer{tests}; "
+        f"columns not used (kept as they are): {named} -> {output}"
+    )

@@ -16,8 +16,8 @@ from mae_cli.answers.stated import candidate_text
 from mae_cli.errors import DataError
 from mae_cli.records import Problem, Row
 from mae_cli.records.atomic import write_atomically
-from mae_cli.records.problems import problem_from
-from mae_cli.records.read import decode_object, read_lines
+from mae_cli.records.lines import decode_object, read_lines
+from mae_cli.records.problems import own_problem_from
 
 QUESTIONS = "questions"
 PAIRS = "pairs"
@@ -42,7 +42,7 @@ def read_questions(path: Path) -> list[Problem]:
     """The question pool of a snapshot; may be empty, unlike a stage's input."""
     found: dict[str, Problem] = {}
     for number, line in read_lines(path):
-        problem = problem_from(decode_object(path, number, line), f"{path}:{number}")
+        problem = own_problem_from(decode_object(path, number, line), f"{path}:{number}")
         found.setdefault(problem.id, problem)
     return list(found.values())
 
@@ -59,7 +59,7 @@ def read_pairs(path: Path) -> list[Pair]:
         candidate, from_row = tree.pop("candidate", None), tree.pop("from_row", None)
         if not isinstance(candidate, str):
             raise DataError(f'{path}:{number}: field "candidate" is missing; expected an answer to judge')
-        problem = problem_from(tree, f"{path}:{number}")
+        problem = own_problem_from(tree, f"{path}:{number}")
         pairs.append(Pair(problem=problem, candidate=candidate, from_row=from_row or problem.id))
     return pairs
 

@@ -16,7 +16,7 @@ import msgspec
 from mae_cli.errors import DataError
 from mae_cli.models.embedded import EMBEDDED
 from mae_cli.models.locate import HUB_ID
-from mae_cli.records.read import read_lines
+from mae_cli.records.lines import read_lines
 from mae_cli.records.trained_row import TrainedRow
 
 LINEAGE = "lineage.json"

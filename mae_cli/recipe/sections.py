@@ -139,6 +139,9 @@ class FilterSection(Section):
     filters: Annotated[list[Spec], _doc("filters in order (mae list filters)")] = msgspec.field(
         default_factory=lambda: ["finish_reason"]
     )
+    decontaminate: Annotated[
+        bool, _doc("drop what asks an item of eval.benchmarks or eval.gate, in whatever dress; also before finetune")
+    ] = True
 
 
 class FinetuneSection(Section):

@@ -1,81 +1,267 @@
-"""A problem made from a row with any of the usual field names.
+"""Problems made from rows of users' files and of published sets.
 
-Place in the flow: `records.read` and `mae data import` turn users' rows into problems here. Contract: `question`,
-`prompt`, `problem` and their like are understood, and so are choices and answers in the forms of the known benchmarks;
-every other key stays in `meta`. A wrong type is an error that names file and line.
+Place in the flow: `records.read`, `mae data import`, benchmarks and the hub turn rows into problems here. Contract: the
+names of `problem_columns` are understood; a passage becomes part of the question; every other column stays in `meta`. A
+wrong type is an error that names file and line. Reading what `mae data import` wrote gives the same problem again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from mae_cli.errors import DataError
+from mae_cli.errors import DataError, did_you_mean
 from mae_cli.records.ids import problem_id
+from mae_cli.records.problem_answers import answer_in_solution, answer_text, without_solution, without_unit
+from mae_cli.records.problem_choices import Places, named_choice, take_choices
+from mae_cli.records.problem_columns import (
+    ALTERNATIVE_KEYS,
+    ANSWER_KEYS,
+    CHOICE_COLUMNS,
+    CHOICE_KEYS,
+    MATERIAL_KEYS,
+    PASSAGE_KEYS,
+    QUESTION_KEYS,
+    SOLUTION_KEYS,
+    SPECIFICATION_KEYS,
+    TEXT_KEY,
+    UNDERSTOOD,
+    Columns,
+    at_path,
+    column_key,
+    is_blank,
+)
+from mae_cli.records.problem_tests import INPUT_OUTPUT, as_tests, take_tests
+from mae_cli.records.prompt_text import prompt_text
 from mae_cli.records.row import Problem
 
-QUESTION_KEYS = ("question", "problem", "prompt", "query", "input", "instruction")
-ANSWER_KEYS = ("reference_answer", "answer", "final_answer", "target", "answerKey", "label", "gold", "output")
+MAPPED = ("question", "answer", "choices", "passage")
+"""What a column can be mapped to by the user."""
+_NO_ANSWER = ("proof", "notfound", "not found")
+_ALTERNATIVES = frozenset(map(column_key, ALTERNATIVE_KEYS))
+_COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
 def problem_from(tree: dict[str, Any], where: str) -> Problem:
-    """A problem out of a row with any of the usual field names; every other key lives on in `meta`.
+    """A problem out of one row with any of the usual field names; every other key lives on in `meta`.
 
     Raises:
         DataError: no question, or a question or answer of the wrong type; `where` names file and line.
     """
-    key = next((name for name in QUESTION_KEYS if tree.get(name) is not None), None)
-    if key is None:
-        found = ", ".join(sorted(tree)) or "nothing"
-        raise DataError(f'{where}: field "question" is missing (found: {found})')
-    question = tree[key]
-    if not isinstance(question, str):
-        raise DataError(f'{where}: field "{key}": expected text, found {type(question).__name__}')
-    if not question.strip():
-        raise DataError(f'{where}: field "{key}": empty')
-    answer_key = next((name for name in ANSWER_KEYS if tree.get(name) is not None), None)
-    meta = {name: value for name, value in tree.items() if name not in (key, answer_key)}
-    choices = _choices(meta, where)
-    answer = None
-    if answer_key is not None:
-        answer = _answer(tree[answer_key], choices, meta, f'{where}: field "{answer_key}"')
-    if choices:
-        meta["choices"] = choices
+    reader = ProblemReader()
+    problem = reader.read(tree, where)
+    reader.finish(where)
+    return problem
+
+
+def own_problem_from(tree: dict[str, Any], where: str) -> Problem:
+    """A problem out of a line that we wrote ourselves (a pool): its text and answer as they stand.
+
+    Raises:
+        DataError: it has no question.
+    """
+    question, answer = tree.get("question"), tree.get("reference_answer")
+    if not isinstance(question, str) or "reference_answer" not in tree or not isinstance(answer, str | None):
+        return problem_from(tree, where)
+    meta = {name: value for name, value in tree.items() if name not in ("question", "reference_answer")}
+    choices = meta.get("choices") or []
     return Problem(id=problem_id(question, choices), question=question.strip(), reference_answer=answer, meta=meta)
 
 
-def _choices(meta: dict[str, Any], where: str) -> list[str]:
-    raw = meta.pop("choices", None)
-    if raw is None:
-        raw = meta.pop("options", None)
-    if isinstance(raw, dict) and isinstance(raw.get("text"), list):
-        meta["choice_labels"] = raw.get("label")
-        raw = raw["text"]
-    elif isinstance(raw, dict):
-        meta["choice_labels"] = list(raw)
-        raw = list(raw.values())
-    if raw is None:
-        return []
-    if not isinstance(raw, list) or not all(isinstance(choice, str) for choice in raw):
-        raise DataError(f'{where}: field "choices": expected a list of texts')
-    return raw
+class ProblemReader:
+    """Reads the rows of one file or set; what only the whole of it tells is settled by `finish`.
+
+    Attributes:
+        read_rows: how many rows were read.
+    """
+
+    def __init__(self, fields: Mapping[str, str] | None = None) -> None:
+        """Make a reader.
+
+        Args:
+            fields: our name (`MAPPED`) to the file's column, where its own name says something else; a dotted column
+                leads into an object.
+        """
+        self._fields = dict(fields or {})
+        self._missing = set(self._fields)
+        self._places = Places()
+        self._unused: dict[str, None] = {}
+        self._notices: dict[str, int] = {}
+        self.read_rows = 0
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns that went to `meta` without a meaning to us, in the order they appeared."""
+        return list(self._unused)
+
+    def read(self, tree: dict[str, Any], where: str) -> Problem:
+        """Return the problem of a row; a numeric answer to one with choices stands only after `finish`.
+
+        Raises:
+            DataError: no question, or a question or answer of the wrong type.
+        """
+        self.read_rows += 1
+        columns = Columns(self._renamed(_unwrapped(tree), where))
+        question_name = _question_name(columns, where)
+        for notice in take_tests(columns):
+            self._notices[notice] = self._notices.get(notice, 0) + 1
+        question = _question(columns, question_name, where)
+        choices = take_choices(columns, question, where)
+        answer_name = columns.first(ANSWER_KEYS)
+        placed: str | int | None = None
+        answer: str | None = choices.right
+        if answer_name is not None and choices.right is None:
+            value = columns.left.pop(answer_name)
+            place = f'{where}: field "{answer_name}"'
+            if choices.texts:
+                placed = named_choice(value, choices, columns.left.get("choice_labels"))
+            answer = placed if isinstance(placed, str) else None
+            if placed is None:
+                answer = _answer(columns, value, column_key(answer_name) in _ALTERNATIVES, question, place)
+        if answer is None and placed is None:
+            answer = _in_solution(columns)
+        meta = columns.left
+        known = UNDERSTOOD | columns.read
+        self._unused.update(dict.fromkeys(name for name in meta if name not in known and not is_blank(meta[name])))
+        if choices.texts:
+            meta["choices"] = choices.texts
+        problem = Problem(problem_id(question, choices.texts), question.strip(), answer, meta)
+        if isinstance(placed, int):
+            self._places.add(problem, placed, choices.columns, f'{where}: field "{answer_name}"')
+        return problem
+
+    def finish(self, name: str) -> list[str]:
+        """Settle what only the whole file tells, and return what a person should know.
+
+        Args:
+            name: of the file.
+
+        Raises:
+            DataError: numeric answers contradict each other, or no row has a mapped column.
+        """
+        if self._missing and self.read_rows:
+            field = min(self._missing)
+            raise DataError(f"{name}: no row has the column {self._fields[field]} that {field} is mapped to")
+        notices = [f"{name}: {notice} ({count} rows)" for notice, count in self._notices.items()]
+        settled = self._places.settle(name)
+        return [*notices, *([settled] if settled else [])]
+
+    def _renamed(self, tree: dict[str, Any], where: str) -> dict[str, Any]:
+        """The row under our names, where the user mapped some."""
+        if not self._fields:
+            return tree
+        given = {}
+        for field, path in self._fields.items():
+            is_there, value = at_path(tree, path)
+            if not is_there and field == "question":
+                raise DataError(f'{where}: no column "{path}"; {did_you_mean(path, tree)}')
+            if is_there:
+                self._missing.discard(field)
+            given[field] = value
+        # What is mapped is the only thing of its kind: another name must not win over it.
+        others = {"question": QUESTION_KEYS, "answer": ANSWER_KEYS, "choices": CHOICE_KEYS, "passage": PASSAGE_KEYS}
+        shadowed = {column_key(name) for field in given for name in others[field]}
+        rest = {name: value for name, value in tree.items() if name not in self._fields.values()}
+        kept = {f"original_{name}" if column_key(name) in shadowed else name: value for name, value in rest.items()}
+        return {**given, **kept}
 
 
-def _answer(value: Any, choices: list[str], meta: dict[str, Any], where: str) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int) and choices and 0 <= value < len(choices):
-        return chr(ord("A") + value)
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, str) and choices and value.strip() in (labels := meta.get("choice_labels") or []):
-        # ARC numbers some of its choices; answers are letters by place.
-        return chr(ord("A") + labels.index(value.strip()))
-    if isinstance(value, str):
-        # GSM8K style: the worked solution first, the answer behind four hashes.
-        solution, hashes, last = value.rpartition("####")
-        if hashes:
-            if solution.strip():
-                meta.setdefault("solution", value)
-            return last.strip()
-        return value.strip()
-    raise DataError(f"{where}: expected text or a number, found {type(value).__name__}")
+def _unwrapped(tree: dict[str, Any]) -> dict[str, Any]:
+    """The item inside a line of a log of lm-evaluation-harness, or with its question as an object (ARC)."""
+    if isinstance(tree.get("doc"), dict) and "doc_id" in tree:
+        return dict(tree["doc"])
+    question = tree.get("question")
+    if isinstance(question, dict) and isinstance(question.get("stem"), str):
+        return {
+            **tree,
+            **{name: value for name, value in question.items() if name != "stem"},
+            "question": question["stem"],
+        }
+    return tree
+
+
+def _question_name(columns: Columns, where: str) -> str:
+    name = columns.first(QUESTION_KEYS)
+    if name is not None and columns.own_name("instruction") and columns.own_name("input") == name:
+        name = columns.own_name("instruction")
+    if name is None and columns.own_name(TEXT_KEY) and _asks_something(columns):
+        name = columns.own_name(TEXT_KEY)
+    if name is None:
+        blank = next((key for key in QUESTION_KEYS if columns.left.get(key) is not None), None)
+        if blank is not None:
+            raise DataError(f'{where}: field "{blank}": empty')
+        found = ", ".join(sorted(columns.left)) or "nothing"
+        raise DataError(f'{where}: field "question" is missing (found: {found})')
+    return name
+
+
+def _asks_something(columns: Columns) -> bool:
+    """Whether a text has tests or choices beside it, and so is no text to go on with."""
+    layouts = [layout.columns[0] for layout in CHOICE_COLUMNS if layout.exact and columns.own_name("B", exact=True)]
+    return columns.first(("test_list", "test", "tests", INPUT_OUTPUT, *CHOICE_KEYS, *layouts)) is not None
+
+
+def _question(columns: Columns, name: str, where: str) -> str:
+    """The whole question: what is asked, with the passage it is about or the material it is to be done on."""
+    value = columns.left.pop(name)
+    place = f'{where}: field "{name}"'
+    if isinstance(value, list):
+        text = prompt_text(value, place)
+    elif isinstance(value, str):
+        text = value
+    else:
+        raise DataError(f"{place}: expected text, found {type(value).__name__}")
+    key = column_key(name)
+    if key == "premise" and columns.get("question") is None and columns.own_name("choice1") is None:
+        raise DataError(f'{where}: field "question" is missing (found: {", ".join(sorted(columns.left))}, {name})')
+    if key == "question" and text.strip() in _COPA and isinstance(columns.get("premise"), str):
+        return f"{columns.take('premise').strip()}\n\n{_COPA[text.strip()]}"
+    if key == "instruction":
+        material = [columns.take(part).strip() for part in MATERIAL_KEYS if isinstance(columns.get(part), str)]
+        columns.drop_blank("input")
+        return "\n\n".join([text.strip(), *material])
+    if key == "description":
+        parts = [columns.take(part).strip() for part in SPECIFICATION_KEYS if isinstance(columns.get(part), str)]
+        return "\n\n".join([text.strip(), *parts])
+    for passage, between in PASSAGE_KEYS.items():
+        if isinstance(columns.get(passage), str):
+            return f"{columns.take(passage).strip()}{between}{text.strip()}"
+    return text
+
+
+def _answer(columns: Columns, value: Any, alternatives: bool, question: str, place: str) -> str | None:
+    """The text of an answer, in whichever way its set writes it."""
+    tests = as_tests(value)
+    if tests is not None:
+        columns.left.setdefault(INPUT_OUTPUT, tests)
+        return None
+    answer = answer_text(value, place, question=question, alternatives=alternatives)
+    if answer is None or not isinstance(value, str):
+        return answer
+    if columns.own_name("question_type") and answer.casefold() in _NO_ANSWER:
+        return None
+    if columns.own_name("formula"):
+        answer = without_unit(answer)
+    answer, has_solution = without_solution(answer)
+    if has_solution:
+        columns.left.setdefault("solution", value)
+        columns.read.add("solution")
+    return answer
+
+
+def _in_solution(columns: Columns) -> str | None:
+    reward_model = columns.get("reward_model")
+    if isinstance(reward_model, dict) and reward_model.get("ground_truth") is not None:
+        columns.take("reward_model")
+        rest = {name: value for name, value in reward_model.items() if name != "ground_truth"}
+        columns.left.update({"reward_model": rest} if rest else {})
+        return _answer(columns, reward_model["ground_truth"], True, "", 'field "reward_model.ground_truth"')
+    if columns.own_name("question_type") and columns.get("question_type") == "proof":
+        return None
+    for name in SOLUTION_KEYS:
+        solution = columns.get(name)
+        found = answer_in_solution(solution) if isinstance(solution, str) else None
+        if found is not None:
+            columns.read.add(columns.own_name(name) or name)
+            return found
+    return None

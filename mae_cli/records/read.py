@@ -5,12 +5,9 @@ Every error names file:line and field, and says what was expected; an input is n
 
 from __future__ import annotations
 
-import contextlib
-import gzip
+import itertools
 import re
-import sys
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,10 @@ import msgspec
 
 from mae_cli.errors import DataError
 from mae_cli.records.file_names import STDIO, beside
-from mae_cli.records.problems import problem_from
+from mae_cli.records.lines import bad_line, decode_object, name_of_input, place_of, read_lines
+from mae_cli.records.problems import ProblemReader
 from mae_cli.records.row import SCHEMA_VERSION, Problem, Row
+from mae_cli.records.tables import is_table, read_trees, trees_of_lines
 
 _ROW_DECODER = msgspec.json.Decoder(Row)
 _ANY_DECODER = msgspec.json.Decoder()
@@ -58,57 +57,14 @@ def refuse_incomplete(path: Path, allow_incomplete: bool = False) -> None:
         )
 
 
-def _open_lines(path: Path) -> contextlib.AbstractContextManager[Iterable[bytes]]:
-    if path == STDIO:
-        return contextlib.nullcontext(sys.stdin.buffer)
-    try:
-        if path.suffix == ".gz":
-            return gzip.open(path, "rb")
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of every line that is not blank; a byte order mark is passed over.
-
-    Raises:
-        DataError: the file cannot be read, or its last line is torn off inside a UTF-8 character or gzip member.
-    """
-    with _open_lines(path) as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, 1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if not line.isspace():
-                    yield number, line
-        except (EOFError, zlib.error, OSError) as error:
-            raise DataError(f"{path}:{number + 1}: cannot be read further: {error}") from error
-
-
-def _name(path: Path) -> str:
-    return "stdin" if path == STDIO else str(path)
-
-
-def _at(path: Path, number: int) -> str:
-    return f"{_name(path)}:{number}"
-
-
-def _bad_line(path: Path, number: int, line: bytes, error: Exception) -> DataError:
-    torn = not line.endswith(b"\n")
-    what = "torn line (no line end and no complete JSON object)" if torn else f"not JSON: {error}"
-    return DataError(f"{_at(path, number)}: {what}; mend or remove the line")
-
-
 def _bad_field(path: Path, number: int, error: msgspec.ValidationError) -> DataError:
     message, _, place = str(error).partition(" - at ")
     missing = re.search(r"missing required field `(\w+)`", message)
     field = missing[1] if missing else place.strip("`$.") or "row"
     found = "is missing" if missing else message[:1].lower() + message[1:].replace("`", "")
-    return DataError(f'{_at(path, number)}: field "{field}": {found}; expected a record of schema {SCHEMA_VERSION}')
+    return DataError(
+        f'{place_of(path, number)}: field "{field}": {found}; expected a record of schema {SCHEMA_VERSION}'
+    )
 
 
 def decode_row(path: Path, number: int, line: bytes) -> Row:
@@ -119,7 +75,7 @@ def decode_row(path: Path, number: int, line: bytes) -> Row:
         if "unknown field" not in str(error):
             raise _bad_field(path, number, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _bad_line(path, number, line, error) from error
+        raise bad_line(path, number, line, error) from error
     # Foreign fields survive: they move to `extra` (of a record) and `problem.meta` (of its problem).
     tree = _ANY_DECODER.decode(line)
     foreign = {key: tree.pop(key) for key in list(tree) if key not in _ROW_KEYS}
@@ -145,7 +101,7 @@ def iterate_rows(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         row = decode_row(path, number, line)
         if row.schema > SCHEMA_VERSION:
-            raise DataError(f'{_at(path, number)}: field "schema": {row.schema} is newer than {SCHEMA_VERSION}')
+            raise DataError(f'{place_of(path, number)}: field "schema": {row.schema} is newer than {SCHEMA_VERSION}')
         yield row
 
 
@@ -163,43 +119,72 @@ def read_input(path: Path, *, allow_incomplete: bool = False) -> Input:
         DataError: missing, torn, mixed, empty or incomplete file; each names where.
     """
     refuse_incomplete(path, allow_incomplete)
+    lines = iter(read_lines(path)) if not is_table(path) else iter(())
+    first = next(lines, None)
+    whole = itertools.chain([first] if first else [], lines)
+    if first is not None and _is_record(path, *first):
+        return _records(path, whole)
+    found = problems_of_rows(name_of_input(path), read_trees(path) if is_table(path) else trees_of_lines(path, whole))
+    if not found.problems:
+        raise DataError(f"{name_of_input(path)}: empty, expected at least one row")
+    return found
+
+
+def _is_record(path: Path, number: int, line: bytes) -> bool:
+    if not line.lstrip().startswith(b"{") or b'"schema"' not in line:
+        return False
+    return is_record(decode_object(path, number, line))
+
+
+def is_record(tree: dict[str, Any]) -> bool:
+    """Whether an object is a record of ours, and no problem or sample."""
+    return "schema" in tree and "role" in tree
+
+
+def _records(path: Path, lines: Iterator[tuple[int, bytes]]) -> Input:
     found = Input()
     seen: dict[str, int] = {}
-    merged = 0
-    first_kind: tuple[bool, int] | None = None
-    for number, line in read_lines(path):
-        # Decoding twice is spared only where a record is expected and the line looks like one.
-        is_record = first_kind is not None and first_kind[0] and b'"schema":' in line
-        tree: dict[str, Any] = {}
-        if not is_record:
-            tree = decode_object(path, number, line)
-            is_record = "schema" in tree and "role" in tree
-        if first_kind is None:
-            first_kind = (is_record, number)
-        elif first_kind[0] != is_record:
-            kinds = ("a record" if first_kind[0] else "a problem", "a record" if is_record else "a problem")
-            raise DataError(
-                f"{_at(path, number)}: {kinds[1]}, but line {first_kind[1]} is {kinds[0]}; one kind per file"
-            )
-        if is_record:
-            row = decode_row(path, number, line)
-            if row.schema > SCHEMA_VERSION:
-                raise DataError(f'{_at(path, number)}: field "schema": {row.schema} is newer than {SCHEMA_VERSION}')
-            if row.id in seen:
-                raise DataError(f'{_at(path, number)}: field "id": {row.id} stands on line {seen[row.id]} too')
-            seen[row.id] = number
-            found.rows.append(row)
-        else:
-            problem = problem_from(tree, _at(path, number))
-            if problem.id in seen:
-                merged += 1
-                continue
-            seen[problem.id] = number
+    first = 0
+    for number, line in lines:
+        first = first or number
+        # Decoding twice is spared where the line looks like a record.
+        if b'"schema":' not in line and not is_record(decode_object(path, number, line)):
+            raise DataError(f"{place_of(path, number)}: a problem, but line {first} is a record; one kind per file")
+        row = decode_row(path, number, line)
+        if row.schema > SCHEMA_VERSION:
+            raise DataError(f'{place_of(path, number)}: field "schema": {row.schema} is newer than {SCHEMA_VERSION}')
+        if row.id in seen:
+            raise DataError(f'{place_of(path, number)}: field "id": {row.id} stands on line {seen[row.id]} too')
+        seen[row.id] = number
+        found.rows.append(row)
+    return found
+
+
+def problems_of_rows(name: str, trees: Iterator[tuple[str, dict[str, Any]]]) -> Input:
+    """The problems of a set, each once, from its rows with their places.
+
+    Args:
+        name: of the set, for notices.
+        trees: (place, row) of each.
+
+    Raises:
+        DataError: a row has no question, or a value of the wrong type.
+    """
+    reader, seen = ProblemReader(), set[str]()
+    found = Input()
+    first = ""
+    for place, tree in trees:
+        first = first or place.removeprefix(f"{name}:").strip()
+        if is_record(tree):
+            begun = f"line {first}" if first.isdigit() else first
+            raise DataError(f"{place}: a record, but {begun} is a problem; one kind per file")
+        problem = reader.read(tree, place)
+        if problem.id not in seen:
+            seen.add(problem.id)
             found.problems.append(problem)
-    if not seen:
-        raise DataError(f"{_name(path)}: empty, expected at least one row")
-    if merged:
-        found.notices.append(f"{_name(path)}: {merged} duplicate problems merged")
+    found.notices += reader.finish(name)
+    if (merged := reader.read_rows - len(found.problems)) > 0:
+        found.notices.append(f"{name}: {merged} duplicate problems merged")
     return found
 
 
@@ -207,18 +192,3 @@ def read_problems(path: Path) -> list[Problem]:
     """The problems of a problem file, or those inside a record file, each once."""
     data = read_input(path)
     return data.problems or list({row.problem.id: row.problem for row in data.rows if row.problem}.values())
-
-
-def decode_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """One line as a JSON object of any kind.
-
-    Raises:
-        DataError: torn, not JSON, or another JSON value; the message names file and line.
-    """
-    try:
-        tree = _ANY_DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _bad_line(path, number, line, error) from error
-    if not isinstance(tree, dict):
-        raise DataError(f"{_at(path, number)}: expected an object, found {type(tree).__name__}")
-    return tree

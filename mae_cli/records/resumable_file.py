@@ -78,6 +78,7 @@ class Output:
         notices: what a person should know about the recovery.
         schema: of the rows in the file: that of an earlier, unfinished try, or else the one asked for.
         place: where the rows of a shard stand in the whole output; for the meta file.
+        figures: counts about the rows that a later stage asks for; for the meta file, where they are not 0.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Output:
         self.companion = companion
         self.shard = shard
         self.place: dict[str, Any] = {}
+        self.figures: dict[str, int] = {}
         self.stage = stage
         self.fingerprint = plain(fingerprint)
         self._defaults = defaults
@@ -235,6 +237,8 @@ class Output:
             return
         kept = [self.partial[identity] for identity in keep]
         self.partial = {row.id: row for row in kept}
+        # Also where the rows come out as they were: they are written once more, or the file would stay marked.
+        self.was_complete = False
         self._write_meta(complete=False)
         write_atomically(self._partial_path, encode_rows(kept))
         self._file = self._partial_path.open("ab", buffering=0)
@@ -280,6 +284,8 @@ class Output:
             "rows": rows,
             "fingerprint": self.fingerprint,
         }
+        if figures := {name: count for name, count in self.figures.items() if count}:
+            meta["figures"] = figures
         if self.shard is not None:
             meta["shard"] = {"index": self.shard.index, "count": self.shard.count, **self.place}
         write_json(self._meta_path, meta)

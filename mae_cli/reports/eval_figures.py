@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.records import Row
+from mae_cli.records.contamination import Contamination
 from mae_cli.reports.accuracy import MAIN_READING, Accuracy, accuracy, benchmarks_in, group_accuracies, readings_in
 from mae_cli.reports.comparison import Comparison, Side, compare_all
 
@@ -28,6 +29,8 @@ class EvalFigures(msgspec.Struct):
     failed: dict[str, int] = {}
     """Rows the engine could not answer: unknown."""
     groups: list[Accuracy] = []
+    contamination: Contamination | None = None
+    """Items among what was trained on; null where nothing says what that was."""
 
 
 def figures_of(policies: Sequence[Side], confidence: float, group_by: Sequence[str] = ()) -> EvalFigures:
@@ -81,4 +84,6 @@ def by_policy(rows: Sequence[Row], labels: dict[str, str]) -> list[Side]:
 def plain(figures: EvalFigures) -> dict[str, Any]:
     """The figures as they go into a JSON file."""
     tree: dict[str, Any] = msgspec.to_builtins(figures)
+    if figures.contamination is None:
+        del tree["contamination"]
     return tree

@@ -140,6 +140,8 @@ def details_text(figures: EvalFigures) -> str:
         for figure in figures.accuracy
     ]
     parts = [table(headings, lines)]
+    if figures.contamination is not None:
+        parts.append(f"trained on: {figures.contamination.line}")
     missing = (
         _missing_line(label, count, figures.unparsed[label], figures.too_long.get(label, 0))
         for label, count in figures.truncated.items()

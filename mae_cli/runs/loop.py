@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
+from mae_cli.data.held_out import Items
 from mae_cli.errors import CollapseError, ConfigError
 from mae_cli.plugins.check import check_plugins
 from mae_cli.recipe.steps import Step, recipe_of_step, runs_in, steps_of
@@ -22,14 +24,14 @@ from mae_cli.records.lock import Lock
 from mae_cli.runs.events import Events
 from mae_cli.runs.gate import Sets, keep_sets, read_sets, say_sets
 from mae_cli.runs.layout import BENCHMARKS, PROMOTION, Round, round_label
-from mae_cli.runs.manifest import open_run, schema_of_run
+from mae_cli.runs.manifest import open_run, schema_of_run, sees_dress
 from mae_cli.runs.one_round import RoundWork, decides, eval_recipe
 from mae_cli.runs.promotion import NOT_EVALUATED, NOT_TRAINED, Promotion, decide, promotion_line
 from mae_cli.runs.retention import is_closed, retire, set_links
 from mae_cli.runs.round_pools import file_seeds, say_overlap, self_seeds, snapshot
 from mae_cli.runs.views.summary import RunResult, finish
 from mae_cli.stages.calibrate import check_calibration
-from mae_cli.stages.eval import load_eval
+from mae_cli.stages.eval import contamination_of, load_eval
 from mae_cli.stages.evaluation.benchmarks import load_benchmarks
 from mae_cli.stages.finetune import check_tuning
 from mae_cli.stages.generation.job import Job
@@ -61,7 +63,7 @@ class Run:
     def __init__(self, job: Job, run_dir: Path, recipe_path: Path | None, *, until: str | None = None) -> None:
         self.run_dir, self.recipe_path, self.until = run_dir, recipe_path, until
         self.recipe, self.steps = job.recipe, steps_of(job.recipe)
-        self.job = replace(job, schema=schema_of_run(run_dir))
+        self.job = replace(job, schema=schema_of_run(run_dir), sees_dress=sees_dress(run_dir))
         self.events = Events(run_dir)
         names = [step.name for step in self.steps]
         if until is not None and until not in names:
@@ -82,6 +84,9 @@ class Run:
             for step in self._evals():
                 job = eval_recipe(self.job, step, self.steps)
                 say_sets(job, sets[step.name], self._name_of(step), decides=decides(step, self.steps))
+            measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
+            held_out = Items.of(problem for benchmark in measured for problem in benchmark.problems)
+            self.job = replace(self.job, held_out=held_out)
             work = RoundWork(self.job, self.events, sets, self.recipe_path)
             base = self._files(0)
             start = Path(self.recipe.adapter) if self.recipe.adapter else None
@@ -89,7 +94,6 @@ class Run:
                 work.evaluate(base, step, start)
             seeds = file_seeds(self.recipe, self.recipe_path)
             seeds += self_seeds(work, self.job, base) if self.recipe.self_seeds else []
-            measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
             overlap = say_overlap(self.job, seeds, measured)
             return self._rounds(work, base, seeds, sets, overlap)
 
@@ -171,6 +175,10 @@ class Run:
                 raise CollapseError(f"{promotion_line(decision)}; stopped, accepted: {states.accepted.name}")
         return self._finish(done, decisions, work, sets, overlap)
 
+    def _last_adapter(self, rounds: Sequence[Round]) -> Path | None:
+        """The adapter that was trained last, which has been trained on all its predecessors were."""
+        return next((one.adapters[-1] for one in reversed(rounds) if one.adapters), None)
+
     def _stop_in(self, current: Round) -> str | None:
         """The step to stop after: in the first round that was not finished before."""
         return self.until if self.until is not None and not current.promotion.exists() else None
@@ -210,6 +218,7 @@ class Run:
         sets: dict[str, Sets],
         overlap: dict[str, int],
     ) -> RunResult:
+        measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
         result = RunResult(
             rounds=self.recipe.rounds,
             run_dir=str(self.run_dir),
@@ -217,6 +226,7 @@ class Run:
             best=next((d.round for d in reversed(decisions) if d.best), None),
             promotion=list(decisions),
             held_out_among_seeds=overlap,
+            contamination=contamination_of(self._last_adapter(rounds), measured) or UNSET,
             seconds=round(work.seconds, 1),
             tokens=work.tokens,
         )

@@ -55,13 +55,19 @@ def open_run(job: Job, run_dir: Path, recipe_path: Path | None) -> None:
     facts = _facts(job, recipe_path)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / RESOLVED_RECIPE, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode())
-    write_json(manifest, {"recipe": tree, "schema": job.schema, **facts})
+    write_json(manifest, {"recipe": tree, "schema": job.schema, "sees_dress": job.sees_dress, **facts})
 
 
 def schema_of_run(run_dir: Path) -> int:
     """Return the schema of a run's rows: the one it was begun with; of a new run today's."""
     manifest = run_dir / MANIFEST
     return int(read_json(manifest).get("schema", 1)) if manifest.exists() else SCHEMA_VERSION
+
+
+def sees_dress(run_dir: Path) -> bool:
+    """Return whether a run compares questions in any dress; one that was begun before it could goes on without."""
+    manifest = run_dir / MANIFEST
+    return bool(read_json(manifest).get("sees_dress", False)) if manifest.exists() else True
 
 
 def comparable(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from mae_cli.answers.questions import question_key
 from mae_cli.data import pools
+from mae_cli.data.held_out import Items
 from mae_cli.errors import ConfigError, GateError
 from mae_cli.recipe.files import find_file
 from mae_cli.recipe.sections import Recipe
@@ -142,13 +142,13 @@ def say_overlap(job: Job, seeds: Sequence[Problem], benchmarks: Sequence[Benchma
 
     Returns: by source, how many of its items are among the seeds; sources without any are left out.
     """
-    keys = {question_key(problem.question) for problem in seeds}
+    among = Items.of(seeds)
     items: dict[str, list[Problem]] = {}
     for benchmark in benchmarks:
         items.setdefault(benchmark.source, []).extend(benchmark.problems)
     found: dict[str, int] = {}
     for source, problems in items.items():
-        both = sum(question_key(item.question) in keys for item in problems)
+        both = sum(map(among.holds, problems))
         if both:
             found[source] = both
             job.progress.say(

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.answers.stated import read_solution
+from mae_cli.data.held_out import read_trained_questions
 from mae_cli.errors import ConfigError
 from mae_cli.models.lineage import adapter_label
 from mae_cli.plugins import contracts, registry
@@ -21,6 +22,7 @@ from mae_cli.prompts.prompt_files import solver_messages, solver_prompt_digests
 from mae_cli.recipe.sections import Spec
 from mae_cli.records import Policy, Row, new_row
 from mae_cli.records.atomic import write_json
+from mae_cli.records.contamination import Contamination
 from mae_cli.records.file_names import STDIO, summary_path
 from mae_cli.records.read import read_rows
 from mae_cli.reports.accuracy import benchmark_of
@@ -60,6 +62,8 @@ def run_eval(
     if section.via == "lm-eval":
         from mae_cli.stages.evaluation.lm_eval import run_lm_eval
 
+        if job.retry_failed:
+            raise ConfigError("--retry-failed: lm-evaluation-harness asks its items itself; run it again")
         return run_lm_eval(job, [str(name) for name in specs], output_path, adapter=adapter, with_base=with_base)
     if not specs:
         raise ConfigError("no benchmark: give a problem file or a suite, or eval.benchmarks in a recipe")
@@ -112,10 +116,20 @@ def evaluate(
     read = sum(len(benchmark.problems) for benchmark in benchmarks)
     summary = made.summary("eval", output_path, read=read, written=len(made.rows))
     fields = list(dict.fromkeys(field for benchmark in benchmarks for field in benchmark.group_by))
-    summary.details = plain(figures_of(by_policy(made.rows, policies.labels), section.confidence, fields))
+    figures = figures_of(by_policy(made.rows, policies.labels), section.confidence, fields)
+    figures.contamination = contamination_of(adapter, benchmarks)
+    summary.details = plain(figures)
     if output_path != STDIO and job.shard is None:
         write_json(summary_path(output_path), summary.details)
     return summary
+
+
+def contamination_of(adapter: Path | None, benchmarks: Sequence[Benchmark]) -> Contamination | None:
+    """How many of the items an adapter was trained on; null where it does not say."""
+    trained = read_trained_questions(adapter) if adapter is not None else None
+    if trained is None:
+        return None
+    return trained.overlap(problem for benchmark in benchmarks for problem in benchmark.problems)
 
 
 class EvaluatedPolicies(msgspec.Struct):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from mae_cli.data.formats import FORMATS, read_foreign, rows_of
+from mae_cli.data.held_out import TrainedQuestions, asked_by, read_trained_questions
 from mae_cli.errors import ConfigError, GateError, MissingDependencyError
 from mae_cli.models.adapters import CONFIG
 from mae_cli.models.digests import is_whole_model, reference_identity
@@ -24,9 +25,10 @@ from mae_cli.plugins import contracts, registry
 from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe, is_free
 from mae_cli.records import Policy, Row, digest
-from mae_cli.records.file_names import STDIO
-from mae_cli.records.read import Input
+from mae_cli.records.file_names import STDIO, beside
+from mae_cli.records.read import Input, read_json
 from mae_cli.records.resumable_folder import FolderOutput
+from mae_cli.stages.evaluation.held_out import HELD_OUT, held_out_of
 from mae_cli.stages.generation.generate import limit_rows
 from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
@@ -67,7 +69,10 @@ def run_finetune(
         if world.from_main(output.is_done):
             summary.skipped = len(chosen.rows)
             return summary
-        report = train_rows(job, engine, output, chosen.rows, objective, start_adapter=start_adapter, world=world)
+        questions = _trained_questions(job, inputs, chosen, start_adapter)
+        report = train_rows(
+            job, engine, output, chosen.rows, objective, start_adapter=start_adapter, world=world, questions=questions
+        )
     _tell(summary, report, chosen.left_out)
     summary.seconds = round(time.monotonic() - start, 3)
     return summary
@@ -91,6 +96,8 @@ def _choose(
     """
     section = job.recipe.finetune
     rows, left_out = trainable(limit_rows(job, data.rows), section.purposes, objective)
+    rows, num_held_out = _without_held_out(job, rows)
+    left_out |= {HELD_OUT: num_held_out} if num_held_out else {}
     fixed = [] if section.other_models else fixed_roles(job.recipe)
     # Known from the recipe alone, so that a round without a row of the policy's own loads no model to say so.
     rows, others = own_rows(rows, None, fixed)
@@ -108,6 +115,28 @@ def _choose(
     if not rows:
         _nothing_left(inputs, left_out)
     return engine, Chosen(rows, left_out)
+
+
+def _without_held_out(job: Job, rows: list[Row]) -> tuple[list[Row], int]:
+    """The rows that ask no held-out item, and how many others there are: a pipeline may have no filter."""
+    held_out = held_out_of(job)
+    if held_out is None:
+        return rows, 0
+    kept = [row for row in rows if (problem := asked_by(row)) is None or not held_out.holds(problem)]
+    return kept, len(rows) - len(kept)
+
+
+def _trained_questions(
+    job: Job, inputs: Sequence[Path], chosen: Chosen, start_adapter: Path | None
+) -> TrainedQuestions | None:
+    """What the adapter will have been trained on, for `eval`; null in a run that was begun without it."""
+    if not job.sees_dress:
+        return None
+    metas = [meta for path in inputs if path != STDIO and (meta := beside(path, ".meta.json")).exists()]
+    removed = sum(read_json(meta).get("figures", {}).get(HELD_OUT, 0) for meta in metas)
+    earlier = read_trained_questions(start_adapter) if start_adapter is not None else None
+    problems = [problem for row in chosen.rows if (problem := asked_by(row)) is not None]
+    return TrainedQuestions.grown(earlier, problems, removed + chosen.left_out.get(HELD_OUT, 0))
 
 
 def _say_off_policy(job: Job, policy: Policy, rows: Sequence[Row], objective: contracts.Objective) -> None:

@@ -142,8 +142,8 @@ def test_a_mixed_file_is_refused_with_both_lines(first: str, second: str, messag
         ({"messages": [{"role": "bot", "content": ""}]}, r'field "messages\[0\]\.role": unknown role \'bot\''),
         ({"messages": [{"role": "user"}]}, r'field "messages\[0\]\.content": expected text, found NoneType'),
         (
-            {"messages": [{"role": "user", "content": "a", "tool_calls": []}]},
-            r'field "messages\[0\]\.tool_calls": not understood, and it would be lost',
+            {"messages": [{"role": "user", "content": "a", "name": "Ann"}]},
+            r'field "messages\[0\]\.name": not understood, and it would be lost',
         ),
         ({"messages": [{"role": ["user"], "content": ""}]}, r"unknown role \['user'\]"),
         ({"conversations": [{"from": "alien", "value": ""}]}, "unknown role 'alien'"),

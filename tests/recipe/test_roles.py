@@ -143,7 +143,7 @@ propose: {{num_problems: 4, max_new_tokens: 8}}
 solve: {{num_problems: 4, rollouts_per_problem: 2, max_new_tokens: 8, train_on_proposals: false}}
 judge: {{verifier: numeric, votes: 1, answer_votes: 1, num_pairs: 2, max_new_tokens: 16, max_unparsed: 1.0,
   solver_reward: checked_solver}}
-filter: {{filters: [{{name: quality}}]}}
+filter: {{filters: [{{name: quality}}], decontaminate: false}} # the seeds are among the held-out items
 finetune: {{objective: sft, batch_size: 4, lora_r: 2, save_every: 0}}
 roles: {{judge: {{engine: "scripted:malformed=0"}}}}
 """

@@ -24,7 +24,7 @@ rounds: 2
 seeds: {seeds}
 solve: {{num_problems: 3, rollouts_per_problem: 2, max_new_tokens: 6}}
 judge: {{verifier: numeric, judge: none, max_unparsed: 1.0, solver_reward: checked_solver, max_new_tokens: 6}}
-filter: {{filters: [{{name: quality}}]}}
+filter: {{filters: [{{name: quality}}], decontaminate: false}} # the seeds are among the held-out items
 finetune: {{objective: sft, batch_size: 2, lora_r: 2, target_modules: q_proj, save_every: 1}}
 eval: {{benchmarks: [{held_out}], max_new_tokens: 6}}
 """

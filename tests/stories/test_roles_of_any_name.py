@@ -27,6 +27,7 @@ judge:
   rewards: {{attacker: {{name: checked_proposer, floor: 0.5}}, defender: {{name: checked_solver, format_weight: 0.25}}}}
   judge_reward: checked_judge
 filter:
+  decontaminate: false # the seeds are among the held-out items
   filters:
     - finish_reason
     - {{name: best_of_k, k: 2, min_reward: 0.1, roles: [defender]}}

@@ -17,6 +17,7 @@ from mae_cli.models.cards import Score, write_card
 from mae_cli.models.lineage import read_lineage
 from mae_cli.recipe.steps import Step, recipe_of_step
 from mae_cli.records.atomic import write_atomically, write_json
+from mae_cli.records.contamination import Contamination
 from mae_cli.records.read import read_json
 from mae_cli.reports import eval_figures, eval_report, page, role_figures
 from mae_cli.reports.comparison import Side
@@ -39,6 +40,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     """By source of held-out items: how many of them are among the seeds."""
     seconds: float
     tokens: int
+    contamination: Contamination | UnsetType = UNSET
+    """Of the last adapter: items among what it was trained on, and rows left out for it."""
     table: str | UnsetType = UNSET
     """Held-out accuracy by round."""
     final: str | UnsetType = UNSET
@@ -47,6 +50,11 @@ class RunResult(msgspec.Struct, kw_only=True):
     accuracy: list[Any] | UnsetType = UNSET
     gate: str | UnsetType = UNSET
     """The decisions about promotion, a line each."""
+
+    @property
+    def trained_on(self) -> str | UnsetType:
+        """What of the held-out items was trained on, in one line."""
+        return UNSET if isinstance(self.contamination, UnsetType) else f"trained on: {self.contamination.line}"
 
     @property
     def shown_table(self) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from mae_cli.errors import DataError
 from mae_cli.records import Problem, problem_id
 from mae_cli.records.atomic import write_atomically
-from mae_cli.records.read import decode_object, read_lines
+from mae_cli.records.lines import decode_object, read_lines
 
 
 class AnswerLabel(msgspec.Struct, kw_only=True):

@@ -24,8 +24,8 @@ from mae_cli.recipe.files import find_file
 from mae_cli.recipe.sections import EvalSection, Spec
 from mae_cli.records import Problem, choices_of
 from mae_cli.records.file_names import beside
-from mae_cli.records.problems import problem_from
-from mae_cli.records.read import decode_object, read_lines, read_problems
+from mae_cli.records.read import problems_of_rows, read_problems
+from mae_cli.records.tables import read_trees
 
 LOOKED_AT = 20
 """Reference answers that are tried on the verifier before anything is generated."""
@@ -186,15 +186,7 @@ def _suite(name: str) -> Suite:
 
 def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
     suite = _suite(spec.suite) if spec.suite else None
-    fields = suite.fields if suite else {}
-    path: Path | None = None
-    if spec.path is not None:
-        path = _file(spec.path)
-        source = str(path)
-        problems = _mapped_file(path, fields) if fields else read_problems(path)
-    else:
-        source = HUB + (spec.hub or (suite.hub if suite else ""))
-        problems = [problem_from(_renamed(tree, fields), where) for tree, where in hub_rows(source.removeprefix(HUB))]
+    problems, source, path = _items(spec, suite)
     defaults = EvalSection()
     own_prompt = suite.prompt if suite and section.prompt is None else section.prompt
     own_verifier = section.verifier
@@ -217,6 +209,27 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
         if problem.reference_answer is None and getattr(verifier, "needs_reference", True):
             raise DataError(f'{source}: item "{problem.question[:50]}" has no reference answer to check against')
     return benchmark
+
+
+def _items(spec: BenchmarkSpec, suite: Suite | None) -> tuple[list[Problem], str, Path | None]:
+    """(items, where they are from, their file) of a benchmark."""
+    fields = suite.fields if suite else {}
+    if spec.path is not None:
+        path = _file(spec.path)
+        return _mapped_file(path, fields) if fields else read_problems(path), str(path), path
+    source = HUB + (spec.hub or (suite.hub if suite else ""))
+    trees = ((where, _renamed(tree, fields)) for tree, where in hub_rows(source.removeprefix(HUB)))
+    return problems_of_rows(source, trees).problems, source, None
+
+
+def items_of(spec: Spec) -> list[Problem]:
+    """All items of a benchmark, whatever its limit, unchecked.
+
+    Raises:
+        MaeError: they cannot be read.
+    """
+    told = spec_of(spec)
+    return _items(told, _suite(told.suite) if told.suite else None)[0]
 
 
 def _fitting_verifier(problems: Sequence[Problem], otherwise: Spec) -> Spec:
@@ -253,10 +266,7 @@ def _file(name: str) -> Path:
 
 
 def _mapped_file(path: Path, fields: Mapping[str, str]) -> list[Problem]:
-    return [
-        problem_from(_renamed(decode_object(path, number, line), fields), f"{path}:{number}")
-        for number, line in read_lines(path)
-    ]
+    return problems_of_rows(str(path), ((where, _renamed(tree, fields)) for where, tree in read_trees(path))).problems
 
 
 def _renamed(tree: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:

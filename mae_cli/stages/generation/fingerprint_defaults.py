@@ -61,4 +61,5 @@ def _options(kind: str, name: str) -> dict[str, Any]:
             options[field.name] = field.default
         elif field.default_factory is not msgspec.NODEFAULT:
             options[field.name] = field.default_factory()
-    return options
+    # An option that changed what the plugin does when it came: files without it were made in the former way.
+    return {**options, **getattr(plugin, "FORMER", {})}

@@ -7,7 +7,7 @@ finished yet, stores each as it comes, and hands back all rows in planned order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mae_cli.records import Role, Row, complete_row, request_of
 from mae_cli.records.file_names import STDIO, beside
 from mae_cli.records.resumable_file import Output
 from mae_cli.records.shards import part_of
+from mae_cli.stages.generation.finished import as_planned, failed_among, finished_rows
 from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.segments import Answer, answered_segments
 from mae_cli.stages.generation.summary import StageSummary, WorkerReport
@@ -34,6 +35,9 @@ class Generated(msgspec.Struct):
     tokens: int = 0
     made: int = 0
     skipped: int = 0
+    retried: int | None = None
+    """Failed rows that were asked again; null where that was not wanted."""
+    still_failing: int = 0
     seconds: float = 0.0
     workers: list[WorkerReport] = []
 
@@ -50,6 +54,9 @@ class Generated(msgspec.Struct):
             seconds=round(self.seconds, 3),
             tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
             workers=self.workers,
+            retried=self.retried,
+            mended=None if self.retried is None else self.retried - self.still_failing,
+            still_failing=None if self.retried is None else self.still_failing,
         )
 
 
@@ -89,9 +96,8 @@ def generate(
     _check_plan(output, planned, passed)
     part = part_of(job.shard, passed, planned)
     wanted = planned if limited is None else limited
-    finished = {**output.elsewhere, **output.known}
-    done = {row.id: _as_planned(finished[row.id], row) for row in planned if row.id in part.ids and row.id in finished}
-    todo = [row for row in wanted if row.id in part.ids and row.id not in done]
+    work = _Work(job, output, planned, [row for row in wanted if row.id in part.ids], part.ids)
+    done, todo = work.finished.done, work.todo
     result = Generated(rows=[], passed=part.passed, skipped=len(done))
     if todo and job.engines.crew is not None:
         result.workers = _employ(job, job.engines.crew, output, command, passed, planned, todo)
@@ -99,21 +105,16 @@ def generate(
         done.update((row.id, row) for row in made)
         result.made, result.tokens, todo = len(made), _tokens(made), []
     engine = job.engines.of(role) if todo else None
-    segments = _segments(job, engine, todo) if engine is not None else []
-    whole = [segment for segment in segments if all(row.id in output.partial for row in segment)]
-    recovered = [row.id for segment in whole for row in segment]
-    asked_for = {row.id for row in wanted}
-    # What an interrupted run made beyond this one's --limit stays too, or the next one would make it again.
-    beyond = [name for name in output.partial if name in part.ids and name not in asked_for and name not in done]
+    segments = work.segments(engine) if engine is not None else []
+    beyond = work.beyond(part.ids)
     if todo or not output.was_complete:
-        output.begin([*beyond, *recovered])
+        output.begin([*work.finished.retried, *beyond, *work.recovered])
     known = {row.id: row for row in planned}
-    done.update((name, _as_planned(output.partial[name], known[name])) for name in (*beyond, *recovered))
-    result.skipped += len(beyond) + len(recovered)
+    done.update((name, as_planned(output.partial[name], known[name])) for name in (*beyond, *work.recovered))
+    result.skipped += len(beyond) + len(work.recovered)
     with job.progress.task(output.stage, len(todo)) as task:
-        task.advance(len(recovered))
-        asked = [segment for segment in segments if segment[0].id not in done]
-        for segment, completions in answered_segments(engine, asked, prepare, answer):
+        task.advance(len(work.recovered))
+        for segment, completions in answered_segments(engine, segments, prepare, answer):
             rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
             output.append(rows)
             done.update((row.id, row) for row in rows)
@@ -121,6 +122,9 @@ def generate(
             result.tokens += tokens
             result.made += len(rows)
             task.advance(len(rows), tokens)
+    if job.retry_failed:
+        result.retried = len(work.again)
+        result.still_failing = len(failed_among(done, [name for name in work.again if name in done]))
     # Rows an earlier run made beyond this one's --limit stay: nothing made is lost.
     result.rows = [done[row.id] for row in planned if row.id in done]
     if job.shard is not None:
@@ -129,11 +133,47 @@ def generate(
     return result
 
 
-def _as_planned(made: Row, plan: Row) -> Row:
-    """Give a row that an earlier version made what was planned about it and that version did not write."""
-    if made.schema == 1:
-        made.stage, made.step, made.asked = plan.stage, plan.step, plan.asked
-    return made
+class _Work:
+    """What is left to do of a command, in segments.
+
+    Attributes:
+        finished: rows of earlier tries that stand as they are.
+        todo: rows to be made now, those of an interrupted first try among them.
+        recovered: ids of these that an interrupted first try has made already.
+        again: ids of failed rows that are asked once more.
+    """
+
+    def __init__(
+        self, job: Job, output: Output, planned: Sequence[Row], wanted: Sequence[Row], ids: Container[str]
+    ) -> None:
+        self._job, self._output, self._wanted = job, output, wanted
+        self.finished = finished_rows(output, planned, ids, retry=job.retry_failed)
+        asked_for = {row.id for row in wanted}
+        for name in [name for name in self.finished.failed if name not in asked_for]:
+            # Beyond --limit a failed row stays what it is.
+            self.finished.failed.discard(name)
+            self.finished.done[name] = output.known.get(name) or output.elsewhere[name]
+        self.todo = [row for row in wanted if row.id not in self.finished.done]
+        self.recovered: list[str] = []
+        self.again = [row.id for row in self.todo if row.id in self.finished.failed]
+
+    def segments(self, engine: contracts.Engine) -> list[list[Row]]:
+        """Return the segments to ask for; those that an interrupted try finished whole are recovered instead."""
+        failed, partial = self.finished.failed, self._output.partial
+        fresh = _segments(self._job, engine, [row for row in self.todo if row.id not in failed])
+        whole = [all(row.id in partial for row in segment) for segment in fresh]
+        self.recovered = [row.id for segment, is_whole in zip(fresh, whole, strict=True) if is_whole for row in segment]
+        if self._job.retry_failed:
+            self.again += failed_among(partial, self.recovered)
+            self.recovered = [name for name in self.recovered if name not in set(self.again)]
+        again = set(self.again)
+        left = [segment for segment, is_whole in zip(fresh, whole, strict=True) if not is_whole]
+        return [*left, *_segments(self._job, engine, [row for row in self.todo if row.id in again])]
+
+    def beyond(self, ids: Container[str]) -> list[str]:
+        """What an interrupted run made beyond this one's --limit; without it the next one would make it again."""
+        asked_for, done = {row.id for row in self._wanted}, self.finished.done
+        return [name for name in self._output.partial if name in ids and name not in asked_for and name not in done]
 
 
 def _tokens(rows: Sequence[Row]) -> int:
@@ -155,6 +195,8 @@ def _employ(
         options += ["--limit", job.limit]
     if job.allow_incomplete:
         options += ["--allow-incomplete"]
+    if job.retry_failed:
+        options += ["--retry-failed"]
     recipe = msgspec.structs.replace(job.recipe, adapter=str(job.engines.adapter) if job.engines.adapter else None)
     reports = crew.work(
         output.path,

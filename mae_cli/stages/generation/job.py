@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mae_cli.data.held_out import Items
 from mae_cli.errors import ConfigError
 from mae_cli.recipe.roles import check_role
 from mae_cli.recipe.sections import Recipe
@@ -45,8 +46,14 @@ class Job:
     shard: Shard | None = None
     overwrite: bool = False
     allow_incomplete: bool = False
+    retry_failed: bool = False
+    """Ask again for rows that ended in an error."""
     schema: int = SCHEMA_VERSION
     """Of the rows it writes: a run goes on in the schema it was begun with."""
+    held_out: Items | None = None
+    """Items of the run's benchmarks and gate; null: the recipe's are read where they are needed."""
+    sees_dress: bool = True
+    """False in a run that was begun before questions were compared in any dress; it goes on as it began."""
 
     def of_step(self, step: Step | None, *, round_number: int | None = None) -> Job:
         """Return the job of one step of the recipe's pipeline."""

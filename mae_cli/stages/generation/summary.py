@@ -25,6 +25,11 @@ class StageSummary(msgspec.Struct, kw_only=True):
     """Rows an earlier run of this command had finished already."""
     failed: int = 0
     """Rows with status error or too_long."""
+    retried: int | None = None
+    """Failed rows that were asked again (`--retry-failed`); null where that was not wanted."""
+    mended: int | None = None
+    """Of these, how many have an answer now."""
+    still_failing: int | None = None
     tokens: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
@@ -38,6 +43,8 @@ class StageSummary(msgspec.Struct, kw_only=True):
         speed = f", {self.tokens_per_second:,.0f} tokens/s" if self.tokens else ""
         skipped = f", skipped {self.skipped} (done before)" if self.skipped else ""
         failed = f", failed {self.failed}" if self.failed else ""
+        if self.retried is not None:
+            failed += f", retried {self.retried}: {self.mended} mended, {self.still_failing} still failing"
         return (
             f"{self.stage}: read {self.read}, written {self.written}{skipped}{failed}, "
             f"{self.seconds:.1f} s{speed} -> {self.path}"

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mae_cli.data.held_out import TRAINED_QUESTIONS, TrainedQuestions
 from mae_cli.errors import CollapseError
 from mae_cli.models.digests import model_digest
 from mae_cli.models.lineage import base_reference
 from mae_cli.models.locate import local_model
 from mae_cli.plugins.contracts import Objective, TrainableEngine
 from mae_cli.records import Row
+from mae_cli.records.atomic import write_json
 from mae_cli.records.file_names import beside
 from mae_cli.records.resumable_folder import FolderOutput
 from mae_cli.stages.generation.job import Job
@@ -36,8 +38,9 @@ def train_rows(
     *,
     start_adapter: Path | None,
     world: World,
+    questions: TrainedQuestions | None = None,
 ) -> TrainReport:
-    """Train the engine's model on the rows and finish the output folder, described.
+    """Train the engine's model on the rows and finish the output folder, described; `questions` go beside the weights.
 
     Raises:
         CollapseError: see `trainer.train`; it names the folder in which the last good weights are.
@@ -75,6 +78,8 @@ def train_rows(
         if recipe.finetune.full:
             job.engines.close_others(None)  # its weights are not those of its model any more
     if world.is_main:
+        if questions is not None:
+            write_json(made / TRAINED_QUESTIONS, questions)
         output.finish(made)
     if not recipe.finetune.full:
         engine.release_caches()

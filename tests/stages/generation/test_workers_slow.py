@@ -84,7 +84,7 @@ propose: {{num_problems: 4, max_new_tokens: 8}}
 solve: {{num_problems: 4, rollouts_per_problem: 2, max_new_tokens: 8, train_on_proposals: false}}
 judge: {{verifier: numeric, judge: none, max_unparsed: 1.0, solver_reward: checked_solver}}
 finetune: {{objective: sft, batch_size: 2, lora_r: 2, epochs: 1}}
-filter: {{filters: []}}
+filter: {{filters: [], decontaminate: false}} # the seeds are among the held-out items
 eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_tokens: 8}}
 """
     )
