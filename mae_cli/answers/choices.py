@@ -93,7 +93,7 @@ def _read_text(text: str, marks: Marks) -> _Found | None:
     if said:
         agree = len({statement.label for statement in said}) == 1
         return _Found(said[-1].label if agree else None, said[-1].source)
-    return _of_lines(text, marks) or _of_brackets(text, marks)
+    return _of_lines(text, marks) or _of_brackets(text, marks) or _last_sentence(text, marks)
 
 
 def _whole_text(text: str, marks: Marks) -> _Found | None:
@@ -125,6 +125,15 @@ def _of_lines(text: str, marks: Marks) -> _Found | None:
     if len(listed | enumerated) > 1 or names_others(lines[0], lead, marks):
         return None
     return _Found(lead.label, _SOURCES[lead.kind])
+
+
+def _last_sentence(text: str, marks: Marks) -> _Found | None:
+    """A letter that is the last sentence by itself, where the text names no other one: "4 and 6 are composite. D"."""
+    *before, last = re.split(r"(?<=[.!?])\s+", text.strip())
+    mark = marks.label_at(last, 0)
+    if not before or mark is None or last[mark.end :].strip(" .)!") or len(before[-1].split()) < 3:
+        return None
+    return None if names_others(text, mark, marks) else _Found(mark.label, "lone_letter")
 
 
 def _alone(line: str, marks: Marks) -> Mark | None:

@@ -131,7 +131,20 @@ def _tidied(code: str) -> str:
         lines = [line.strip() for line in code.split("\n")]
         code = "\n".join(line[4:] for line in lines if line[:3] in (">>>", "..."))
     moved = textwrap.dedent(code)
-    return moved if is_python(moved) and not re.match(r"(?:return|yield)\b", moved) else code
+    return moved if moved != code and not _is_body(moved) else code
+
+
+def _is_body(code: str) -> bool:
+    """Whether a text is the body of a function: it returns outside of any, or it is no Python by itself."""
+    tree = parse(code)
+    nodes: list[ast.AST] = [] if tree is None else [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Return | ast.Yield):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            nodes.extend(ast.iter_child_nodes(node))
+    return tree is None
 
 
 def _from_json(text: str) -> str:

@@ -249,6 +249,8 @@ COMPLETIONS = [
     ("JSON", json.dumps({"code": ADD}), ADD),
     ("typographic quotes around the fence", f"“\n```python\n{ADD}\n```\n”", ADD),
     ("body alone", "    return x + 1", "    return x + 1"),
+    ("body with an import", "    import math\n    return math.floor(x)", "    import math\n    return math.floor(x)"),
+    ("body with a loop", "    for y in x:\n        if y:\n            return y", "    for y in x:\n        if y:\n            return y"),
     ("no program", "I cannot write this function.", None),
     ("a formula", "The answer is x + 1.", None),
 ]  # fmt: skip

@@ -27,7 +27,7 @@ class WrittenEngine:
     def _answer(self, prompt: str) -> Completion:
         found = [text for question, text in self._texts.items() if question.strip() in prompt]
         assert len(found) == 1, (len(found), prompt)
-        return Completion(text=found[0], finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1))
+        return Completion(raw=found[0], completion=found[0], finish_reason="stop", usage=Usage(1, 1))
 
     def close(self) -> None:
         return
