@@ -35,8 +35,8 @@ _LEAD: Final = re.compile(
 _TOTAL: Final = re.compile(r"(?:total|answer|result|sum|value)\s*:\s*", re.IGNORECASE)
 _MINUS: Final = re.compile(r"(?:minus|negative)\s+(?=[\w.$\\\u20ac\u00a3\u00a5\u20b9])", re.IGNORECASE)
 _SIGNS_OF_MONEY: Final = (
-    r"(?:US|CA?|AU?|HK|NT|S|R)?\\?\$|[\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20ab\u20a6\u20b1\u20aa\u20b4"
-    r"\u09f3]|(?:Rs\.?|INR|USD|EUR|GBP|JPY|CNY|RMB|KRW|CHF|CAD|AUD|HKD|SGD|Fr\.|RM)(?![a-zA-Z])"
+    r"(?:(?:USD?|CA?|AU?|HK|NT|S|R)\s?)?\\?\$|[\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20ab\u20a6\u20b1\u20aa\u20b4"
+    r"\u09f3]|(?:Rs\.?|INR|USD|EUR|GBP|JPY|CNY|RMB|KRW|CHF|CAD|AUD|HKD|SGD|Fr\.|RM|kr|z\u0142|SEK|NOK|DKK|PLN)(?![a-zA-Z])"
 )
 _MONEY: Final = re.compile(rf"(?P<sign>[-+]?)\s?(?P<money>{_SIGNS_OF_MONEY})\s?(?=[-+]?\s?[\d.])", re.IGNORECASE)
 # Groups of digits as the world writes them; what stands for "1234567.5" in each.
@@ -87,14 +87,15 @@ def plain_number(text: str, *, with_words: bool = True) -> Spelled:
     text = _unwrapped(_ascii(text))
     before, _, after = text.rpartition("=")
     text = "" if _NOT_ONE_RESULT.search(before) else after.strip()
-    text = _without_lead(text) if with_words else _with_sign(text)
+    text = re.sub(r"(?<=\d)\s?\*\*\s?(?=-?\d)", "^", text)
+    text = _without_lead(_spelled_words(text)) if with_words else _with_sign(text)
     money = _MONEY.match(text)
     currency = None
     if money:
-        currency = unit_named(money["money"].lstrip("\\").replace("\\$", "$"))
+        currency = unit_named(re.sub(r"\\|\s|(?<=US)D(?=\W)", "", money["money"]))
         text = money["sign"] + text[money.end() :]
     text = _spelled_words(_without_lead(text)) if with_words else _with_sign(text)
-    text, has_comma = _ungrouped(text)
+    text, has_comma = _ungrouped(re.sub(r"(?<=\d) or so\b", "", text))
     return Spelled(text.strip().rstrip(".,;:\u3002\uff0e ").strip(), currency, has_comma)
 
 

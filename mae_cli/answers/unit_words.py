@@ -16,7 +16,7 @@ CURRENCIES: Final = (
 )
 SUBUNITS: Final = (
     ("cent", "dollar", 100), ("eurocent", "euro", 100), ("penny_sterling", "sterling", 100), ("paisa", "rupee", 100),
-    ("jiao", "yuan", 10), ("canadian_cent", "canadian_dollar", 100), ("australian_cent", "australian_dollar", 100),
+    ("jiao", "yuan", 10),
 )  # fmt: skip
 # Pint's name, then the words; a plural with "s" is added to words of two letters and more. Case counts in symbols.
 _ROWS: Final = """

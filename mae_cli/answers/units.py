@@ -56,6 +56,11 @@ class MeasureUnit(msgspec.Struct, frozen=True):
         return _measured(self.name)[1]
 
     @property
+    def is_money(self) -> bool:
+        """Whether it is a currency or a part of one."""
+        return self.name in CURRENCIES or any(self.name == name for name, _, _ in SUBUNITS)
+
+    @property
     def is_count(self) -> bool:
         """Whether it only counts by the dozen."""
         return self.name == "dozen"
@@ -124,10 +129,6 @@ def _resolved(name: str, other: str) -> str:
         return "short_ton" if other in _AVOIRDUPOIS else "tonne"
     if name == "ounce" and other in _VOLUMES:
         return "fluid_ounce"
-    if name == "cent":
-        return {"euro": "eurocent", "canadian_dollar": "canadian_cent", "australian_dollar": "australian_cent"}.get(
-            other, name
-        )
     return name
 
 

@@ -14,7 +14,7 @@ from mae_cli.records import Verdict
 from tests.support import PATIENT_SECONDS, a_problem
 
 HERE = Path(__file__).parent
-FILES = ("math_wrong", "math_unsure", "math_more")
+FILES = ("math_wrong", "math_unsure", "math_more", "math_further")
 
 
 def _lines() -> list[tuple[str, dict[str, str]]]:

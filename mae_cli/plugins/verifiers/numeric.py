@@ -119,6 +119,8 @@ def _in_units(found: Quantity, unit: MeasureUnit, expected: Quantity, other: Mea
     if scale is None:
         if numbers_equal(found.value, expected.value, tolerance):
             return None, "unsure", f"same figures, but {units}"
+        if unit.is_money and other.is_money:
+            return None, "unsure", f"no rate of exchange is known, {units}"
         return 0.0, "ok", "different number"
     converted = found.value * scale.factor + scale.offset
     if numbers_equal(converted, expected.value, tolerance):
