@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from mae_cli.answers.markup import without_html
 from mae_cli.answers.reasoning import split_named_reasoning
 from mae_cli.answers.tags import fold_text
 
@@ -28,16 +29,18 @@ _SCORE = re.compile(
 )
 # What may stand before the verdict itself: its name, as the judge of MT-bench writes "Rating: [[8]]".
 _NAMED = re.compile(
-    r"(?:(?:my|the|final|overall)\s){0,2}(?:score|rating|grade|verdict|answer|winner|judge?ment|result)\s?(?:is\b|[:=])\s*", re.IGNORECASE
+    r"(?:(?:my|the|final|overall)\s){0,2}(?:score|rating|grade|verdict|answer|winner|judge?ment|result|(?:first\s)?(?:wrong|incorrect)\sstep)"
+    r"(?:\s?(?:is\b|[:=])\s*|\s+)",
+    re.IGNORECASE,
 )
 _WRAPPERS: Final = (
     *(("[[", "]]"), ("[", "]"), ("(", ")"), ("{", "}"), ("\\boxed{", "}"), ("$", "$"), ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_")),
-    *(("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d")),
+    *(("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019")),
 )  # fmt: skip
 # "is in the <score> tag", "between <score> and </score>": a mention, no verdict.
 _MENTION = re.compile(r"\s*[`\"')\]]?\s*(?:tags?|elements?|fields?|blocks?|marks?)\b|[`\"')]|\s?[.,;](?:\s|$)", re.IGNORECASE)
 _LATER_VERDICT = re.compile(
-    r"^\s*[-*+\[(\"']*\s*\d|\b(?:score|rating|grade|verdict|winner)\s?(?:is\b|[:=])|^\s*[-+]\s?\d", re.IGNORECASE | re.MULTILINE
+    r"^\s*[-*+\[(\"']*\s*\d+(?!\d|[.)]\s+[^\W\d])|\b(?:score|rating|grade|verdict|winner)\s?(?:is\b|[:=])", re.IGNORECASE | re.MULTILINE
 )
 
 
@@ -98,7 +101,7 @@ def _word_of(line: str, words: Sequence[str]) -> str:
     """The word of a line that says nothing else: without marks around it, "Answer" or "Step" before and "wins" behind."""
     line = _unwrapped(line)
     names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    before = r"(?:(?:the\s)?(?:answer|response|assistant|solution|option|candidate|model|step|number|it(?:'s|\sis)|a)[\s:#]{0,3}|#\s?){0,2}"
+    before = r"(?:(?:the\s)?(?:answer|response|assistant|solution|option|candidate|model|step|number|it(?:'s|\sis)|a(?=\s\w{2}))(?:[\s:#]{1,3}|(?=[\[(]))|#\s?){0,2}"
     behind = r"(?:\s(?:wins|is\s(?:the\s)?(?:better|best|winner|wrong\sone|better\sone))|\sis\s(?:wrong|the\sfirst\swrong\sstep))?"
     is_step = all(word.isdigit() for word in words)
     found = re.fullmatch(rf"{before}[\[(\"'*]{{0,3}}(?P<word>{names})[\])\"'*]{{0,3}}(?P<behind>{behind})", line, re.IGNORECASE)
@@ -116,7 +119,7 @@ def _first_line(content: str) -> tuple[str, list[str]]:
 
 def _unwrapped(text: str) -> str:
     """A short text without the brackets, quotes and emphasis around all of it, its name before and its stop behind."""
-    previous = None
+    previous, text = None, without_html(text)
     while previous != text:
         previous = text
         text = text.strip().rstrip(".!").strip()
@@ -213,9 +216,11 @@ def _read_content(content: str, scale: Scale) -> ScoreReading:
 
 
 def _unfenced(content: str) -> str:
-    """The content without a code fence or emphasis around it."""
+    """The content without a code fence, or without emphasis around an object."""
     fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", content, re.DOTALL)
-    return (fenced[1] if fenced else content).strip().strip("*_`").strip()
+    content = fenced[1] if fenced else content
+    bare = content.strip("*_` \n")
+    return bare if bare.startswith("{") else content
 
 
 def _score_in_json(content: str) -> str | None:
