@@ -19,7 +19,9 @@ from mae_cli.answers.numbers import read_number
 
 _LETTER: Final = "A-Za-z0-9_\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"
 _OPEN, _CLOSE = r"[\[({<\u3010\u3014\u300c\u300e\u300a\u3008]", r"[\])}>\u3011\u3015\u300d\u300f\u300b\u3009]"
-END: Final = rf"\s*(?:$|\n|[!?;)\]\"'\u3001\u3002\u0964\u06d4]|\.(?!\d)|,(?!\d)|:|[(<]|[-\u2013\u2014](?![{_LETTER}])|\u2026)"
+END: Final = (
+    rf"\s*(?:$|\n|[!?;)\]\"'\u3001\u3002\u0964\u06d4]|\.(?!\d)|,(?!\d)|:|[(<]|[-\u2013\u2014](?![{_LETTER}])|\u2026)"
+)
 """What ends an answer: a sign that no word goes on behind."""
 # What options are called where the script has no A, B, C; in the order in which each script counts.
 _NATIVE: Final = (
@@ -147,7 +149,11 @@ class Marks:
         patterns = []
         for text, label in zip(plain, self.labels, strict=False):
             # A text that is itself a letter, or that two choices share, names none of them.
-            if not text or text.casefold() in self._by_name or [one.casefold() for one in plain].count(text.casefold()) > 1:
+            if (
+                not text
+                or text.casefold() in self._by_name
+                or [one.casefold() for one in plain].count(text.casefold()) > 1
+            ):
                 continue
             words = r"\s+".join(re.escape(word) for word in text.split())
             article = "" if re.match(r"(?:the|an?)\s", text, re.IGNORECASE) else r"(?:(?:the|an?)\s+)?"

@@ -62,8 +62,12 @@ _LISTED: Final = (
 @cache
 def _chosen() -> re.Pattern[str]:
     """ "I choose" and what it is in other languages."""
-    english = one_of([word for word in all_words("choose") if word.isascii() and not word.startswith(("ich", "je", "ik"))])
-    others = one_of([word for word in all_words("choose") if not word.isascii() or word.startswith(("ich", "je", "ik"))])
+    english = one_of(
+        [word for word in all_words("choose") if word.isascii() and not word.startswith(("ich", "je", "ik"))]
+    )
+    others = one_of(
+        [word for word in all_words("choose") if not word.isascii() or word.startswith(("ich", "je", "ik"))]
+    )
     who = r"(?:^|(?<![^\W_])(?:i|we)(?:'ll|'d|'m|\s(?:will|would|should|must|am|have\sto|therefore|would\s\w+))?\s)"
     return re.compile(rf"{who}(?:{english})|(?:{others})", re.IGNORECASE | re.MULTILINE)
 
@@ -74,7 +78,10 @@ def _right_behind() -> re.Pattern[str]:
     verbs = r"(?:is|was|must\sbe|should\sbe|would\sbe|has\sto\sbe|seems|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
     adverbs = r"(?:clearly|indeed|therefore|thus|definitely|probably|likely|actually|the|la|die|option|choice|answer|our|your)"
     right = one_of(all_words("right"))
-    return re.compile(rf"\s*(?:{verbs}\s)?\s*(?:{adverbs}\s){{0,3}}(?:{right})(?!\s(?:of|next|after|before|that|about|when|if|only)\b)", re.IGNORECASE)
+    return re.compile(
+        rf"\s*(?:{verbs}\s)?\s*(?:{adverbs}\s){{0,3}}(?:{right})(?!\s(?:of|next|after|before|that|about|when|if|only)\b)",
+        re.IGNORECASE,
+    )
 
 
 def statements(text: str, marks: Marks) -> list[Statement]:
@@ -101,11 +108,13 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
         mark, has_link, between = _walk(text, opening, marks)
         if mark is None:
             continue
-        is_heading = "\n" in between and not text[:opening.start].rpartition("\n")[2].strip("# ")
+        is_heading = "\n" in between and not text[: opening.start].rpartition("\n")[2].strip("# ")
         if not (has_link or is_heading) and _is_remark(text, mark, marks):
             continue
         is_said = not is_not_meant(sentence_before(text, opening.start))
-        if re.search(r"\b(?:would|w\u00e4re|serait|ser\u00eda)\b", between) and _CONDITION.search(sentence_before(text, opening.start)):
+        if re.search(r"\b(?:would|w\u00e4re|serait|ser\u00eda)\b", between) and _CONDITION.search(
+            sentence_before(text, opening.start)
+        ):
             is_said = False
         if is_said and not _DENIED_AFTER.match(text, mark.end):
             said = _statement(text, mark, marks, is_strong=has_link or is_heading, start=opening.start)
@@ -156,7 +165,10 @@ def _of_itself(text: str, marks: Marks) -> Iterator[Statement]:
 def _is_whole(text: str, mark: Mark) -> bool:
     """Whether "it is" is followed by a capital letter, or by words of a choice and an end; a number may be any other."""
     if mark.kind == "text":
-        return not text[mark.start : mark.end].strip("-.,/ ").isdigit() and re.compile(END).match(text, mark.end) is not None
+        return (
+            not text[mark.start : mark.end].strip("-.,/ ").isdigit()
+            and re.compile(END).match(text, mark.end) is not None
+        )
     return mark.kind == "bracketed" or text[mark.start].isupper() or not text[mark.start].isascii()
 
 
@@ -195,7 +207,8 @@ _RIGHT_TEXT: Final = re.compile(
     r"\s(?:is|was|would\sbe)\s(?:\w+\s)?the\s(?:correct|right|best)\s(?:answer|option|choice)\b", re.IGNORECASE
 )
 _OTHER_THING: Final = re.compile(
-    r"\b(?:statements?|claim|assertion|premise|figure|graph|group|type|vitamin|point|plan|person|line|case|part|step|class)\s$", re.IGNORECASE
+    r"\b(?:statements?|claim|assertion|premise|figure|graph|group|type|vitamin|point|plan|person|line|case|part|step|class)\s$",
+    re.IGNORECASE,
 )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from mae_cli.answers.answer_words import Opening, answer_openings
 from mae_cli.answers.denials import is_not_meant, sentence_before
-from mae_cli.answers.markup import wide_as_ascii, without_colour, without_wrapping
+from mae_cli.answers.markup import wide_as_ascii, without_colour, without_emphasis, without_wrapping
 from mae_cli.answers.number_phrases import last_number, stated_value
 from mae_cli.answers.numbers import read_number
 from mae_cli.answers.reasoning import split_named_reasoning
@@ -48,7 +48,9 @@ _ANSWER_END = re.compile(r"</\s?(?:final_?)?answer", re.IGNORECASE)
 _EMPHASIS = re.compile(r"[*_]{1,3}")
 _BEFORE_VALUE = re.compile(r"(?:[*_\s:=\u3001]|\|\s)+")
 _MOST_STEPS: Final = 16
-_LINKED_BOXES = re.compile(r"[\s$.]*(?:,|;|\bor\b|\band\b|\\text\{\s?(?:or|and)\s?\})?[\s$]*(?:[a-z]\s?=\s?)?", re.IGNORECASE)
+_LINKED_BOXES = re.compile(
+    r"[\s$.]*(?:,|;|\bor\b|\band\b|\\text\{\s?(?:or|and)\s?\})?[\s$]*(?:[a-z]\s?=\s?)?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,10 @@ def _in_tag(span: str) -> str | None:
     boxed = _boxes(span)
     if boxed:
         return boxed
-    text = without_wrapping(span)
-    if not text:
-        return None
+    text = without_emphasis(span)
+    # Brackets, braces and quotes may be JSON, which a verifier reads as it stands.
+    if not text or text[0] in '[{"':
+        return text or None
     return _last_phrase(wide_as_ascii(text), whole_line=True) or stated_value(text)
 
 
@@ -157,7 +160,9 @@ def unstyled(content: str) -> str:
     while previous != content:
         previous = content
         content = without_colour(content).strip()
-        whole = re.fullmatch(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol|bm|mathit|textit|mbox)\s?\{([^{}]*)\}", content)
+        whole = re.fullmatch(
+            r"\\(?:text|mathrm|textbf|mathbf|boldsymbol|bm|mathit|textit|mbox)\s?\{([^{}]*)\}", content
+        )
         content = whole[1].strip() if whole else content
         dollars = re.fullmatch(r"\$([^$]+)\$", content)
         content = without_wrapping(dollars[1].strip() if dollars else content)
@@ -211,7 +216,18 @@ def _last_phrase(visible: str, *, whole_line: bool = False) -> str | None:
     return stated_value(without_wrapping(rest.strip().rstrip("*_"))) or None
 
 
-_LEADS: Final = ("", "the", "so the", "thus the", "therefore the", "final", "the final", "the correct", "so, the", "the total")
+_LEADS: Final = (
+    "",
+    "the",
+    "so the",
+    "thus the",
+    "therefore the",
+    "final",
+    "the final",
+    "the correct",
+    "so, the",
+    "the total",
+)
 
 
 def _value_start(text: str, opening: Opening) -> int | None:

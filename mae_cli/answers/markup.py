@@ -14,20 +14,24 @@ from typing import Final
 
 from mae_cli.answers.tags import fold_text
 
-_STYLES: Final = (
-    "text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathbb|mathsf|mathit|mathtt|boldsymbol|bm|emph|underline|mbox"
-)
+_STYLES: Final = "text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathbb|mathsf|mathit|mathtt|boldsymbol|bm|emph|underline|mbox"
 _STYLED: Final = re.compile(rf"\\(?:{_STYLES})\s?\{{([^{{}}]*)\}}")
 _COLOURED: Final = re.compile(r"\\textcolor\s?\{[^{}]*\}\s?\{([^{}]*)\}|\\color\s?\{[^{}]*\}\s?(?:\{([^{}]*)\})?")
 _SWITCH: Final = re.compile(r"\\(?:bf|rm|it|displaystyle|textstyle|bfseries|large|Large|huge)\b\s?")
-_PAIRED: Final = re.compile(r"<(b|i|u|em|strong|span|p|code|mark|font|div)\b[^<>]{0,200}>([^<>]*)</\1\s?>", re.IGNORECASE)
+_PAIRED: Final = re.compile(
+    r"<(b|i|u|em|strong|span|p|code|mark|font|div)\b[^<>]{0,200}>([^<>]*)</\1\s?>", re.IGNORECASE
+)
 _RAISED: Final = re.compile(r"<sup>([^<>]*)</sup>", re.IGNORECASE)
 _BREAK: Final = re.compile(r"<br\s?/?>", re.IGNORECASE)
 _MARKS: Final = re.compile(r"[*`]+|_{2,}|(?<!\w)_|_(?!\w)")
-_QUOTES: Final = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"') | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'"))
+_QUOTES: Final = str.maketrans(
+    dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"')
+    | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'")
+)
 _WIDE: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 _BRACED: Final = re.compile(r"\{(?:[^{},]|\{[^{},]*\})+\}")
-_OUTER: Final = (("**", "**"), ("__", "__"), ("`", "`"), ("*", "*"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"))
+_EMPHASIS: Final = (("**", "**"), ("__", "__"), ("`", "`"), ("*", "*"))
+_OUTER: Final = (*_EMPHASIS, ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"))
 
 
 def without_html(text: str) -> str:
@@ -74,6 +78,16 @@ def without_wrapping(text: str) -> str:
             if not (text.startswith("{") and _BRACED.fullmatch(text)):
                 return text
             text = text[1:-1].strip()
+
+
+def without_emphasis(text: str) -> str:
+    """The text without the Markdown emphasis around all of it."""
+    text = text.strip()
+    for start, end in _EMPHASIS:
+        inside = text[len(start) : -len(end)]
+        if text.startswith(start) and text.endswith(end) and inside.strip():
+            return inside.strip()
+    return text
 
 
 def plain_text(text: str) -> str:

@@ -22,9 +22,7 @@ _FRACTIONS: Final = "\u00bc-\u00be\u2150-\u215e"
 _RAISED: Final = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b"
 _DECIMAL: Final = r"(?:\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _GROUPED: Final = r"\d{1,3}(?:[ \u00a0\u202f\u2009'\u2019]\d{3})+(?!\d)(?:[.,]\d+)?"
-_SCIENTIFIC: Final = (
-    rf"(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[\u00d7\u00b7x*])\s?10\s?(?:\^\s?\{{?\s?(?P<power>[-+\u2212]?\d+)\s?\}}?|(?P<raised>[{_RAISED}]+))"
-)
+_SCIENTIFIC: Final = rf"(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[\u00d7\u00b7x*])\s?10\s?(?:\^\s?\{{?\s?(?P<power>[-+\u2212]?\d+)\s?\}}?|(?P<raised>[{_RAISED}]+))"
 _COUNTED: Final = r"\s(?:hundred|thousand|million|billion|trillion|dozen)\b|\s?[\u4e07\u842c\u4ebf\u5104\ub9cc\uc5b5]"
 _NUMBER: Final = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212]\s?)?(?:\\?\$|[\u20ac\u00a3\u00a5\u20b9])?"
@@ -103,9 +101,15 @@ def last_number(text: str) -> str | None:
     last = found[-1]
     for segment in _INLINE.finditer(text):
         if segment.start() < last.start() and last.end() < segment.end():
-            inner = segment[0].strip("$").removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]")
+            inner = (
+                segment[0].strip("$").removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]")
+            )
             side = inner.rpartition("=")[2].strip()
-            if not _NUMBER.fullmatch(side) and read_number(side) is None and re.search(r"\\sqrt|\\pi|\^|[a-zA-Z]", side):
+            if (
+                not _NUMBER.fullmatch(side)
+                and read_number(side) is None
+                and re.search(r"\\sqrt|\\pi|\^|[a-zA-Z]", side)
+            ):
                 return side or None
     return _clean(last)
 

@@ -38,9 +38,12 @@ _WRAPPERS: Final = (
     *(("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019")),
 )  # fmt: skip
 # "is in the <score> tag", "between <score> and </score>": a mention, no verdict.
-_MENTION = re.compile(r"\s*[`\"')\]]?\s*(?:tags?|elements?|fields?|blocks?|marks?)\b|[`\"')]|\s?[.,;](?:\s|$)", re.IGNORECASE)
+_MENTION = re.compile(
+    r"\s*[`\"')\]]?\s*(?:tags?|elements?|fields?|blocks?|marks?)\b|[`\"')]|\s?[.,;](?:\s|$)", re.IGNORECASE
+)
 _LATER_VERDICT = re.compile(
-    r"^\s*[-*+\[(\"']*\s*\d+(?!\d|[.)]\s+[^\W\d])|\b(?:score|rating|grade|verdict|winner)\s?(?:is\b|[:=])", re.IGNORECASE | re.MULTILINE
+    r"^\s*[-*+\[(\"']*\s*\d+(?!\d|[.)]\s+[^\W\d])|\b(?:score|rating|grade|verdict|winner)\s?(?:is\b|[:=])",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -104,7 +107,9 @@ def _word_of(line: str, words: Sequence[str]) -> str:
     before = r"(?:(?:the\s)?(?:answer|response|assistant|solution|option|candidate|model|step|number|it(?:'s|\sis)|a(?=\s\w{2}))(?:[\s:#]{1,3}|(?=[\[(]))|#\s?){0,2}"
     behind = r"(?:\s(?:wins|is\s(?:the\s)?(?:better|best|winner|wrong\sone|better\sone))|\sis\s(?:wrong|the\sfirst\swrong\sstep))?"
     is_step = all(word.isdigit() for word in words)
-    found = re.fullmatch(rf"{before}[\[(\"'*]{{0,3}}(?P<word>{names})[\])\"'*]{{0,3}}(?P<behind>{behind})", line, re.IGNORECASE)
+    found = re.fullmatch(
+        rf"{before}[\[(\"'*]{{0,3}}(?P<word>{names})[\])\"'*]{{0,3}}(?P<behind>{behind})", line, re.IGNORECASE
+    )
     # Only of a step is it the verdict that it is wrong.
     if found is None or ("wrong" in found["behind"]) > is_step:
         return line
