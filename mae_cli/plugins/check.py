@@ -45,7 +45,7 @@ def _check_sections(recipe: Recipe) -> None:
     for section in (getattr(recipe, name) for name in SECTIONS):
         for name in section.__struct_fields__:
             value = getattr(section, name)
-            if name.startswith("prompt"):
+            if name.startswith("prompt") and value is not None:
                 load_prompt(value)
             elif name.endswith("_reward"):
                 registry.build("rewards", value)

@@ -8,7 +8,7 @@ A recipe names a shipped prompt (`prompts/solve.txt` is "solve") or a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from mae_cli.answers.reasoning import REASONING_TAGS
 from mae_cli.answers.tags import fold_text
 from mae_cli.errors import ConfigError, did_you_mean
-from mae_cli.records import Message, digest
+from mae_cli.records import Message, Problem, choices_of, digest
 
 _MARKER = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
 # What a role's own reply is read by; inside quoted text these are made harmless.
@@ -89,6 +89,25 @@ def load_prompt(name: str) -> Prompt:
         return Prompt(name, path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"prompt {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+SOLVER_PROMPT, CHOICE_PROMPT = "solve", "solve_choice"
+"""What asks a problem that no prompt is named for: the second one, which asks for a letter, where it has choices."""
+
+
+def solver_messages(named: str | None, problem: Problem) -> list[Message]:
+    """The chat messages that ask a problem, with the named prompt or with the one that fits it."""
+    choices = choices_of(problem)
+    prompt = load_prompt(named or (CHOICE_PROMPT if choices else SOLVER_PROMPT))
+    return prompt.render(question=question_with_choices(problem.question, choices))
+
+
+def solver_prompt_digests(named: str | None, problems: Iterable[Problem]) -> dict[str, str]:
+    """The prompts that ask these problems, for a fingerprint."""
+    digests = {"prompt": load_prompt(named or SOLVER_PROMPT).digest}
+    if named is None and any(choices_of(problem) for problem in problems):
+        digests["choice_prompt"] = load_prompt(CHOICE_PROMPT).digest
+    return digests
 
 
 def quoted(text: str) -> str:

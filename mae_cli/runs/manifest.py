@@ -15,6 +15,7 @@ import msgspec
 
 from mae_cli import __version__
 from mae_cli.errors import ConfigError
+from mae_cli.prompts.prompt_files import SOLVER_PROMPT
 from mae_cli.recipe.load import check_keys_are_names
 from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe, is_free
@@ -65,7 +66,9 @@ def schema_of_run(run_dir: Path) -> int:
 
 def comparable(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved recipe that determine its files, dotted; of steps by name, in their order."""
-    return dict(_settings(tree, with_free=False))
+    settings = dict(_settings(tree, with_free=False))
+    # No prompt named was "solve" written out before items with choices had one of their own.
+    return {key: SOLVER_PROMPT if value is None and key.endswith(".prompt") else value for key, value in settings.items()}
 
 
 def all_settings(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from mae_cli.answers.stated import read_solution
 from mae_cli.errors import ConfigError
 from mae_cli.models.lineage import adapter_label
 from mae_cli.plugins import contracts, registry
-from mae_cli.prompts.prompt_files import load_prompt, question_with_choices
+from mae_cli.prompts.prompt_files import solver_messages, solver_prompt_digests
 from mae_cli.recipe.sections import Spec
-from mae_cli.records import Policy, Row, choices_of, new_row
+from mae_cli.records import Policy, Row, new_row
 from mae_cli.records.atomic import write_json
 from mae_cli.records.file_names import STDIO, summary_path
 from mae_cli.records.read import read_rows
@@ -160,7 +160,7 @@ def _fingerprint(job: Job, benchmarks: Sequence[Benchmark], policies: EvaluatedP
 
 def _asked(benchmark: Benchmark) -> dict[str, object]:
     return {
-        "prompt": load_prompt(benchmark.prompt).digest,
+        **solver_prompt_digests(benchmark.prompt, benchmark.problems),
         "verifier": registry.resolved("verifiers", benchmark.verifier),
     }
 
@@ -202,9 +202,7 @@ def _plan(job: Job, benchmarks: Sequence[Benchmark]) -> list[Row]:
             purpose="eval",
             round_number=job.round_number,
             run_seed=job.recipe.seed,
-            messages=load_prompt(benchmark.prompt).render(
-                question=question_with_choices(problem.question, choices_of(problem))
-            ),
+            messages=solver_messages(benchmark.prompt, problem),
             sampling=section.sampling(),
             policy=policy,
             problem=problem,

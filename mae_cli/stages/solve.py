@@ -13,8 +13,8 @@ from pathlib import Path
 from mae_cli.answers.stated import read_solution
 from mae_cli.data import pools
 from mae_cli.errors import DataError
-from mae_cli.prompts.prompt_files import Prompt, load_prompt, question_with_choices
-from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, choices_of, draw, new_row, verdicts_on
+from mae_cli.prompts.prompt_files import solver_messages, solver_prompt_digests
+from mae_cli.records import Policy, Problem, Purpose, Row, Sampling, draw, new_row, verdicts_on
 from mae_cli.records.read import Input
 from mae_cli.stages.generation.generate import generate, limit_rows
 from mae_cli.stages.generation.job import Job
@@ -35,8 +35,7 @@ def run_solve(job: Job, inputs: Sequence[Path], output_path: Path, *, pool_path:
     """
     section = job.recipe.solve
     data = job.read(*inputs) if inputs else Input()
-    prompt = load_prompt(section.prompt)
-    plan = _Planner(job, prompt, section.sampling(), job.engines.of(section.role).policy)
+    plan = _Planner(job, section.sampling(), job.engines.of(section.role).policy)
     pool = pools.read_questions(pool_path) if pool_path else []
     drawn = draw(pool, section.num_problems, job.recipe.seed, "solve", job.round_number, *job.draw_key)
     everything = _plan_all(plan, job, data.rows, data.problems, drawn)
@@ -49,7 +48,7 @@ def run_solve(job: Job, inputs: Sequence[Path], output_path: Path, *, pool_path:
     options = {
         **job.engines.fingerprint(job.engines.of(section.role).policy, section.role),
         "sampling": section.sampling(),
-        "prompt": prompt.digest,
+        **solver_prompt_digests(section.prompt, [row.problem for row in everything if row.problem is not None]),
         "solve": {
             "rollouts_per_problem": section.rollouts_per_problem,
             "num_problems": section.num_problems,
@@ -82,13 +81,13 @@ def run_solve(job: Job, inputs: Sequence[Path], output_path: Path, *, pool_path:
 
 
 class _Planner:
-    """Plans rollouts of problems with one prompt, sampling and policy."""
+    """Plans rollouts of problems with one sampling and policy."""
 
-    def __init__(self, job: Job, prompt: Prompt, sampling: Sampling, policy: Policy) -> None:
-        self._job, self._prompt, self._sampling, self._policy = job, prompt, sampling, policy
+    def __init__(self, job: Job, sampling: Sampling, policy: Policy) -> None:
+        self._job, self._sampling, self._policy = job, sampling, policy
 
     def rollouts(self, problem: Problem, purpose: Purpose, count: int, parents: Sequence[str] = ()) -> list[Row]:
-        messages = self._prompt.render(question=question_with_choices(problem.question, choices_of(problem)))
+        messages = solver_messages(self._job.recipe.solve.prompt, problem)
         return [
             new_row(
                 "solve",

@@ -123,3 +123,37 @@ def test_rows_of_an_interrupted_run_beyond_a_smaller_limit_stay(
 
     assert out.read_bytes() == rows
     assert "skipped 16 (done before)" in capsys.readouterr().err
+
+
+LETTER, FREE = "Answer the multiple-choice question below", "Work on the task below"
+
+
+def asked(path: Path) -> list[str]:
+    return [row["messages"][0]["content"] for row in read_json_lines(path)]
+
+
+def test_items_with_choices_are_asked_for_a_letter_and_the_others_are_not(tmp_path: Path) -> None:
+    items = [{"question": "Which?", "choices": ["x", "y"], "answer": 1}, {"question": "What is 3 + 4?", "answer": 7}]
+    problems = write_json_lines(tmp_path / "p.jsonl", items)
+    one_each = ("--rollouts-per-problem", 1)
+
+    assert here("solve", problems, "-o", tmp_path / "r.jsonl", *ENGINE, *one_each) == 0
+    assert here("eval", problems, "-o", tmp_path / "e.jsonl", *ENGINE) == 0
+
+    for path in (tmp_path / "r.jsonl", tmp_path / "e.jsonl"):
+        assert [text.startswith(start) for text, start in zip(asked(path), (LETTER, FREE), strict=True)] == [True, True]
+
+
+def test_a_prompt_that_is_named_asks_every_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problems = write_json_lines(tmp_path / "p.jsonl", [{"question": "Which?", "choices": ["x", "y"], "answer": 1}])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("solve: {prompt: solve, rollouts_per_problem: 1}\neval: {prompt: solve}\n")
+
+    assert here("solve", problems, "-o", tmp_path / "r.jsonl", *ENGINE, "--recipe", recipe) == 0
+    assert here("eval", problems, "-o", tmp_path / "e.jsonl", *ENGINE, "--prompt", "solve") == 0
+    assert asked(tmp_path / "r.jsonl")[0].startswith(FREE)
+    assert asked(tmp_path / "e.jsonl")[0].startswith(FREE)
+
+    # The file was made with another prompt than the one that items with choices have by default.
+    assert here("solve", problems, "-o", tmp_path / "r.jsonl", *ENGINE, "--rollouts-per-problem", 1) == 2
+    assert "choice_prompt" in capsys.readouterr().err

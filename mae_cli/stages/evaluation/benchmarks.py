@@ -80,7 +80,8 @@ class Benchmark(msgspec.Struct):
     spec: BenchmarkSpec
     """What it was made from, under the name it has here."""
     problems: list[Problem]
-    prompt: str
+    prompt: str | None
+    """Null: the one that fits each item, see `prompts.prompt_files.solver_messages`."""
     verifier: Spec
     group_by: tuple[str, ...] = ()
 
@@ -195,7 +196,7 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
         source = HUB + (spec.hub or (suite.hub if suite else ""))
         problems = [problem_from(_renamed(tree, fields), where) for tree, where in hub_rows(source.removeprefix(HUB))]
     defaults = EvalSection()
-    own_prompt = suite.prompt if suite and section.prompt == defaults.prompt else section.prompt
+    own_prompt = suite.prompt if suite and section.prompt is None else section.prompt
     own_verifier = section.verifier
     if own_verifier == defaults.verifier:
         own_verifier = suite.verifier if suite else _fitting_verifier(problems, own_verifier)
