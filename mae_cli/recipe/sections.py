@@ -76,7 +76,8 @@ class SolveSection(GeneratingSection):
         Purpose, _doc("purpose of the rollouts: train, difficulty (only measures a problem) or context (only read)")
     ] = "train"
     prompt: Annotated[
-        str | None, _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices")
+        str | None,
+        _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices"),
     ] = None
     rollouts_per_problem: Annotated[Positive, _doc("train rollouts per problem")] = 8
     num_problems: Annotated[Count, _doc("problems drawn from the question pool (--pool, or the run's) to solve")] = 0
@@ -197,7 +198,8 @@ class EvalSection(GeneratingSection):
         list[Spec], _doc("problem files with answers, hub:ORG/NAME/CONFIG:SPLIT, suites, or mappings of these")
     ] = []
     prompt: Annotated[
-        str | None, _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices")
+        str | None,
+        _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices"),
     ] = None
     verifier: Annotated[Spec, _doc("program check of answers")] = "numeric"
     readings: Annotated[list[str], _doc("how answers are read: strict, flexible, lm_eval_strict, lm_eval_flexible")] = (

@@ -68,7 +68,9 @@ def comparable(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved recipe that determine its files, dotted; of steps by name, in their order."""
     settings = dict(_settings(tree, with_free=False))
     # No prompt named was "solve" written out before items with choices had one of their own.
-    return {key: SOLVER_PROMPT if value is None and key.endswith(".prompt") else value for key, value in settings.items()}
+    return {
+        key: SOLVER_PROMPT if value is None and key.endswith(".prompt") else value for key, value in settings.items()
+    }
 
 
 def all_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
