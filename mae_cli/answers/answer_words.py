@@ -84,8 +84,9 @@ def _step(table: Words) -> re.Pattern[str]:
 
 @cache
 def right_option() -> re.Pattern[str]:
-    """ "The correct option", "my pick": an option that is called the right one, in the languages that say it so."""
-    own = r"(?:correct|right|best|final|my|chosen|most\s(?:likely|appropriate|suitable))\s(?:\w+\s)?(?:option|choice|pick|selection|guess|letter|alternative)"
+    """An option that is called the right one, "the correct option" or "my pick", in the languages that say it so."""
+    called = r"(?:correct|right|best|final|my|chosen|most\s(?:likely|appropriate|suitable))"
+    own = rf"{called}\s(?:\w+\s)?(?:option|choice|pick|selection|guess|letter|alternative)"
     options = "|".join(one_of(table.option) for name, table in words().items() if name != "en")
     return re.compile(rf"(?<![^\W_])(?:{own})(?![^\W_])|(?:{options})", re.IGNORECASE)
 

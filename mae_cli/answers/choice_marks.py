@@ -25,12 +25,18 @@ END: Final = (
 """What ends an answer: a sign that no word goes on behind."""
 # What options are called where the script has no A, B, C; in the order in which each script counts.
 _NATIVE: Final = (
-    "\u0623\u0628\u062c\u062f\u0647\u0648", "\u0627\u0628\u062c\u062f", "\u0995\u0996\u0997\u0998\u0999", "\u0915\u0916\u0917\u0918\u0919", "\u0e01\u0e02\u0e04\u0e07", "\u30a2\u30a4\u30a6\u30a8\u30aa",
-)  # fmt: skip
-# Cyrillic letters that look like a Latin one or stand at its place in the alphabet; "\u0412" is both B and the third: left out.
+    "\u0623\u0628\u062c\u062f\u0647\u0648",
+    "\u0627\u0628\u062c\u062f",
+    "\u0995\u0996\u0997\u0998\u0999",
+    "\u0915\u0916\u0917\u0918\u0919",
+    "\u0e01\u0e02\u0e04\u0e07",
+    "\u30a2\u30a4\u30a6\u30a8\u30aa",
+)
+# Cyrillic letters that look like a Latin one or stand at its place in the alphabet; "\u0412" does both: left out.
 _CYRILLIC: Final = {"\u0410": 0, "\u0411": 1, "\u0421": 2, "\u0413": 3, "\u0414": 4}
 _POSITIONS: Final = {letter: index for row in _NATIVE for index, letter in enumerate(row)} | _CYRILLIC
 
+_VALUE: Final = re.compile(r"[^\n;!?=+*<>]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)")
 _OTHER_LETTER: Final = re.compile(r"\(\s?([^\W\da-zA-Z])\s?\)|([^\W\da-zA-Z])")
 
 
@@ -131,10 +137,10 @@ class Marks:
         if found:
             end, label = max(found)
             return Mark(label, place, end, "text")
-        rest = re.match(r"[^\n;!?=+*<>]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)", text[place:])
+        rest = _VALUE.match(text, place) if self._numbers else None
         value = read_number(rest[0].strip(), percent="refuse", allow_units=False) if rest else None
         labels = [label for label, number in self._numbers if number == value] if value is not None else []
-        return Mark(labels[0], place, place + rest.end(), "text") if rest and len(labels) == 1 else None
+        return Mark(labels[0], place, rest.end(), "text") if rest and len(labels) == 1 else None
 
     def all_texts(self, text: str) -> list[Mark]:
         """Every choice that the text names by its own text."""

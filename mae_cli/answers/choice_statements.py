@@ -1,7 +1,7 @@
 """Places where a text states which choice it takes: "the answer is B", "B is correct", "I choose B", "wait, it's C".
 
-Place in the flow: `answers.choices` takes the last strong statement, or the only weak one. Contract: pure functions over
-text made plain by `Marks.canonical`; a denial, a question, a condition or what others might say is no statement, and
+Place in the flow: `answers.choices` takes the last strong statement, or the only weak one. Contract: pure functions
+over text made plain by `Marks.canonical`; a denial, a question, a condition or what others might say is no statement, and
 "A or B" states nothing. Left out: letters that stand alone on their line.
 """
 
@@ -61,7 +61,7 @@ _LISTED: Final = (
 
 @cache
 def _chosen() -> re.Pattern[str]:
-    """ "I choose" and what it is in other languages."""
+    """The verbs of choosing: "I choose" and what it is in other languages."""
     english = one_of(
         [word for word in all_words("choose") if word.isascii() and not word.startswith(("ich", "je", "ik"))]
     )
@@ -74,9 +74,9 @@ def _chosen() -> re.Pattern[str]:
 
 @cache
 def _right_behind() -> re.Pattern[str]:
-    """ "is (clearly) the correct one", behind a letter."""
+    """What calls the letter before it right: "is (clearly) the correct one"."""
     verbs = r"(?:is|was|must\sbe|should\sbe|would\sbe|has\sto\sbe|seems|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
-    adverbs = r"(?:clearly|indeed|therefore|thus|definitely|probably|likely|actually|the|la|die|option|choice|answer|our|your)"
+    adverbs = r"(?:clearly|indeed|therefore|thus|definitely|probably|likely|actually|the|la|die|option|choice|answer)"
     right = one_of(all_words("right"))
     return re.compile(
         rf"\s*(?:{verbs}\s)?\s*(?:{adverbs}\s){{0,3}}(?:{right})(?!\s(?:of|next|after|before|that|about|when|if|only)\b)",
@@ -108,7 +108,8 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
         mark, has_link, between = _walk(text, opening, marks)
         if mark is None:
             continue
-        is_heading = "\n" in between and not text[: opening.start].rpartition("\n")[2].strip("# ")
+        line = text[text.rfind("\n", 0, opening.start) + 1 : opening.start]
+        is_heading = "\n" in between and not line.strip("# ")
         if not (has_link or is_heading) and _is_remark(text, mark, marks):
             continue
         is_said = not is_not_meant(sentence_before(text, opening.start))
@@ -163,7 +164,7 @@ def _of_itself(text: str, marks: Marks) -> Iterator[Statement]:
 
 
 def _is_whole(text: str, mark: Mark) -> bool:
-    """Whether "it is" is followed by a capital letter, or by words of a choice and an end; a number may be any other."""
+    """Whether a capital letter stands behind "it is", or the words of a choice; a number may be any other number."""
     if mark.kind == "text":
         return (
             not text[mark.start : mark.end].strip("-.,/ ").isdigit()
@@ -188,7 +189,7 @@ def _of_corrections(text: str, marks: Marks) -> Iterator[Statement]:
 
 
 def _of_rightness(text: str, marks: Marks) -> Iterator[Statement]:
-    """ "B is correct", "that makes D the correct answer"."""
+    """Letters and texts that are called right: "B is correct", "that makes D the correct answer"."""
     for mark in marks.all_named(text):
         before = sentence_before(text, mark.start)
         if is_not_meant(before) or _OTHER_THING.search(before):
@@ -223,7 +224,7 @@ def _source(mark: Mark) -> str:
 
 
 def names_others(text: str, mark: Mark, marks: Marks) -> bool:
-    """Whether behind a mark another choice is listed ("A or B", "A, C"), or named as the same ("B. Paris", "London (C)")."""
+    """Whether another choice is listed behind a mark ("A or B", "A, C"), or named as the same ("London (C)")."""
     beside = re.compile(r"\s*[,:(\u2013\u2014-]?\s*").match(text, mark.end)
     own = marks.text_at(text, beside.end()) if beside and marks.has_texts and mark.kind != "text" else None
     if own and own.label == mark.label:

@@ -35,9 +35,9 @@ def extract_choice(text: str, labels: Sequence[str], texts: Sequence[str] = ()) 
     """Extract the label of a choice, spelled as in `labels`.
 
     Order: inside the last answer tag (a tag without a choice ends the search), then the last of box and stated answer
-    ("the answer is B", "I choose B", "wait, it's C"), then a single weaker statement ("B is correct", "so, B"), the last
-    or first line where it is a choice alone, the only label in brackets that is not called wrong. What stands behind an
-    invented next question counts only where nothing was stated before it.
+    ("the answer is B", "I choose B", "wait, it's C"), then weaker statements where they agree ("B is correct", "so, B"),
+    the last or first line where it is a choice alone, the only label in brackets that is not called wrong. What stands
+    behind an invented next question counts only where nothing was stated before it.
 
     Args:
         text: a completion.
@@ -160,8 +160,9 @@ def _leading(line: str, marks: Marks) -> Mark | None:
 
 def _is_item(text: str, mark: Mark) -> bool:
     """Whether a label numbers what stands behind it ("A) Paris is wrong. B) London ..")."""
-    return bool(re.match(r"\)|\.\s|:\s", text[mark.end :])) or (
-        mark.kind == "bracketed" and text[: mark.start].rstrip()[-1:] in ("", ".", "!", "?", ";", ")")
+    before = text[max(0, mark.start - 3) : mark.start].rstrip()
+    return bool(re.match(r"\)|\.\s|:\s", text[mark.end : mark.end + 2])) or (
+        mark.kind == "bracketed" and before[-1:] in ("", ".", "!", "?", ";", ")")
     )
 
 
@@ -183,6 +184,6 @@ def _of_brackets(text: str, marks: Marks) -> _Found | None:
     if not left:
         return None
     last = left[-1]
-    if len({mark.label for mark in left}) == 1 or _CONCLUDES.search(text[: last.start]):
+    if len({mark.label for mark in left}) == 1 or _CONCLUDES.search(text[max(0, last.start - 80) : last.start]):
         return None if names_others(text, last, marks) else _Found(last.label, "bracketed")
     return _Found(None, "bracketed")

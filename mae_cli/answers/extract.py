@@ -48,6 +48,7 @@ _ANSWER_END = re.compile(r"</\s?(?:final_?)?answer", re.IGNORECASE)
 _EMPHASIS = re.compile(r"[*_]{1,3}")
 _BEFORE_VALUE = re.compile(r"(?:[*_\s:=\u3001]|\|\s)+")
 _MOST_STEPS: Final = 16
+_MOST_BOXES: Final = 12
 _LINKED_BOXES = re.compile(
     r"[\s$.]*(?:,|;|\bor\b|\band\b|\\text\{\s?(?:or|and)\s?\})?[\s$]*(?:[a-z]\s?=\s?)?", re.IGNORECASE
 )
@@ -91,10 +92,10 @@ def extract_answer(text: str) -> Extraction:
     r"""Extract the answer with the first pattern of the cascade that finds one.
 
     Order: last `<answer>..</answer>` (`answer_tag`; a `\boxed{}` inside is unwrapped), last `\boxed{..}` (`boxed`),
-    `#### x` (`hashes`; not the headings of a text), "the answer is x" or "answer: x" in some thirty languages (`phrase`,
-    up to the end of the sentence), last number (`last_number`). An empty span is no answer: the next pattern is tried. Of
-    a sentence that holds one number the number is taken, with its unit. What stands behind an invented next question
-    counts only where nothing was found before it.
+    `#### x` (`hashes`; not the headings of a text), "the answer is x" or "answer: x" in some thirty languages
+    (`phrase`, up to the end of the sentence), last number (`last_number`). An empty span is no answer: the next pattern
+    is tried. Of a sentence that holds one number the number is taken, with its unit. What stands behind an invented
+    next question counts only where nothing was found before it.
 
     Source: our cascade; MAE's released code takes the last box, else the whole text.
     """
@@ -145,7 +146,7 @@ def _boxes(text: str) -> str | None:
     """The content of the last box; of boxes that only "or", "and" or a comma parts, the contents with commas."""
     box = last_box(text)
     contents: list[str] = []
-    while box is not None:
+    while box is not None and len(contents) < _MOST_BOXES:
         contents.insert(0, unstyled(box.content))
         before = last_box(text[: box.start])
         linked = before is not None and _LINKED_BOXES.fullmatch(text, before.end, box.start)

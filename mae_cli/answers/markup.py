@@ -14,7 +14,9 @@ from typing import Final
 
 from mae_cli.answers.tags import fold_text
 
-_STYLES: Final = "text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathbb|mathsf|mathit|mathtt|boldsymbol|bm|emph|underline|mbox"
+_STYLES: Final = (
+    "text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathsf|mathit|mathtt|boldsymbol|bm|emph|underline|mbox"
+)
 _STYLED: Final = re.compile(rf"\\(?:{_STYLES})\s?\{{([^{{}}]*)\}}")
 _COLOURED: Final = re.compile(r"\\textcolor\s?\{[^{}]*\}\s?\{([^{}]*)\}|\\color\s?\{[^{}]*\}\s?(?:\{([^{}]*)\})?")
 _SWITCH: Final = re.compile(r"\\(?:bf|rm|it|displaystyle|textstyle|bfseries|large|Large|huge)\b\s?")

@@ -1,7 +1,7 @@
 r"""The one number of a stated answer ("that she has 12 apples left"), and the last number of a text, in clean form.
 
-Place in the flow: `answers.extract` calls it on what stands behind "the answer is", in a tag or behind hashes. Contract:
-pure functions; a number keeps its unit, since 5 cm are not 5 m; where a phrase holds several numbers, a range or a
+Place in the flow: `answers.extract` calls it on what stands behind "the answer is", in a tag or behind hashes.
+Contract: pure functions; a number keeps its unit, since 5 cm are not 5 m; where a phrase holds several numbers, a range or a
 denial it is returned as it stands, so that no number of it is judged as the answer. Left out: the value of a number
 (`answers.numbers`).
 """
@@ -22,7 +22,8 @@ _FRACTIONS: Final = "\u00bc-\u00be\u2150-\u215e"
 _RAISED: Final = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b"
 _DECIMAL: Final = r"(?:\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _GROUPED: Final = r"\d{1,3}(?:[ \u00a0\u202f\u2009'\u2019]\d{3})+(?!\d)(?:[.,]\d+)?"
-_SCIENTIFIC: Final = rf"(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[\u00d7\u00b7x*])\s?10\s?(?:\^\s?\{{?\s?(?P<power>[-+\u2212]?\d+)\s?\}}?|(?P<raised>[{_RAISED}]+))"
+_POWER: Final = rf"\^\s?\{{?\s?(?P<power>[-+\u2212]?\d+)\s?\}}?|(?P<raised>[{_RAISED}]+)"
+_SCIENTIFIC: Final = rf"(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[\u00d7\u00b7x*])\s?10\s?(?:{_POWER})"
 _COUNTED: Final = r"\s(?:hundred|thousand|million|billion|trillion|dozen)\b|\s?[\u4e07\u842c\u4ebf\u5104\ub9cc\uc5b5]"
 _NUMBER: Final = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212]\s?)?(?:\\?\$|[\u20ac\u00a3\u00a5\u20b9])?"
@@ -91,7 +92,7 @@ def stated_value(text: str) -> str:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text, whole: with its groups, its power of ten, as a time or ratio; null where there is none.
+    """The last number of a text, whole: with its groups, its power of ten, as a time or ratio; null if there is none.
 
     Where it stands inside a formula, the formula behind its last equals sign: the 3 of a root of 3 is no answer.
     """
@@ -168,8 +169,8 @@ def _of_sentence(text: str) -> str | None:
         return None
     found = list(_NUMBER.finditer(text))
     if len(found) > 1:
-        found = [number for number in found if _RESULT.search(text[: number.start()])]
-    if len(found) != 1 or _LIMITED.search(text[: found[0].start()]):
+        found = [number for number in found if _RESULT.search(text[max(0, number.start() - 60) : number.start()])]
+    if len(found) != 1 or _LIMITED.search(text[max(0, found[0].start() - 60) : found[0].start()]):
         return None
     return _quantity(text, found[0])
 

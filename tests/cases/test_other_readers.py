@@ -142,7 +142,7 @@ def task_filters(name: str) -> list[list[dict[str, Any]]]:
         pass
 
     Loader.add_multi_constructor("!function", lambda loader, suffix, node: None)
-    tree = yaml.load((folder() / name).read_text("utf-8"), Loader)  # noqa: S506
+    tree = yaml.load((folder() / name).read_text("utf-8"), Loader)
     return [[step for step in one["filter"] if step["function"] != "take_first"] for one in tree["filter_list"]]
 
 
@@ -188,8 +188,8 @@ def read_by_us(made: Made) -> str | None:
 # (task, which of its pipelines, layout): why the harness reads another answer there, or none.
 OTHERWISE = {
     ("gsm8k", 0): ("the strict filter reads only a number directly behind four hashes", {
-        "hashes, dollars", "stated", "stated, unit", "stated, then more", "stated, then a check", "bold", "box", "only a sentence",
-        "run on, other words",
+        "hashes, dollars", "stated", "stated, unit", "stated, then more", "stated, then a check", "bold", "box",
+        "only a sentence", "run on, other words",
     }),
     ("gsm8k", 1): ("the flexible filter takes the last run of figures, points and dollar signs of the text", {
         "hashes, words behind", "stated, then a check", "box",

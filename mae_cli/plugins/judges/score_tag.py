@@ -34,7 +34,8 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _WRAPPERS: Final = (
-    *(("[[", "]]"), ("[", "]"), ("(", ")"), ("{", "}"), ("\\boxed{", "}"), ("$", "$"), ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_")),
+    *(("[[", "]]"), ("[", "]"), ("(", ")"), ("{", "}"), ("\\boxed{", "}"), ("$", "$")),
+    *(("**", "**"), ("*", "*"), ("__", "__"), ("_", "_")),
     *(("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019")),
 )  # fmt: skip
 # "is in the <score> tag", "between <score> and </score>": a mention, no verdict.
@@ -61,12 +62,12 @@ class ScoreReading:
 def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
     """Read the score in the last `<score>..</score>` tag outside reasoning.
 
-    Read: "8", "8.5", "+8", "8 points", "8/10" and "8 out of 10" (the maximum must be the scale's), "Rating: [[8]]", with
-    blanks, brackets, quotes, Markdown emphasis, full-width or other decimal digits and zero-width characters, a remark in
-    brackets or words on further lines; also a JSON object whose "score" is such a number. Everything else in the tag is
-    unparsed: percentages, ranges, several numbers, words, numbers out of scale. The last tag counts even if it cannot be
-    read; an opening tag that is never closed, or a closing one that was never opened, is such a tag, unless the reply
-    only speaks of it ("in a <score> tag").
+    Read: "8", "8.5", "+8", "8 points", "8/10" and "8 out of 10" (the maximum must be the scale's), "Rating: [[8]]",
+    with blanks, brackets, quotes, Markdown emphasis, full-width or other decimal digits and zero-width characters, a
+    remark in brackets or words on further lines; also a JSON object whose "score" is such a number. Everything else in
+    the tag is unparsed: percentages, ranges, several numbers, words, numbers out of scale. The last tag counts even if
+    it cannot be read; an opening tag that is never closed, or a closing one that was never opened, is such a tag,
+    unless the reply only speaks of it ("in a <score> tag").
 
     Args:
         text: the judge's raw reply; reasoning blocks are split off here.
@@ -101,11 +102,12 @@ def parse_word(text: str, words: Sequence[str]) -> tuple[int | None, str]:
 
 
 def _word_of(line: str, words: Sequence[str]) -> str:
-    """The word of a line that says nothing else: without marks around it, "Answer" or "Step" before and "wins" behind."""
+    """The word of a line that says nothing else, without marks around it, "Answer" before or "wins" behind it."""
     line = _unwrapped(line)
     names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    before = r"(?:(?:the\s)?(?:answer|response|assistant|solution|option|candidate|model|step|number|it(?:'s|\sis)|a(?=\s\w{2}))(?:[\s:#]{1,3}|(?=[\[(]))|#\s?){0,2}"
-    behind = r"(?:\s(?:wins|is\s(?:the\s)?(?:better|best|winner|wrong\sone|better\sone))|\sis\s(?:wrong|the\sfirst\swrong\sstep))?"
+    things = "answer|response|assistant|solution|option|candidate|model|step|number"
+    before = rf"(?:(?:the\s)?(?:{things}|it(?:'s|\sis)|a(?=\s\w{{2}}))(?:[\s:#]{{1,3}}|(?=[\[(]))|#\s?){{0,2}}"
+    behind = r"(?:\s(?:wins|is\s(?:wrong|(?:the\s)?(?:better|best|winner|wrong\sone|better\sone|first\swrong\sstep))))?"
     is_step = all(word.isdigit() for word in words)
     found = re.fullmatch(
         rf"{before}[\[(\"'*]{{0,3}}(?P<word>{names})[\])\"'*]{{0,3}}(?P<behind>{behind})", line, re.IGNORECASE
