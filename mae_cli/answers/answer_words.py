@@ -55,7 +55,8 @@ def words() -> dict[str, Words]:
 
 def one_of(items: list[str]) -> str:
     """A pattern for any of the words, longest first; whole words where the script has blanks between words."""
-    bordered, joined = [], []
+    bordered: list[str] = []
+    joined: list[str] = []
     for item in sorted(dict.fromkeys(items), key=len, reverse=True):
         is_bordered = re.match(rf"[{_WITH_BLANKS}]", item, re.IGNORECASE)
         (bordered if is_bordered else joined).append(item)

@@ -96,12 +96,14 @@ class Marks:
         if label is None:
             return None
         if found["name"] != label:
-            is_read = lower and self._firm_end.match(text, found.end())
+            is_read = self._firm_end.match(text, found.end()) if lower else None
         elif label == "I":  # the pronoun
             is_read = self._end.match(text, found.end())
         else:
             own_text = self.text_at(text, found.end() + 1) if text[found.end() : found.end() + 1] == " " else None
-            is_read = self._after.match(text, found.end()) or (own_text and own_text.label == label)
+            if own_text and own_text.label == label:
+                return Mark(label, place, found.end(), "bare")
+            is_read = self._after.match(text, found.end())
         return Mark(label, place, found.end(), "bare") if is_read else None
 
     def _native_at(self, text: str, place: int) -> Mark | None:

@@ -1,8 +1,8 @@
 """Places where a text states which choice it takes: "the answer is B", "B is correct", "I choose B", "wait, it's C".
 
 Place in the flow: `answers.choices` takes the last strong statement, or the only weak one. Contract: pure functions
-over text made plain by `Marks.canonical`; a denial, a question, a condition or what others might say is no statement, and
-"A or B" states nothing. Left out: letters that stand alone on their line.
+over text made plain by `Marks.canonical`; a denial, a question, a condition or what others might say is no statement,
+and "A or B" states nothing. Left out: letters that stand alone on their line.
 """
 
 from __future__ import annotations

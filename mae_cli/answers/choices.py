@@ -35,8 +35,8 @@ def extract_choice(text: str, labels: Sequence[str], texts: Sequence[str] = ()) 
     """Extract the label of a choice, spelled as in `labels`.
 
     Order: inside the last answer tag (a tag without a choice ends the search), then the last of box and stated answer
-    ("the answer is B", "I choose B", "wait, it's C"), then weaker statements where they agree ("B is correct", "so, B"),
-    the last or first line where it is a choice alone, the only label in brackets that is not called wrong. What stands
+    ("the answer is B", "I choose B", "wait, it's C"), then weaker statements where they agree ("B is correct"), the
+    last or first line where it is a choice alone, the only label in brackets that is not called wrong. What stands
     behind an invented next question counts only where nothing was stated before it.
 
     Args:

@@ -1,9 +1,9 @@
 r"""The one number of a stated answer ("that she has 12 apples left"), and the last number of a text, in clean form.
 
 Place in the flow: `answers.extract` calls it on what stands behind "the answer is", in a tag or behind hashes.
-Contract: pure functions; a number keeps its unit, since 5 cm are not 5 m; where a phrase holds several numbers, a range or a
-denial it is returned as it stands, so that no number of it is judged as the answer. Left out: the value of a number
-(`answers.numbers`).
+Contract: pure functions; a number keeps its unit, since 5 cm are not 5 m; where a phrase holds several numbers, a range
+or a denial it is returned as it stands, so that no number of it is judged as the answer. Left out: the value of a
+number (`answers.numbers`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NUMBER: Final = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212]\s?)?(?:\\?\$|[\u20ac\u00a3\u00a5\u20b9])?"
     r"(?:\\[dt]?frac\{-?\d+\}\{\d+\}"
     rf"|(?:(?<![\w.])|(?<=[{_JOINED}]))(?:"
-    r"(?P<clock>\d{1,2}:\d{2}(?::\d{2})?(?:\s?[ap]\.?m\b\.?)?|\d+:\d+)"
+    r"(?P<clock>\d{1,2}:\d{2}(?::\d{2})?(?:\s?(?:[ap]m\b|[ap]\.m\b\.?))?|\d+:\d+)"
     rf"|{_SCIENTIFIC}|\d+\s\d+/\d+|\d*\s?[{_FRACTIONS}]|(?P<grouped>{_GROUPED})"
     rf"|{_DECIMAL}(?:[eE][+-]?\d+)?(?:/\d+)?(?:{_COUNTED})?|\.\d+))"
     r"(?:\s?\\?%)?",
