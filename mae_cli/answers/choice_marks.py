@@ -96,7 +96,8 @@ class Marks:
         if label is None:
             return None
         if found["name"] != label:
-            is_read = self._firm_end.match(text, found.end()) if lower else None
+            is_word = found["name"] in "aeiou"  # an article or another short word in some language
+            is_read = (self._firm_end if is_word else self._end).match(text, found.end()) if lower else None
         elif label == "I":  # the pronoun
             is_read = self._end.match(text, found.end())
         else:

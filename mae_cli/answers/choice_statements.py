@@ -75,7 +75,7 @@ def _chosen() -> re.Pattern[str]:
 @cache
 def _right_behind() -> re.Pattern[str]:
     """What calls the letter before it right: "is (clearly) the correct one"."""
-    verbs = r"(?:is|was|must\sbe|should\sbe|would\sbe|has\sto\sbe|seems|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
+    verbs = r"(?:is|was|must\sbe|should\sbe|would\sbe|has\sto\sbe|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
     adverbs = r"(?:clearly|indeed|therefore|thus|definitely|probably|likely|actually|the|la|die|option|choice|answer)"
     right = one_of(all_words("right"))
     return re.compile(
@@ -159,7 +159,7 @@ def _of_itself(text: str, marks: Marks) -> Iterator[Statement]:
         mark, _, _ = _walk(text, Opening(found.start(), found.end(), _ITSELF_STEP), marks, has_link=is_verb)
         if mark and is_verb and not _is_whole(text, mark):
             continue
-        if mark and not is_denied(text, mark._replace(start=found.start())):
+        if mark and not is_denied(text, mark._replace(start=found.start())) and not names_others(text, mark, marks):
             yield _statement(text, mark, marks, is_strong=False, start=found.start())
 
 
@@ -232,7 +232,8 @@ def names_others(text: str, mark: Mark, marks: Marks) -> bool:
     listed = re.compile(_LISTED, re.IGNORECASE).match(text, mark.end)
     if listed:
         other = marks.label_at(text, listed.end()) or _roman(text, listed.end())
-        if other and other.label != mark.label and not _DENIED_AFTER.match(text, other.end):
+        is_wrong = other and _DENIED_AFTER.match(text, other.end) and text[other.end : other.end + 1] != "?"
+        if other and other.label != mark.label and not is_wrong:
             return True
     if mark.kind == "text":
         beside = re.compile(r"\s*(?=\()").match(text, mark.end)

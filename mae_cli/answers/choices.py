@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from mae_cli.answers.choice_marks import END, Mark, Marks, marks_of
 from mae_cli.answers.choice_statements import Statement, denied_marks, names_others, statements
-from mae_cli.answers.extract import NOT_FOUND, Extraction, last_box
+from mae_cli.answers.extract import NOT_FOUND, Extraction, last_box, stated_boxes
 from mae_cli.answers.reasoning import split_named_reasoning
 from mae_cli.answers.run_on import parts_to_read
 from mae_cli.answers.tags import fold_text, tag_spans
@@ -62,9 +62,13 @@ def _read_part(text: str, marks: Marks) -> _Found | None:
         span = box.content if box else spans[-1]
         found = _read_text(marks.canonical(span), marks)
         return _Found(found.label if found else None, "answer_tag")
-    box = last_box(text)
-    if box is None:
+    boxes = stated_boxes(text)
+    if not boxes:
         return _read_text(marks.canonical(text), marks)
+    if len(boxes) > 1:
+        labels = {found.label if (found := _read_text(marks.canonical(one.content), marks)) else None for one in boxes}
+        return _Found(labels.pop() if len(labels) == 1 else None, "boxed")
+    box = boxes[0]
     behind = _last_strong(marks.canonical(text[box.end :]), marks)
     inside = _read_text(marks.canonical(box.content), marks)
     if behind is not None and (inside is None or behind.label is not None):
@@ -144,10 +148,10 @@ def _alone(line: str, marks: Marks) -> Mark | None:
         return mark
     if not marks.has_texts:
         return None
-    if mark or (mark := _leading(line, marks)):
-        rest = re.compile(r"\s*[.):,\u3001\u2013\u2014-]?\s*").match(line, mark.end)
+    if mark := mark or _leading(line, marks) or marks.named_at(line, 0):
+        rest = re.compile(r"\s*[.):,(\u3001\u2013\u2014-]?\s*").match(line, mark.end)
         named = marks.text_at(line, rest.end()) if rest else None
-        is_whole = named and named.label == mark.label and not line[named.end :].strip(" .!")
+        is_whole = named and named.label == mark.label and not line[named.end :].strip(" .!)")
         return mark if is_whole else None
     named = marks.text_at(line.strip("\"'"), 0)
     return named if named and not line.strip("\"'")[named.end :].strip(" .!") else None
@@ -182,6 +186,7 @@ def _first_words(line: str, marks: Marks) -> _Found | None:
         return None
     sentence = re.split(r"[.!?](?:\s|$)", line[mark.end :])[0]
     others = [marks.text_at(sentence, found.start()) for found in re.finditer(r"(?<!\w)\w", sentence)]
+    others += [other for other in marks.all_named(sentence) if marks.label_at(sentence, other.start)]
     return None if any(other and other.label != mark.label for other in others) else _Found(mark.label, "choice_text")
 
 

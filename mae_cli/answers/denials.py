@@ -13,13 +13,13 @@ _LONGEST: Final = 160
 """Characters of a sentence that are looked at."""
 _SENTENCE: Final = re.compile(r"[.!?](?=\s|$)|[\n\u3002;]")
 _NOT_MEANT: Final = re.compile(
-    r"(?:\b(?:if|whether|why|suppose|supposing|assume|assuming|unless|wrong|incorrect|false|first|initial|original|previous"
+    r"(?:\b(?:if|whether|why|doubt|doubts|deny|suppose|supposing|assume|assuming|unless|wrong|incorrect|false|first|initial|original|previous"
     r"|tempting|common|popular|naive|student|student's|distractor|thought|assumed|believed|guessed|falsche|mauvaise|wrongly)"
     r"\s(?:that\s)?(?:(?:the|an?|your|his|her|their|correct|right)\s){0,2}"
     r"|(?:n't|\bnot|\bnever|\bcannot)\s(?:think|believe|mean|say|agree|true)\b(?:(?!\bbut\b)[^,])*"
     r"|\b(?:you|one|some|many|people|students|others|they)\s(?:\w+\s){0,2}"
     r"(?:think|say|believe|choose|pick|guess|expect|assume|claim)\b[^,]*"
-    r"|\b(?:not|neither|nor|isn't|than)\s*|(?:\u4e0d\u662f?|\u522b))$",
+    r"|\b(?:not|no|neither|nor|isn't|than)[\s$]*|(?:\u4e0d\u662f?|\u522b))$",
     re.IGNORECASE,
 )
 

@@ -44,13 +44,21 @@ _JSON = re.compile(
     re.IGNORECASE,
 )
 _OWN_TAG = re.compile(r".?[</]\s?answer\s?>", re.IGNORECASE | re.DOTALL)
+# "The answer is 12? No, 13.": not stated, and what corrects it.
+_ASKED = re.compile(r"[^\n.?!]{0,60}\?")
+_CORRECTED = re.compile(
+    r"\b(?:wait|actually|no|sorry|correction|oops|scratch\sthat|make\sthat|i\smean|i\smeant)\b[,.:;!\u2013\u2014-]{1,3}\s?"
+    r"(?:(?:wait|actually|no|sorry|it's|it\sis|that's|that\sis|should\sbe|must\sbe|i\smeant?|make\sthat|the\sanswer\sis)"
+    r"[\s,:]{1,3}){0,4}(?=[-\u2212]?\\?\$?\d[\d.,/]*(?:\s[a-z]+){0,2}\s*(?:[.!\n]|$))",
+    re.IGNORECASE,
+)
 _ANSWER_END = re.compile(r"</\s?(?:final_?)?answer", re.IGNORECASE)
 _EMPHASIS = re.compile(r"[*_]{1,3}")
 _BEFORE_VALUE = re.compile(r"(?:[*_\s:=\u3001]|\|\s)+")
 _MOST_STEPS: Final = 16
 _MOST_BOXES: Final = 12
 _LINKED_BOXES = re.compile(
-    r"[\s$.]*(?:,|;|\bor\b|\band\b|\\text\{\s?(?:or|and)\s?\})?[\s$]*(?:[a-z]\s?=\s?)?", re.IGNORECASE
+    r"[\s$.]*(?:,|;|(?:,\s?)?\bor\b|(?:,\s?)?\band\b|\\text\{\s?(?:or|and)\s?\})[\s$]*(?:[a-z]\s?=\s?)?", re.IGNORECASE
 )
 
 
@@ -144,15 +152,21 @@ def _in_tag(span: str) -> str | None:
 
 def _boxes(text: str) -> str | None:
     """The content of the last box; of boxes that only "or", "and" or a comma parts, the contents with commas."""
+    return ", ".join(dict.fromkeys(unstyled(box.content) for box in stated_boxes(text))) or None
+
+
+def stated_boxes(text: str) -> list[Box]:
+    """The last box that no "not" stands before, and those before it that "or", "and" or a comma links to it."""
     box = last_box(text)
-    contents: list[str] = []
-    while box is not None and len(contents) < _MOST_BOXES:
-        contents.insert(0, unstyled(box.content))
+    while box is not None and is_not_meant(sentence_before(text, box.start)) and last_box(text[: box.start]):
+        box = last_box(text[: box.start])
+    found: list[Box] = []
+    while box is not None and len(found) < _MOST_BOXES:
+        found.insert(0, box)
         before = last_box(text[: box.start])
-        linked = before is not None and _LINKED_BOXES.fullmatch(text, before.end, box.start)
-        is_list = linked and re.search(r"[,;]|or|and", text[before.end : box.start]) if before else None
-        box = before if is_list else None
-    return ", ".join(dict.fromkeys(contents)) or None
+        is_linked = before is not None and _LINKED_BOXES.fullmatch(text, before.end, box.start)
+        box = before if is_linked else None
+    return found
 
 
 def unstyled(content: str) -> str:
@@ -205,13 +219,16 @@ def _last_phrase(visible: str, *, whole_line: bool = False) -> str | None:
         place
         for opening in answer_openings(visible)
         if (place := _value_start(visible, opening)) is not None
+        and not _ASKED.match(visible, place)
         and not is_not_meant(sentence_before(visible, opening.start))
         and not _OWN_TAG.match(visible, max(0, opening.start - 2))
         and not (whole_line and visible[: opening.start].strip().casefold() not in _LEADS)
     ]
     if not starts:
         return None
-    rest = _ANSWER_END.split(visible[max(starts) :].partition("\n")[0], maxsplit=1)[0]
+    corrected = [found.end() for found in _CORRECTED.finditer(visible, max(starts))]
+    start = corrected[-1] if corrected else max(starts)
+    rest = _ANSWER_END.split(visible[start:].partition("\n")[0], maxsplit=1)[0]
     for pattern in (_SENTENCE_END, _EXPLANATION):
         rest = pattern.split(rest, maxsplit=1)[0]
     return stated_value(without_wrapping(rest.strip().rstrip("*_"))) or None

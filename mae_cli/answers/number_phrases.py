@@ -49,8 +49,9 @@ _BOUNDARY: Final = re.compile(
     r"|(?<=\s)(?:so|but|and|because|since|which|not|as|where|when|if|while|or|than|i\.e|e\.g|that|with|after|before|from)\b"
 )
 _ANOTHER: Final = re.compile(
-    r"\s*(?:[,;]|\bor\b|\band\b|\bto\b|[-\u2013\u2014]|\u6216|\u548c)\s*(?:or\s|and\s|about\s)?(?:[-\u2212]?(?:\\?\$|[\u20ac\u00a3\u00a5\u20b9])?(?:\\[dt]?frac|\.?\d)"
-    r")|\s*(?:or|and)\s(?:more|less|fewer|so|a\shalf|up|above|below)\b|\s*\(\s?(?:or|and)\b",
+    r"\s*(?:[,;]|\bor\b|\band\b|\bto\b|[-\u2013\u2014]|\u6216|\u548c)\s*(?:(?:or|and|about|maybe|perhaps|possibly)\s){0,2}(?:[-\u2212]?(?:\\?\$|[\u20ac\u00a3\u00a5\u20b9])?(?:\\[dt]?frac|\.?\d)"
+    r")|\s*(?:or|and|to)\s(?:maybe\s|perhaps\s)?(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty)\b"
+    r"|\s*than\b|\s*(?:or|and)\s(?:more|less|fewer|so|a\shalf|up|above|below)\b|\s*\(\s?(?:or|and)\b",
     re.IGNORECASE,
 )
 _LIMITED: Final = re.compile(

@@ -28,3 +28,11 @@ def test_the_stated_number_is_judged(where: str, line: dict[str, Any]) -> None:
         assert score == 1.0, (line["completion"], answer)
     else:  # "wrong": a wrong answer is never right; unsure is as good as 0
         assert score != 1.0, (line["completion"], answer)
+
+
+READINGS = read_json_lines(HERE / "number_readings.jsonl")
+
+
+@pytest.mark.parametrize("line", READINGS, ids=[f"number_readings:{n}" for n, _ in enumerate(READINGS, 1)])
+def test_the_text_of_the_answer_is_read(line: dict[str, Any]) -> None:
+    assert stated_answer(None, line["completion"]).answer == line["read"], line["completion"]
