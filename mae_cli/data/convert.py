@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mae_cli.data.formats import Format, Sample, checked_format, read_foreign, written
+from mae_cli.data.formats import checked_format, read_foreign, written
 from mae_cli.data.preference_pairs import make_pairs
+from mae_cli.data.sample_readers import Format, Sample
 from mae_cli.errors import DataError
 from mae_cli.records import Message, Row, digest
 from mae_cli.records.atomic import write_atomically

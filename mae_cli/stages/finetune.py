@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from mae_cli.data.formats import FORMATS, read_foreign, rows_of
+from mae_cli.data.formats import read_foreign, rows_of
 from mae_cli.data.held_out import TrainedQuestions, asked_by, read_trained_questions
+from mae_cli.data.sample_readers import FORMATS
 from mae_cli.errors import ConfigError, GateError, MissingDependencyError
 from mae_cli.models.adapters import CONFIG
 from mae_cli.models.digests import is_whole_model, reference_identity

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.data.formats import FORMATS, Format, Sample, read_foreign, rows_of, written
+from mae_cli.data.formats import read_foreign, rows_of, written
+from mae_cli.data.sample_readers import FORMATS, Format, Sample
 from mae_cli.errors import DataError
 from mae_cli.records import Message
 from tests.support import a_row, here, read_json_lines, write_json_lines, write_rows, write_sums
