@@ -28,7 +28,9 @@ def test_an_eval_scores_what_a_person_scores(name: str, tmp_path: Path) -> None:
     published, imported = tmp_path / f"{name}_published.jsonl", tmp_path / f"{name}.jsonl"
     published.write_text("".join(json.dumps(item["item"]) + "\n" for item in items), "utf-8")
     assert here("data", "import", published, "-o", imported) == 0
-    texts = {problem["question"]: item["completion"] for problem, item in zip(read_json_lines(imported), items, strict=True)}
+    texts = {
+        problem["question"]: item["completion"] for problem, item in zip(read_json_lines(imported), items, strict=True)
+    }
     (tmp_path / "texts.json").write_text(json.dumps(texts), "utf-8")
     engine = f"tests.cases.written_engine:open_engine:{tmp_path / 'texts.json'}"
     chosen = ["--verifier", VERIFIERS[name]] if name in VERIFIERS else []
