@@ -26,6 +26,7 @@ _FENCE = re.compile(
     r"[ \t]*\{?\.?(?P<language>[\w+-]*)\}?(?P<rest>.*)",
     re.DOTALL,
 )
+_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 _QUOTED = re.compile(r"[ \t]*>[ \t]?")
 # Marks around a program other than fences; the last one may be missing.
 _MARKED: Final = (
@@ -65,9 +66,11 @@ def whole_program(problem: Problem, code: str) -> str:
     """
     head = head_of(problem)
     # Code that does not parse behind the head (it holds a syntax error) is run as it stands: its own fault shows.
-    if head is not None and is_python(joined := f"{head}\n{code}"):
-        return joined
-    return code
+    if head is None or not is_python(joined := f"{head}\n{code}"):
+        return code
+    # `from __future__` must come first.
+    futures = _FUTURE.findall(code)
+    return "".join(f"{line}\n" for line in futures) + (_FUTURE.sub("pass", joined) if futures else joined)
 
 
 def defines(code: str, name: str) -> bool:
@@ -87,7 +90,7 @@ def extract_code(text: str, entry_point: str | None = None) -> Extraction:
 
     Source: our cascade; AZR (arXiv:2505.03335) takes the last fence.
     """
-    visible = split_named_reasoning(text.replace("\r\n", "\n")).visible
+    visible = split_named_reasoning(text.replace("\r\n", "\n").lstrip("\ufeff")).visible
     spans = tag_spans(visible, "answer")
     if spans and spans[-1].strip():
         inside = _marked(spans[-1], entry_point)

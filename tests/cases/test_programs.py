@@ -274,3 +274,75 @@ def test_a_program_is_found_as_models_write_it(name: str, completion: str, progr
 )
 def test_a_script_is_found_where_no_function_is_asked_for(completion: str, program: str | None) -> None:
     assert extract_code(completion).answer == program
+
+
+# What tests of larger sets do; each right program passes, each wrong one does not.
+LARGER: list[tuple[str, dict[str, Any], str, str]] = [
+    ("a linked list of the tests", {"tests": "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next\n\ndef make(xs):\n    head = None\n    for x in reversed(xs):\n        head = ListNode(x, head)\n    return head\n\ndef values(node):\n    out = []\n    while node:\n        out.append(node.val)\n        node = node.next\n    return out\n\nassert values(Solution().reverse(make([1, 2, 3]))) == [3, 2, 1]"},
+     "class Solution:\n    def reverse(self, head):\n        before = None\n        while head:\n            head.next, before, head = before, head, head.next\n        return before", "class Solution:\n    def reverse(self, head):\n        return head"),
+    ("a linked list that the program makes", {"tests": "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next\n\ndef values(node):\n    out = []\n    while node:\n        out.append(node.val)\n        node = node.next\n    return out\n\nassert values(f([1, 2])) == [1, 2]"},
+     "def f(xs):\n    dummy = tail = ListNode()\n    for x in xs:\n        tail.next = ListNode(x)\n        tail = tail.next\n    return dummy.next", "def f(xs):\n    return ListNode(xs[0])"),
+    ("a tree of the program", {"tests": "root = Node(2)\nroot.left = Node(1)\nroot.right = Node(3)\nassert inorder(root) == [1, 2, 3]\nassert root.left.key == 1"},
+     "class Node:\n    def __init__(self, key):\n        self.key, self.left, self.right = key, None, None\ndef inorder(n):\n    return inorder(n.left) + [n.key] + inorder(n.right) if n else []", "class Node:\n    def __init__(self, key):\n        self.key, self.left, self.right = key, None, None\ndef inorder(n):\n    return [n.key]"),
+    ("an entry point that is a method", {"test": "def check(candidate):\n    assert candidate(nums=[2, 7], target=9) == [0, 1]", "entry_point": "Solution().twoSum"},
+     "class Solution:\n    def twoSum(self, nums, target):\n        seen = {}\n        for i, n in enumerate(nums):\n            if target - n in seen:\n                return [seen[target - n], i]\n            seen[n] = i", "class Solution:\n    def twoSum(self, nums, target):\n        return [1, 0]"),
+    ("an exception of the program", {"tests": "import pytest\ndef test_a():\n    with pytest.raises(TooFew, match='none'):\n        f([])\n    assert f([1]) == 1"},
+     "class TooFew(ValueError):\n    pass\ndef f(xs):\n    if not xs:\n        raise TooFew('none left')\n    return xs[0]", "class TooFew(ValueError):\n    pass\ndef f(xs):\n    return xs[0]"),
+    ("a class with state", {"tests": "import unittest\nclass TestAccount(unittest.TestCase):\n    def setUp(self):\n        self.account = Account()\n    def test_a(self):\n        self.account.deposit(5)\n        self.assertEqual(self.account.balance, 5)\n        self.account.balance = 7\n        self.assertEqual(self.account.total(), 7)\n        self.assertIsInstance(self.account, Account)\n        self.assertEqual(str(self.account), 'Account(7)')\n        self.assertEqual(len(self.account), 1)\n        with self.assertRaises(ValueError):\n            self.account.deposit(-1)"},
+     "class Account:\n    def __init__(self): self.balance, self.log = 0, []\n    def deposit(self, n):\n        if n < 0: raise ValueError(n)\n        self.balance += n\n        self.log.append(n)\n    def total(self): return self.balance\n    def __str__(self): return f'Account({self.balance})'\n    def __len__(self): return len(self.log)", "class Account:\n    def __init__(self): self.balance = 0\n    def deposit(self, n): self.balance += n\n    def total(self): return self.balance\n    def __str__(self): return 'Account'\n    def __len__(self): return 1"),
+    ("printed output, captured", {"tests": "import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n    f(3)\nassert out.getvalue() == '3\\n2\\n1\\n'"},
+     "def f(n):\n    for i in range(n, 0, -1):\n        print(i)", "def f(n):\n    print(n)"),
+    ("printed output, capsys", {"tests": "def test_a(capsys):\n    f('x')\n    assert capsys.readouterr().out.strip() == 'hello x'"},
+     "def f(s):\n    print('hello', s)", "def f(s):\n    return 'hello ' + s"),
+    ("input patched", {"tests": "from unittest.mock import patch\nwith patch('builtins.input', side_effect=['3', '4']):\n    assert f() == 7"},
+     "def f():\n    return int(input('a')) + int(input('b'))", "def f():\n    return 0"),
+    ("standard input replaced", {"tests": "import io, sys\nsys.stdin = io.StringIO('3 4\\n')\nassert f() == 7"},
+     "import sys\ndef f():\n    return sum(map(int, sys.stdin.readline().split()))", "def f():\n    return 4"),
+    ("an async function awaited", {"tests": "import asyncio\nassert asyncio.run(f(1)) == 2\nasync def test_b():\n    assert await f(2) == 3"},
+     "import asyncio\nasync def f(x):\n    await asyncio.sleep(0.1)\n    return x + 1", "async def f(x):\n    return x"),
+    ("a generator", {"tests": "import types\ng = f(3)\nassert isinstance(g, types.GeneratorType)\nassert next(g) == 0 and list(g) == [1, 2]"},
+     "def f(n):\n    yield from range(n)", "def f(n):\n    return list(range(n))"),
+    ("a decorator", {"tests": "@twice\ndef g(x):\n    return x + 1\nassert g(1) == 3\nassert g.__name__ == 'g'"},
+     "import functools\ndef twice(h):\n    @functools.wraps(h)\n    def inner(x):\n        return h(h(x))\n    return inner", "def twice(h):\n    return h"),
+    ("a context manager", {"tests": "with f() as x:\n    assert x == 1\nassert f.log == ['in', 'out']"},
+     "class f:\n    log = []\n    def __enter__(self):\n        f.log.append('in')\n        return 1\n    def __exit__(self, *a):\n        f.log.append('out')", "class f:\n    log = []\n    def __enter__(self): return 1\n    def __exit__(self, *a): pass"),
+    ("a change of its argument", {"tests": "m = [[1, 2], [3, 4]]\nf(m)\nassert m == [[3, 1], [4, 2]]\nd = {'a': 1}\ng(d)\nassert d == {'a': 1, 'b': 2}"},
+     "def f(m):\n    m[:] = [list(r) for r in zip(*m[::-1])]\ndef g(d):\n    d['b'] = 2", "def f(m):\n    return [list(r) for r in zip(*m[::-1])]\ndef g(d):\n    return {**d, 'b': 2}"),
+    ("the future", {"test": "def check(candidate):\n    assert candidate(1) == 2", "entry_point": "f", "question": "def f(x: int) -> int:\n    \"\"\"Add one.\"\"\""},
+     "from __future__ import annotations\n\ndef f(x: int) -> int:\n    return x + 1", "from __future__ import annotations\n\ndef f(x: int) -> int:\n    return x"),
+    ("bytes written", {"tests": "import io, contextlib\nassert f(2) == 4"},
+     "import sys\ndef f(x):\n    sys.stdout.buffer.write(b'working')\n    sys.stdout.flush()\n    return x * 2", "def f(x):\n    return x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "meta", "right", "wrong"), LARGER, ids=[name for name, *_ in LARGER])
+def test_tests_of_larger_sets_tell_right_from_wrong(name: str, meta: dict[str, Any], right: str, wrong: str) -> None:
+    given = dict(meta)
+    problem = a_problem(given.pop("question", "Write it."), **given)
+
+    good, bad = VERIFIER.check_many([problem] * 2, [right, wrong], ["a"] * 2)
+
+    assert good.score == 1.0, good
+    assert bad.score == 0.0 or (bad.score is None and "patch" in bad.reason), bad
+
+
+# What does not pass between two interpreters: a right program may fail, so a failure says nothing.
+BEYOND = [
+    ("random patched", "from unittest.mock import patch\nwith patch('random.randint', return_value=3):\n    assert f() == 3", "import random\ndef f():\n    return random.randint(1, 10**9)"),
+    ("the seed of chance", "import random\nrandom.seed(7)\nassert f() == random.Random(7).random()", "import random\ndef f():\n    return random.random()"),
+    ("a signature", "import inspect\nassert len(inspect.signature(f).parameters) == 2", "def f(a, b):\n    return a"),
+    ("a table", "import pandas as pd\npd.testing.assert_frame_equal(f(), pd.DataFrame({'a': [1]}))", "import pandas as pd\ndef f():\n    return pd.DataFrame({'a': [1]})"),
+    ("equal objects of its own", "assert V(1) == V(1)", "class V:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return self.x == o.x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "tests", "program"), BEYOND, ids=[name for name, *_ in BEYOND])
+def test_what_tests_cannot_see_is_no_fault_of_a_program(name: str, tests: str, program: str) -> None:
+    assert VERIFIER.check(a_problem(tests=tests), program).status == "unsupported"
+
+
+def test_the_depth_of_calls_is_that_of_cpython() -> None:
+    program = "def f(n):\n    return 0 if n == 0 else 1 + f(n - 1)"
+
+    assert VERIFIER.check(a_problem(tests="assert f(900) == 900"), program).score == 1.0
+    assert VERIFIER.check(a_problem(tests="assert f(1100) == 1100"), program).score == 0.0

@@ -12,11 +12,12 @@ from __future__ import annotations
 import ast
 import json
 import re
+import textwrap
 from typing import Any, Final
 
 import msgspec
 
-from mae_cli.answers.programs import UNIT_TEST_KEYS, entry_point_of, head_of, parse, whole_program
+from mae_cli.answers.programs import UNIT_TEST_KEYS, defines, entry_point_of, head_of, parse, whole_program
 from mae_cli.checking.code import sandbox
 from mae_cli.checking.code.guest import instrument, values
 from mae_cli.records import Problem
@@ -69,9 +70,9 @@ def plan_of(problem: Problem) -> dict[str, Any] | None:
         tree, is_doctest = _examples(found), True
     if tree is None:
         return None
-    entry_point = entry_point_of(problem)
+    entry_point = entry_point_of(problem) or _method_of(meta.get("entry_point"))
     takes_candidate = any(_takes_one(node) for node in tree.body)
-    asked = [entry_point] if entry_point else _called(tree)
+    asked = [entry_point.partition("(")[0]] if entry_point else _called(tree)
     if parse(setup) is None:
         setup = "raise SyntaxError('the setup code of the tests is no Python')"
     return {
@@ -116,6 +117,11 @@ def cases_of(problem: Problem) -> Cases | str | None:
         return Cases([_arguments(item) for item in inputs], [_result(item) for item in outputs], function)
     except ValueError as error:
         return f"the inputs of {function} cannot be read: {error}"
+
+
+def _method_of(name: object) -> str | None:
+    """An entry point such as `Solution().twoSum`; null for anything else."""
+    return name if isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w*\(\)\.[A-Za-z_]\w*", name) else None
 
 
 def _listed(tests: object) -> dict[str, Any] | None:
@@ -168,7 +174,10 @@ def _cases_order(cases: Cases, program: str, limits: sandbox.Limits) -> sandbox.
 
 
 def _imports_for(program: str, tests: str) -> str:
-    """The imports of the tests whose names a program mentions: published sets run both in one namespace."""
+    """The imports and classes of the tests that a program mentions: published sets run both in one namespace.
+
+    A class is copied where the program does not define it: LeetCode's `ListNode`, which stands in the tests alone.
+    """
     tree, words = parse(tests), set(re.findall(r"\w+", program))
     found = []
     for node in tree.body if tree else ():
@@ -176,7 +185,9 @@ def _imports_for(program: str, tests: str) -> str:
             names = {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             if names & words and getattr(node, "module", "") != "__future__":
                 found.append(ast.unparse(node))
-    return "\n".join(f"try:\n    {line}\nexcept ImportError:\n    pass" for line in found)
+        elif isinstance(node, ast.ClassDef) and node.name in words and not defines(program, node.name):
+            found.append(ast.unparse(node))
+    return "\n".join(f"try:\n{textwrap.indent(line, '    ')}\nexcept Exception:\n    pass" for line in found)
 
 
 def _examples(text: str) -> ast.Module | None:

@@ -25,6 +25,7 @@ SAFE_MODULES = ("math", "operator", "cmath", "string")
 """Modules whose built-in functions travel by name."""
 TESTS_MODULE = "tests"
 """The name of the module the tests run as."""
+_NAMES = ("__name__", "__qualname__", "__doc__")
 _LEADS_INWARD = ("_", "gi_", "cr_", "ag_", "f_", "tb_", "co_", "func_", "mro")
 _TO_OWN = frozenset({"call", "get", "set", "delete", "item", "set item", "delete item", "length", "iterate", "next",
                      "send", "holds", "text", "show", "truth", "binary", "enter", "exit", "read line", "float", "int",
@@ -60,6 +61,8 @@ class Peer:
         """Calls asked of the other side."""
         self.lack: str | None = None
         """What the sandbox lacks, where a call failed for that."""
+        self.kinds: set[tuple[str, str]] = set()
+        """Name and module of the types of objects that were handed over as references."""
         self.refused: str | None = None
         """The first operation on another side's object that says nothing about a program."""
         self.raised: BaseException | None = None
@@ -166,7 +169,10 @@ class Peer:
         if operation in ("get", "set", "delete"):
             own, name = arguments[:2]
             module = getattr(own if isinstance(own, type) else type(own), "__module__", "")
-            if not isinstance(name, str) or name.startswith(_LEADS_INWARD) or module != TESTS_MODULE:
+            is_name = operation == "get" and name in _NAMES  # what `functools.wraps` copies
+            if not isinstance(name, str) or (name.startswith(_LEADS_INWARD) and not is_name):
+                raise AttributeError(f"the tests do not show {name}")
+            if module not in (TESTS_MODULE, "__main__") and not is_name:
                 raise AttributeError(f"the tests do not show {name}")
 
     # Trees
@@ -215,6 +221,7 @@ class Peer:
         if about.get("exception"):
             return self._exception_class(number, about["name"], about["exception"], about["module"])
         if number not in self._remotes:
+            self.kinds.add((about["kind"], about["of"]))
             self._remotes[number] = remote_for(self, number, about)
         return self._remotes[number]
 
@@ -272,6 +279,7 @@ def describe(value: Any) -> dict[str, Any]:
     kind = type(value)
     about: dict[str, Any] = {
         "kind": kind.__name__,
+        "of": kind.__module__,
         "can": [name for name in _ABILITIES if getattr(kind, name, None) is not None],
         "eq": getattr(kind, "__eq__", object.__eq__) is not object.__eq__,
     }

@@ -21,7 +21,8 @@ from mae_cli.checking.code.guest.values import CannotCrossError
 
 MAX_PRINTED = 1_000_000
 """Most characters a program may print."""
-RECURSION = 3000
+RECURSION = 1010
+"""CPython's default, and the frames of this file."""
 _UNHELPFUL = (
     "os",
     "posix",
@@ -40,22 +41,30 @@ class PrintedTooMuchError(BaseException):
     """More than `MAX_PRINTED` characters."""
 
 
-class _Printed(io.StringIO):
-    """Standard output of a program: kept until the next answer takes it."""
+class _Bytes(io.BytesIO):
+    """What a program has printed since it was last taken."""
 
     total = 0
 
-    def write(self, text: str) -> int:
-        self.total += len(text)
+    def write(self, data: Any) -> int:
+        self.total += len(data)
         if self.total > MAX_PRINTED:
             raise PrintedTooMuchError
-        return super().write(text)
+        return super().write(data)
+
+
+class _Printed(io.TextIOWrapper):
+    """Standard output of a program: kept until the next answer takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(_Bytes(), encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
 
     def take(self) -> str:
-        text = self.getvalue()
-        self.seek(0)
-        self.truncate()
-        return text
+        kept: Any = self.buffer
+        text = kept.getvalue().decode("utf-8", "replace")
+        kept.seek(0)
+        kept.truncate()
+        return str(text)
 
 
 class _Asked:
@@ -74,6 +83,13 @@ class _Asked:
 
     def __iter__(self) -> Any:
         return iter(self.readline, "")
+
+    @property
+    def buffer(self) -> io.BytesIO:
+        return io.BytesIO(self.read().encode())
+
+    def readlines(self) -> list[str]:
+        return list(self)
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")

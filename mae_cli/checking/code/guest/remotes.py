@@ -47,6 +47,10 @@ class Remote:
             raise refuse(self, f"{name} of an object of the program's own")
         return ask(self, "get", name)
 
+    @property
+    def __signature__(self) -> Any:
+        raise refuse(self, "the signature of a function")
+
     def __setattr__(self, name: str, value: Any) -> None:
         ask(self, "set", name, value)
 

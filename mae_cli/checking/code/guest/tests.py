@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -50,9 +51,19 @@ class Runner:
             status, reason = "unsupported", "the tests never use the program"
         if self.peer.refused:
             status, reason = "unsupported", self.peer.refused
-        elif status == "failed" and self.peer.lack:
-            status, reason = "unsupported", self.peer.lack
+        elif status == "failed" and (self.peer.lack or self._is_beyond_reach()):
+            status, reason = "unsupported", self.peer.lack or self._is_beyond_reach() or ""
         return {"status": status, "reason": reason[:300], "checks": self.checks}
+
+    def _is_beyond_reach(self) -> str | None:
+        """Why a right program might fail here: the tests want what does not pass between two interpreters."""
+        found = _BEYOND_REACH.search(f"{self.plan['setup']}\n{self.plan['source']}")
+        if found:
+            return f"the tests use {found[0]}, which does not reach a program in another interpreter"
+        own = {name for name, value in vars(self.module).items() if isinstance(value, type)}
+        own = own if _ASKS_TYPES.search(self.plan["source"]) else set()
+        kinds = [kind for kind, module in self.peer.kinds if module not in _ORDINARY or kind in own]
+        return f"the program gives a {kinds[0]} to the tests, which they cannot compare" if kinds else None
 
     def _outcome(self) -> tuple[str, str]:
         try:
@@ -191,10 +202,11 @@ class Runner:
         return found
 
     def _candidate(self) -> Any:
-        name = self.plan["candidate"]
+        name, _, method = self.plan["candidate"].partition("().")
         if name in self.unknown:
             raise NameError(f"name '{name}' is not defined", name=name)
-        return self.module.__dict__[name]
+        value = self.module.__dict__[name]
+        return getattr(value(), method) if method else value
 
     def _run_class(self, made: type) -> None:
         unittest = sys.modules.get("unittest")
@@ -318,6 +330,12 @@ def _raised_in(error: BaseException) -> str:
     return found
 
 
+# Patches of the program's modules, looks at its code, and chance set by the tests.
+_BEYOND_REACH = re.compile(
+    r"\b(?:patch|monkeypatch|inspect|getsource|caplog|capfd|tmp_path|timeit|mock_open)\b|\brandom\.seed\b|__code__|__signature__"
+)
+_ASKS_TYPES = re.compile(r"\b(?:isinstance|type)\(")
+_ORDINARY = frozenset({"program", "builtins", "types", "functools", "typing", "enum", "abc", "_io", "itertools"})
 _OWN_FILES = frozenset({"peer.py", "values.py", "remotes.py", "tests.py"})
 _INPUT = input
 _MODULE_NAMES = frozenset(vars(types.ModuleType("m")))
