@@ -2,7 +2,7 @@
 
 Place in the flow: `peer` makes them for what has no form as a value. Contract: on the side of the tests a remote
 object never decides a comparison and never sees what it is compared with: its owner is the program under test, and
-could say "equal" to anything. Such an operation raises `RefusedError`, and the peer remembers it, so that the verdict
+could say "equal" to anything. Such an operation raises `UndecidedError`, and the peer remembers it, so that the verdict
 is "unsupported" even where the tests go on. Objects that are equal to nothing but themselves, generators and
 coroutines are told apart by kind.
 """
@@ -31,7 +31,7 @@ ARITHMETIC = (
 )
 
 
-class RefusedError(BaseException):
+class UndecidedError(BaseException):
     """An operation whose outcome the program under test would decide."""
 
 
@@ -101,11 +101,11 @@ def ask(remote: Remote, operation: str, *arguments: Any, **options: Any) -> Any:
     return object.__getattribute__(remote, "_mae_peer").ask(operation, remote, *arguments, **options)
 
 
-def refuse(remote: Remote, what: str) -> RefusedError:
+def refuse(remote: Remote, what: str) -> UndecidedError:
     """The exception for an operation that says nothing; the peer keeps its name."""
     peer = object.__getattribute__(remote, "_mae_peer")
     peer.refused = peer.refused or f"the tests use {what}"
-    return RefusedError(what)
+    return UndecidedError(what)
 
 
 def _compared(remote: Remote, name: str, other: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mae_cli.checking.code.guest import instrument, pytest_stub
 from mae_cli.checking.code.guest.peer import TESTS_MODULE, EndedError, Peer
-from mae_cli.checking.code.guest.remotes import RefusedError, Remote
+from mae_cli.checking.code.guest.remotes import Remote, UndecidedError
 from mae_cli.checking.code.guest.single_thread import make_room
 from mae_cli.checking.code.guest.values import CannotCrossError
 
@@ -82,7 +82,7 @@ class Runner:
             return "failed", f"a test failed: {error}" if str(error) else "a test failed"
         except (EndedError, SystemExit) as error:
             return "failed", f"the program ended: {error}"
-        except RefusedError as error:
+        except UndecidedError as error:
             return "unsupported", f"the tests use {error}"
         except CannotCrossError as error:
             return "unsupported", f"a value that cannot be shown to the program or to the tests: {error}"
