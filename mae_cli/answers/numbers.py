@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from mae_cli.answers.number_spelling import expand_fraction_signs, plain_number
+from mae_cli.answers.unit_words import HAN_MULTIPLIERS
 from mae_cli.answers.units import MULTIPLIERS, MeasureUnit, convert, leading_unit, names_things
 
 __all__ = ["Quantity", "expand_fraction_signs", "numbers_equal", "read_number", "read_quantity"]
@@ -42,8 +43,11 @@ _UNIT = re.compile(
 _SIGNS: Final = frozenset(
     "%\u00b0$\u00a2\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20ab\u20a6\u20b1\u20aa\u20b4'\"\u2032\u2033"
 )
+_HAN: Final = re.compile(f"\\s?([{''.join(HAN_MULTIPLIERS)}]+)")
 _SHORT_MULTIPLIERS: Final = {"k": 10**3, "K": 10**3, "M": 10**6, "m": 10**6, "B": 10**9, "b": 10**9, "T": 10**12}
-_MULTIPLE = re.compile(r"(?P<attached>[kKMmBbT]|bn|mn|mil)(?![^\W\d_]|/|\^)|\s?(?P<word>[a-zA-Z]+)\b\.?")
+_MULTIPLE = re.compile(
+    r"(?P<attached>[kKMmBbT]|bn|mn|mil)(?![^\W\d_]|/|\^)|\s?(?P<word>[a-zA-Z]+\b|[^\W\d_a-zA-Z][^\s\d.,;:()/^*+=<>-]*|[a-zA-Z][^\W\d_]*)\.?"
+)
 _FURTHER = re.compile(rf"[\s,]*(?:and\s)?(?P<figure>{_DECIMAL})(?P<rest>\D.*)?$", re.IGNORECASE | re.DOTALL)
 _CLOCK_SPAN = re.compile(
     r"(?P<sign>-?)(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?\s?(?:h|hrs?|hours?)\b\.?$"
@@ -191,6 +195,9 @@ def _multiple(rest: str, *, is_money: bool) -> tuple[int, str, bool]:
 
     "5m" and "5b" are millions and billions of money only, "5M" is five million; "300 K" is a temperature.
     """
+    han = _HAN.match(rest)
+    if han:
+        return math.prod(HAN_MULTIPLIERS[character] for character in han[1]), rest[han.end() :], False
     match = _MULTIPLE.match(rest)
     if match and match["attached"]:
         mark = match["attached"]

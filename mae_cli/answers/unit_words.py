@@ -204,7 +204,27 @@ MULTIPLIERS: Final = {
     "bn": 10**9,
     "mn": 10**6,
     "mio": 10**6,
+    # The languages that benchmark answers come in; not "mil", a thousand in one and a million in another.
+    **dict.fromkeys(
+        ("tausend", "mille", "mila", "тыс", "тысяч", "тысячи", "тысяча", "हज़ार", "हजार", "ألف", "آلاف"), 10**3
+    ),
+    **dict.fromkeys(("लाख",), 10**5),
+    **dict.fromkeys(
+        ("millionen", "millones", "millón", "milhões", "milhão", "milioni", "milione", "млн", "миллион"), 10**6
+    ),
+    **dict.fromkeys(("миллиона", "миллионов", "juta", "triệu", "milyon", "مليون"), 10**6),
+    **dict.fromkeys(("करोड़", "करोड"), 10**7),
+    **dict.fromkeys(("milliarde", "milliarden", "mrd", "milliard", "milliards", "miliardi", "miliardo"), 10**9),
+    **dict.fromkeys(("млрд", "миллиард", "миллиарда", "миллиардов", "miliar", "tỷ", "milyar", "مليار"), 10**9),
 }
+HAN_MULTIPLIERS: Final = {
+    **dict.fromkeys("十십", 10),
+    **dict.fromkeys("百백", 10**2),
+    **dict.fromkeys("千천", 10**3),
+    **dict.fromkeys("万萬만", 10**4),
+    **dict.fromkeys("亿億억", 10**8),
+}
+"""Characters behind figures in Chinese, Japanese and Korean; several multiply."""
 # "3 or more", "2 and a half", "3 over 4", "5 squared": the figures before these are not the whole story.
 _CHANGING: Final = """
 hundred thousand million billion trillion hundreds thousands millions billions trillions lakh lakhs crore crores bn or

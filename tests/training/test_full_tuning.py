@@ -329,7 +329,7 @@ seeds: {write_sums(tmp_path / "seeds.jsonl", 4)}
 propose: {{num_problems: 1, max_new_tokens: 4}}
 solve: {{num_problems: 4, rollouts_per_problem: 1, max_new_tokens: 4}}
 judge: {{verifier: numeric, judge: none, max_unparsed: 1.0, solver_reward: checked_solver}}
-filter: {{filters: [{{name: quality}}]}}
+filter: {{filters: [{{name: quality}}], decontaminate: false}} # the seeds are among the held-out items
 finetune: {{objective: sft, batch_size: 2, full: true, learning_rate: 0.01}}
 eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 12)}], max_new_tokens: 4}}
 """
