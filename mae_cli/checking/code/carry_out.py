@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mae_cli.checking.code import scripts
 from mae_cli.checking.code.guest import values
-from mae_cli.checking.code.guests import Ended, Guest, WarmGuests, as_json
+from mae_cli.checking.code.guests import GuestEndedError, Guest, WarmGuests, as_json
 from mae_cli.checking.code.plain_values import values_equal
 
 _POOL: Final = WarmGuests()
@@ -41,7 +41,7 @@ def _run_tests(order: dict[str, Any]) -> dict[str, Any]:
             return _talk(program, tests, until)
         except TimeoutError:
             return _timeout(order["seconds"])
-        except Ended as error:
+        except GuestEndedError as error:
             return {"status": "crashed", "reason": f"the tests' guest: {error.reason}"}
 
 
@@ -55,7 +55,7 @@ def _talk(program: Guest, tests: Guest, until: float) -> dict[str, Any]:
         program.send(message)
         try:
             answer = program.receive(until)
-        except Ended as error:
+        except GuestEndedError as error:
             answer = json.dumps(["gone", error.reason]).encode()
         tests.send(answer)
 
@@ -66,7 +66,7 @@ def _load(program: Guest, order: dict[str, Any], until: float) -> dict[str, Any]
     program.send(json.dumps(asked).encode())
     try:
         told = as_json(program.receive(until))
-    except Ended as error:
+    except GuestEndedError as error:
         return _gone(error)
     return None if told[0] == "loaded" else _failed(told)
 
@@ -78,7 +78,7 @@ def _failed(told: list[Any]) -> dict[str, Any]:
     return {"status": "failed", "reason": f"{name}: {text}"[:300], "error": str(name)}
 
 
-def _gone(error: Ended) -> dict[str, Any]:
+def _gone(error: GuestEndedError) -> dict[str, Any]:
     if "stack" in error.reason or "unreachable" in error.reason:
         return {"status": "unsupported", "reason": f"more stack than the sandbox has: {error.reason}"}
     return {"status": "failed", "reason": f"the program ended itself: {error.reason}"[:300], "error": "SystemExit"}
@@ -124,10 +124,10 @@ def _ask(program: Guest, until: float, operation: str, *arguments: Any, **option
             about = told[1]
             return _failed(["", about["name"], about["text"], about["lack"]]), None
         return None, _owned(told[1]) if operation == "method" else _result(told, arguments)
-    except Ended as error:
+    except GuestEndedError as error:
         return _gone(error), None
     except (LookupError, TypeError):
-        return _gone(Ended("a message that cannot be read")), None
+        return _gone(GuestEndedError("a message that cannot be read")), None
 
 
 _NO_INPUT: Final[dict[str, Any]] = {

