@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mae_cli.checking.code import scripts
 from mae_cli.checking.code.guest import values
-from mae_cli.checking.code.guests import GuestEndedError, Guest, WarmGuests, as_json
+from mae_cli.checking.code.guests import Guest, GuestEndedError, WarmGuests, as_json
 from mae_cli.checking.code.plain_values import values_equal
 
 _POOL: Final = WarmGuests()

@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any, Final
 
-from mae_cli.checking.code.guests import GuestEndedError, Guest, as_json
+from mae_cli.checking.code.guests import Guest, GuestEndedError, as_json
 from mae_cli.checking.code.outputs import same_output
 
 MAX_OUTPUT: Final = 8_000_000
