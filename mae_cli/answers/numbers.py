@@ -43,7 +43,10 @@ _SIGNS: Final = frozenset(
     "%\u00b0$\u00a2\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20ab\u20a6\u20b1\u20aa\u20b4'\"\u2032\u2033"
 )
 _SHORT_MULTIPLIERS: Final = {"k": 10**3, "K": 10**3, "M": 10**6, "m": 10**6, "B": 10**9, "b": 10**9, "T": 10**12}
-_MULTIPLE = re.compile(r"(?P<attached>[kKMmBbT]|bn|mn|mil)(?![^\W\d_]|/|\^)|\s?(?P<word>[a-zA-Z]+)\b\.?")
+_MYRIADS: Final = {"\u4e07": 10**4, "\u842c": 10**4, "\ub9cc": 10**4, "\u4ebf": 10**8, "\u5104": 10**8, "\uc5b5": 10**8}
+_MULTIPLE = re.compile(
+    r"\s?(?P<myriad>[\u4e07\u842c\ub9cc\u4ebf\u5104\uc5b5])|(?P<attached>[kKMmBbT]|bn|mn|mil)(?![^\W\d_]|/|\^)|\s?(?P<word>[a-zA-Z]+)\b\.?"
+)
 _FURTHER = re.compile(rf"[\s,]*(?:and\s)?(?P<figure>{_DECIMAL})(?P<rest>\D.*)?$", re.IGNORECASE | re.DOTALL)
 _CLOCK_SPAN = re.compile(
     r"(?P<sign>-?)(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?\s?(?:h|hrs?|hours?)\b\.?$"
@@ -192,6 +195,8 @@ def _multiple(rest: str, *, is_money: bool) -> tuple[int, str, bool]:
     "5m" and "5b" are millions and billions of money only, "5M" is five million; "300 K" is a temperature.
     """
     match = _MULTIPLE.match(rest)
+    if match and match["myriad"]:
+        return _MYRIADS[match["myriad"]], rest[match.end() :], False
     if match and match["attached"]:
         mark = match["attached"]
         if is_money or mark in ("k", "K", "M", "B", "bn", "mn", "mil"):
