@@ -45,7 +45,7 @@ _VALUE: Final = re.compile(r"[^\n;!?=+*<>]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)")
 # Options by their number, counted from 1: "option 2", "2\ubc88", a figure in a circle.
 _NUMBERED: Final = re.compile(
     r"(?P<option>(?<![^\W_])(?:option|choice|alternative|opci\u00f3n|alternativa|opzione|op\u00e7\u00e3o)\s(?:no\.?\s?|number\s|#)?|\u9009\u9879\s?"
-    r"|\u9078\u9805\s?|\u9078\u629e\u80a2\s?)(?P<number>\d{1,2})(?![\w.,]?\d)|(?<!\d)(?P<korean>\d{1,2})\ubc88|(?P<circled>[\u2460-\u2469])",
+    r"|\u9078\u9805\s?|\u9078\u629e\u80a2\s?)(?P<number>\d{1,2})(?![\w.,]?\d|\s?(?:[,/&-]|or|and|to)\s?\d)|(?<!\d)(?P<korean>\d{1,2})\ubc88|(?P<circled>[\u2460-\u2469])",
     re.IGNORECASE,
 )
 _OTHER_LETTER: Final = re.compile(r"\(\s?([^\W\da-zA-Z])\s?\)|([^\W\da-zA-Z])")

@@ -36,11 +36,11 @@ _CONDITION: Final = re.compile(r"\b(?:if|had|were)\b", re.IGNORECASE)
 _DENIED_AFTER: Final = re.compile(
     r"\s*(?:\?|(?:is|are|was|were|seems?|looks?|can|would|could|does|do|has|fits?)(?:n't|\s(?:\w+\s){0,2}(?:not|wrong|incorrect|false|too"
     r"|impossible|unlikely|out|eliminated|excluded|less|worse|close|possible|no)\b)|cannot\b|can't\b|doesn't\b"
-    r"|(?:ist|est|es|\u00e8|\u00e9)\s(?:falsch|nicht|fauss?e?|incorrect[aeo]?|falsa?|sbagliat[ao]|errad[ao])|\u4e0d|\u9519|\u932f|\u306f\u9593\u9055)",
+    r"|(?:ist|est|es|\u00e8|\u00e9)\s(?:falsch|nicht|fauss?e?|incorrect[aeo]?|falsa?|sbagliat[ao]|errad[ao])|\u4e0d|\u9519|\u932f|\u306f\u9593\u9055|[\uc774\uac00]?\s?\uc544\ub2c8)",
     re.IGNORECASE,
 )
 _ITSELF: Final = re.compile(
-    r"\b(?P<verb>(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe))|(?:statement|claim|assertion|sentence|proposition)\sis)(?=\s)"
+    r"\b(?P<verb>(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe))|(?<!first\s)(?<!second\s)(?<!third\s)(?<!other\s)(?<!last\s)(?:statement|claim|assertion|sentence|proposition)\sis)(?=\s)"
     r"|\b(?:(?:that|this|which)\sleaves|leaving)(?:\sus)?(?:\swith)?(?:\sonly)?(?=\s)|\b(?:must|has\sto)\sbe(?=\s)"
     r"|\b(?:so(?!\s(?:is|are|was)\b)|thus|therefore|hence|consequently)\b|[\u2234\u21d2]|=>|\b(?:richtig|korrekt|correct)\s?(?:ist|w\u00e4re|:)",
     re.IGNORECASE,
@@ -113,6 +113,8 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
             continue
         line = text[text.rfind("\n", 0, opening.start) + 1 : opening.start]
         is_heading = "\n" in between and not line.strip("# ")
+        if is_heading and _begins_list(text, mark, marks):
+            continue
         if not (has_link or is_heading) and _is_remark(text, mark, marks):
             continue
         is_said = not is_not_meant(sentence_before(text, opening.start))
@@ -123,6 +125,14 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
         if is_said and not _DENIED_AFTER.match(text, mark.end):
             said = _statement(text, mark, marks, is_strong=has_link or is_heading, start=opening.start)
             yield said._replace(source="phrase")
+
+
+def _begins_list(text: str, mark: Mark, marks: Marks) -> bool:
+    """Whether the next line begins with the next label, so that the choices are only told once more."""
+    following = marks.labels[marks.labels.index(mark.label) + 1 :]
+    place = re.compile(r"[^\n]*\n\s*").match(text, mark.end)
+    found = marks.named_at(text, place.end()) if place else None
+    return found is not None and mark.label == marks.labels[0] and found.label in following[:1]
 
 
 def _is_remark(text: str, mark: Mark, marks: Marks) -> bool:
@@ -276,5 +286,5 @@ def _listed_text(text: str, place: int, marks: Marks) -> Mark | None:
 
 def _roman(text: str, place: int) -> Mark | None:
     found = re.compile(r"[IVX]{1,4}(?![^\W_])").match(text, place)
-    is_pronoun = found and found[0] == "I" and re.compile(r"'|\s[a-z]").match(text, found.end())
+    is_pronoun = found and found[0] == "I" and re.compile(r"'|\s(?!(?:and|or)\b)[a-z]").match(text, found.end())
     return Mark(found[0], place, found.end(), "roman") if found and not is_pronoun else None

@@ -28,8 +28,9 @@ _OTHER_TAGS: Final = ("final_answer", "choice", "option", "letter")
 _RESTATED: Final = re.compile(r"\b(?:is|are|was|were|be|called|named|by)\s(?:the\s|an?\s)?$", re.IGNORECASE)
 
 
+_CROSSED: Final = re.compile("[\u274c\u2717\u2718]")
 _OF_OPTIONS: Final = re.compile(
-    r"\b(?:options?|choices?|one\sof|another|an?\s(?:\w+\s)?(?:example|possib\w+)|first|second|third|last|some|might|may|could|not|n't|if"
+    r"\b(?:options?|choices?|one\sof|another|an?\s(?:\w+\s)?(?:example|possib\w+)|first|second|third|last|some|nobody|suppose|assum\w+|unless|might|may|could|not|n't|if"
     r"|whether|who|what|which|where|when)\b|\?",
     re.IGNORECASE,
 )
@@ -75,9 +76,9 @@ def _read_part(text: str, marks: Marks) -> _Found | None:
         return _Found(found.label if found else None, "answer_tag")
     boxes = stated_boxes(text)
     others = [span for name in _OTHER_TAGS for span in tag_spans(fold_text(text), name)] if not boxes else []
-    told = _read_text(marks.canonical(others[-1]), marks) if others else None
+    told = [found for span in others if (found := _read_text(marks.canonical(span), marks))]
     if told:
-        return _Found(told.label, "phrase")
+        return _Found(told[-1].label if len({found.label for found in told}) == 1 else None, "phrase")
     if not boxes:
         return _read_text(marks.canonical(text), marks)
     if len(boxes) > 1:
@@ -132,7 +133,7 @@ def _whole_text(text: str, marks: Marks) -> _Found | None:
 def _of_lines(text: str, marks: Marks) -> _Found | None:
     """The last line, or else the first one, where it is a choice and little else."""
     lines = [line for raw in text.splitlines() if (line := _BULLET.sub("", raw).strip())]
-    if not lines:
+    if not lines or _CROSSED.search(text):
         return None
     lines = [_NUMBERED.sub("", lines[0])] if len(lines) == 1 else lines
     leads = [_leading(line, marks) for line in lines]
@@ -146,7 +147,9 @@ def _of_lines(text: str, marks: Marks) -> _Found | None:
     lead = leads[0]
     if lead is None:
         return _first_words(lines[0], marks)
-    enumerated = {mark.label for mark in marks.all_named(text) if _is_item(text, mark)}
+    enumerated = {
+        mark.label for mark in marks.all_named(text) if _is_item(text, mark) or _has_own_text(text, mark, marks)
+    }
     if len(listed | enumerated) > 1 or names_others(lines[0], lead, marks):
         return None
     return _Found(lead.label, _SOURCES[lead.kind])
@@ -214,6 +217,12 @@ def _is_item(text: str, mark: Mark) -> bool:
     return bool(re.match(r"\)|\.\s|:\s", text[mark.end : mark.end + 2])) or (
         mark.kind == "bracketed" and before[-1:] in ("", ".", "!", "?", ";", ")")
     )
+
+
+def _has_own_text(text: str, mark: Mark, marks: Marks) -> bool:
+    """Whether a label has its text behind it, as in a list of the choices."""
+    own = marks.text_at(text, mark.end + 1) if marks.has_texts else None
+    return own is not None and own.label == mark.label
 
 
 def _first_words(line: str, marks: Marks) -> _Found | None:
