@@ -87,7 +87,11 @@ def _step(table: Words) -> re.Pattern[str]:
 def right_option() -> re.Pattern[str]:
     """An option that is called the right one, "the correct option" or "my pick", in the languages that say it so."""
     called = r"(?:correct|right|best|final|my|chosen|most\s(?:likely|appropriate|suitable))"
-    own = rf"{called}\s(?:\w+\s)?(?:option|choice|pick|selection|guess|letter|alternative)"
+    own = rf"{called}\s(?:\w+\s)?(?:option|choice|pick|selection|guess|letter|alternative|one|verdict|decision)"
+    # Without "correct" before it only where a verb or colon follows at once.
+    own += r"|(?:the\s)?(?:solution|letter|label|category|classification|sentiment)(?=\sis\b|\s?:)"
+    own += r"|(?:the\s)?(?:prediction|verdict|stance)(?=\sis\b|\s?:)"
+    own += r"|(?:selected|chosen)(?:\s(?:option|choice|letter))?(?=\s?:)"
     options = "|".join(one_of(table.option) for name, table in words().items() if name != "en")
     return re.compile(rf"(?<![^\W_])(?:{own})(?![^\W_])|(?:{options})", re.IGNORECASE)
 

@@ -31,12 +31,23 @@ _NATIVE: Final = (
     "\u0915\u0916\u0917\u0918\u0919",
     "\u0e01\u0e02\u0e04\u0e07",
     "\u30a2\u30a4\u30a6\u30a8\u30aa",
+    "\u05d0\u05d1\u05d2\u05d3\u05d4",
+    "\u0391\u0392\u0393\u0394\u0395",
+    "\u1200\u1208\u1210\u1218",
+    "\u3131\u3134\u3137\u3139\u3141",
+    "\u7532\u4e59\u4e19\u4e01",
 )
 # Cyrillic letters that look like a Latin one or stand at its place in the alphabet; "\u0412" does both: left out.
 _CYRILLIC: Final = {"\u0410": 0, "\u0411": 1, "\u0421": 2, "\u0413": 3, "\u0414": 4}
 _POSITIONS: Final = {letter: index for row in _NATIVE for index, letter in enumerate(row)} | _CYRILLIC
 
 _VALUE: Final = re.compile(r"[^\n;!?=+*<>]{1,80}?(?=[.,](?!\d)|[\n;!?]|$)")
+# Options by their number, counted from 1: "option 2", "2\ubc88", a figure in a circle.
+_NUMBERED: Final = re.compile(
+    r"(?P<option>(?<![^\W_])(?:option|choice|alternative|opci\u00f3n|alternativa|opzione|op\u00e7\u00e3o)\s(?:no\.?\s?|number\s|#)?|\u9009\u9879\s?"
+    r"|\u9078\u9805\s?|\u9078\u629e\u80a2\s?)(?P<number>\d{1,2})(?![\w.,]?\d|\s?(?:[,/&-]|or|and|to)\s?\d)|(?<!\d)(?P<korean>\d{1,2})\ubc88|(?P<circled>[\u2460-\u2469])",
+    re.IGNORECASE,
+)
 _OTHER_LETTER: Final = re.compile(r"\(\s?([^\W\da-zA-Z])\s?\)|([^\W\da-zA-Z])")
 
 
@@ -70,13 +81,23 @@ class Marks:
         self._after = re.compile(rf"{END}|\s*(?:{goes_on})|\s*[^\x00-\u058f\u1e00-\u2fff]", re.IGNORECASE)
         self._end = re.compile(END)
         self._firm_end = re.compile(r"\s*(?:$|\n|[.)]{1,2}(?:\s|$)|</)")
-        self._texts = self._patterns(texts)
         self._numbers = self._values(texts)
+        # Where a choice holds a figure, "option 2" may be the one with the 2.
+        self._may_be_numbered = not any(character.isnumeric() for text in texts for character in text)
+        self._texts = self._patterns(texts)
         self.has_texts = bool(self._texts)
 
     def canonical(self, text: str) -> str:
         """The text without markup, with a label in any brackets or quotes written as "(B)"."""
-        return self._wrapped.sub(lambda found: f"({found[1] or found[3]})", plain_text(text))
+        plain = plain_text(text)
+        if self._may_be_numbered:
+            plain = _NUMBERED.sub(self._by_number, plain)
+        return self._wrapped.sub(lambda found: f"({found[1] or found[3]})", plain)
+
+    def _by_number(self, found: re.Match[str]) -> str:
+        figures = found["number"] or found["korean"] or str(ord(found["circled"]) - 0x245F)
+        place = int(figures) - 1
+        return f"{found['option'] or ''}({self.labels[place]})" if 0 <= place < len(self.labels) else found[0]
 
     def label_at(self, text: str, place: int, *, lower: bool = False) -> Mark | None:
         """The letter at a place.

@@ -36,12 +36,13 @@ _CONDITION: Final = re.compile(r"\b(?:if|had|were)\b", re.IGNORECASE)
 _DENIED_AFTER: Final = re.compile(
     r"\s*(?:\?|(?:is|are|was|were|seems?|looks?|can|would|could|does|do|has|fits?)(?:n't|\s(?:\w+\s){0,2}(?:not|wrong|incorrect|false|too"
     r"|impossible|unlikely|out|eliminated|excluded|less|worse|close|possible|no)\b)|cannot\b|can't\b|doesn't\b"
-    r"|(?:ist|est|es|\u00e8|\u00e9)\s(?:falsch|nicht|fauss?e?|incorrect[aeo]?|falsa?|sbagliat[ao]|errad[ao])|\u4e0d|\u9519|\u932f|\u306f\u9593\u9055)",
+    r"|(?:ist|est|es|\u00e8|\u00e9)\s(?:falsch|nicht|fauss?e?|incorrect[aeo]?|falsa?|sbagliat[ao]|errad[ao])|\u4e0d|\u9519|\u932f|\u306f\u9593\u9055|[\uc774\uac00]?\s?\uc544\ub2c8)",
     re.IGNORECASE,
 )
 _ITSELF: Final = re.compile(
-    r"\b(?P<verb>(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe)))(?=\s)|\b(?:must|has\sto)\sbe(?=\s)"
-    r"|\b(?:so|thus|therefore|hence|consequently)\b|[\u2234\u21d2]|=>|\b(?:richtig|korrekt|correct)\s?(?:ist|w\u00e4re|:)",
+    r"\b(?P<verb>(?:it|that|this)(?:'s|\s(?:is|must\sbe|has\sto\sbe|should\sbe|would\sbe))|(?<!first\s)(?<!second\s)(?<!third\s)(?<!other\s)(?<!last\s)(?:statement|claim|assertion|sentence|proposition)\sis)(?=\s)"
+    r"|\b(?:(?:that|this|which)\sleaves|leaving)(?:\sus)?(?:\swith)?(?:\sonly)?(?=\s)|\b(?:must|has\sto)\sbe(?=\s)"
+    r"|\b(?:so(?!\s(?:is|are|was)\b)|thus|therefore|hence|consequently)\b|[\u2234\u21d2]|=>|\b(?:richtig|korrekt|correct)\s?(?:ist|w\u00e4re|:)",
     re.IGNORECASE,
 )
 _CORRECTED: Final = re.compile(
@@ -75,7 +76,9 @@ def _chosen() -> re.Pattern[str]:
 @cache
 def _right_behind() -> re.Pattern[str]:
     """What calls the letter before it right: "is (clearly) the correct one"."""
-    verbs = r"(?:is|was|must\sbe|should\sbe|would\sbe|has\sto\sbe|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
+    verbs = (
+        r"(?:is|was|(?:seems\sto|appears\sto|must|should|would|has\sto)\sbe|ist|est|es|\u00e8|\u00e9|adalah|jest|je)"
+    )
     adverbs = r"(?:clearly|indeed|therefore|thus|definitely|probably|likely|actually|the|la|die|option|choice|answer)"
     right = one_of(all_words("right"))
     return re.compile(
@@ -110,6 +113,8 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
             continue
         line = text[text.rfind("\n", 0, opening.start) + 1 : opening.start]
         is_heading = "\n" in between and not line.strip("# ")
+        if is_heading and _begins_list(text, mark, marks):
+            continue
         if not (has_link or is_heading) and _is_remark(text, mark, marks):
             continue
         is_said = not is_not_meant(sentence_before(text, opening.start))
@@ -120,6 +125,14 @@ def _of_answers(text: str, marks: Marks) -> Iterator[Statement]:
         if is_said and not _DENIED_AFTER.match(text, mark.end):
             said = _statement(text, mark, marks, is_strong=has_link or is_heading, start=opening.start)
             yield said._replace(source="phrase")
+
+
+def _begins_list(text: str, mark: Mark, marks: Marks) -> bool:
+    """Whether the next line begins with the next label, so that the choices are only told once more."""
+    following = marks.labels[marks.labels.index(mark.label) + 1 :]
+    place = re.compile(r"[^\n]*\n\s*").match(text, mark.end)
+    found = marks.named_at(text, place.end()) if place else None
+    return found is not None and mark.label == marks.labels[0] and found.label in following[:1]
 
 
 def _is_remark(text: str, mark: Mark, marks: Marks) -> bool:
@@ -199,11 +212,27 @@ def _of_rightness(text: str, marks: Marks) -> Iterator[Statement]:
                 yield Statement(None, mark.start, False, mark, "phrase")
             else:
                 yield Statement(mark.label, mark.start, False, mark, _source(mark))
+        elif before.strip(" #>*-"):
+            continue
+        elif _TICKED.match(text, mark.end):
+            yield Statement(mark.label, mark.start, False, mark, _source(mark))
+        elif _CALLED_RIGHT.match(text, mark.end):
+            own = marks.text_at(text, mark.end + 2) if marks.has_texts else None
+            if own is None:
+                yield Statement(mark.label, mark.start, False, mark, _source(mark))
     for mark in marks.all_texts(text):
         if _RIGHT_TEXT.match(text, mark.end) and not sentence_before(text, mark.start).strip(" \"'"):
             yield Statement(mark.label, mark.start, False, mark, "choice_text")
 
 
+# In a list of all choices: "A: incorrect", "B) Correct. London ..".
+_CALLED_RIGHT: Final = re.compile(
+    r"\s?[.):\u2013-]{0,2}\s?(?:(?:this|it)\sis\s)?(?:correct|right|true|\u2713|\u2714|\u2705)(?=\s*(?:$|\n|[.!,;:(\u2013-]))",
+    re.IGNORECASE,
+)
+_TICKED: Final = re.compile(
+    r"[^\n\u274c\u2717\u2718]{0,200}(?:[\u2713\u2714\u2705]\ufe0f?|\((?:correct|right)\))[ \t]*(?:$|\n)", re.IGNORECASE
+)
 _RIGHT_TEXT: Final = re.compile(
     r"\s(?:is|was|would\sbe)\s(?:\w+\s)?the\s(?:correct|right|best)\s(?:answer|option|choice)\b", re.IGNORECASE
 )
@@ -231,7 +260,9 @@ def names_others(text: str, mark: Mark, marks: Marks) -> bool:
         return False
     listed = re.compile(_LISTED, re.IGNORECASE).match(text, mark.end)
     if listed:
-        other = marks.label_at(text, listed.end()) or _roman(text, listed.end())
+        other = (
+            marks.label_at(text, listed.end()) or _roman(text, listed.end()) or _listed_text(text, listed.end(), marks)
+        )
         is_wrong = other and _DENIED_AFTER.match(text, other.end) and text[other.end : other.end + 1] != "?"
         if other and other.label != mark.label and not is_wrong:
             return True
@@ -246,6 +277,14 @@ def names_others(text: str, mark: Mark, marks: Marks) -> bool:
     return other is not None and other.label != mark.label
 
 
+def _listed_text(text: str, place: int, marks: Marks) -> Mark | None:
+    """The text of a choice at a place in a list, with the next one or an end behind it."""
+    named = marks.text_at(text, place) if marks.has_texts else None
+    ends = rf"{END}|{_LISTED}"
+    return named if named and re.compile(ends, re.IGNORECASE).match(text, named.end) else None
+
+
 def _roman(text: str, place: int) -> Mark | None:
     found = re.compile(r"[IVX]{1,4}(?![^\W_])").match(text, place)
-    return Mark(found[0], place, found.end(), "roman") if found else None
+    is_pronoun = found and found[0] == "I" and re.compile(r"'|\s(?!(?:and|or)\b)[a-z]").match(text, found.end())
+    return Mark(found[0], place, found.end(), "roman") if found and not is_pronoun else None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from mae_cli.answers.choice_marks import END, Mark, Marks, marks_of
-from mae_cli.answers.choice_statements import Statement, denied_marks, names_others, statements
+from mae_cli.answers.choice_statements import Statement, denied_marks, is_denied, names_others, statements
+from mae_cli.answers.denials import sentence_before
 from mae_cli.answers.extract import NOT_FOUND, Extraction, last_box, stated_boxes
 from mae_cli.answers.reasoning import split_named_reasoning
 from mae_cli.answers.run_on import parts_to_read
@@ -21,7 +22,18 @@ _CONCLUDES: Final = re.compile(
     r"(?:\b(?:so|thus|therefore|hence|leaves|leaving|must\sbe|only)\b|\u2192|=>)[^.!?\n]{0,40}$", re.IGNORECASE
 )
 _SOURCES: Final = {"bracketed": "bracketed", "bare": "lone_letter", "text": "choice_text"}
-_BULLET: Final = re.compile(r"^[\s#>\u2022]+|^-\s+")
+_BULLET: Final = re.compile(r"^[\s#>\u2022\u2192\u21d2\u27a1\u2713\u2714\u2705\U0001f449\ufe0f]+|^-\s+")
+_NUMBERED: Final = re.compile(r"^(?:Q(?:uestion)?\s?)?\d{1,3}\s?[.):]\s+", re.IGNORECASE)
+_OTHER_TAGS: Final = ("final_answer", "choice", "option", "letter")
+_RESTATED: Final = re.compile(r"\b(?:is|are|was|were|be|called|named|by)\s(?:the\s|an?\s)?$", re.IGNORECASE)
+
+
+_CROSSED: Final = re.compile("[\u274c\u2717\u2718]")
+_OF_OPTIONS: Final = re.compile(
+    r"\b(?:options?|choices?|one\sof|another|an?\s(?:\w+\s)?(?:example|possib\w+)|first|second|third|last|some|nobody|suppose|assum\w+|unless|might|may|could|not|n't|if"
+    r"|whether|who|what|which|where|when)\b|\?",
+    re.IGNORECASE,
+)
 
 
 class _Found(NamedTuple):
@@ -63,6 +75,10 @@ def _read_part(text: str, marks: Marks) -> _Found | None:
         found = _read_text(marks.canonical(span), marks)
         return _Found(found.label if found else None, "answer_tag")
     boxes = stated_boxes(text)
+    others = [span for name in _OTHER_TAGS for span in tag_spans(fold_text(text), name)] if not boxes else []
+    told = [found for span in others if (found := _read_text(marks.canonical(span), marks))]
+    if told:
+        return _Found(told[-1].label if len({found.label for found in told}) == 1 else None, "phrase")
     if not boxes:
         return _read_text(marks.canonical(text), marks)
     if len(boxes) > 1:
@@ -97,7 +113,12 @@ def _read_text(text: str, marks: Marks) -> _Found | None:
     if said:
         agree = len({statement.label for statement in said}) == 1
         return _Found(said[-1].label if agree else None, said[-1].source)
-    return _of_lines(text, marks) or _of_brackets(text, marks) or _last_sentence(text, marks)
+    return (
+        _of_lines(text, marks)
+        or _of_brackets(text, marks)
+        or _last_sentence(text, marks)
+        or _restated_question(text, marks)
+    )
 
 
 def _whole_text(text: str, marks: Marks) -> _Found | None:
@@ -112,8 +133,9 @@ def _whole_text(text: str, marks: Marks) -> _Found | None:
 def _of_lines(text: str, marks: Marks) -> _Found | None:
     """The last line, or else the first one, where it is a choice and little else."""
     lines = [line for raw in text.splitlines() if (line := _BULLET.sub("", raw).strip())]
-    if not lines:
+    if not lines or _CROSSED.search(text):
         return None
+    lines = [_NUMBERED.sub("", lines[0])] if len(lines) == 1 else lines
     leads = [_leading(line, marks) for line in lines]
     listed = {mark.label for mark in leads if mark}
     last = _alone(lines[-1], marks)
@@ -125,7 +147,9 @@ def _of_lines(text: str, marks: Marks) -> _Found | None:
     lead = leads[0]
     if lead is None:
         return _first_words(lines[0], marks)
-    enumerated = {mark.label for mark in marks.all_named(text) if _is_item(text, mark)}
+    enumerated = {
+        mark.label for mark in marks.all_named(text) if _is_item(text, mark) or _has_own_text(text, mark, marks)
+    }
     if len(listed | enumerated) > 1 or names_others(lines[0], lead, marks):
         return None
     return _Found(lead.label, _SOURCES[lead.kind])
@@ -140,9 +164,25 @@ def _last_sentence(text: str, marks: Marks) -> _Found | None:
     return None if names_others(text, mark, marks) else _Found(mark.label, "lone_letter")
 
 
+def _restated_question(text: str, marks: Marks) -> _Found | None:
+    """The only choice that a text names, where its last sentence ends with it: "The capital of the UK is London."."""
+    named = marks.all_texts(text)
+    last = named[-1] if named else None
+    if (
+        last is None
+        or len({mark.label for mark in named}) > 1
+        or marks.all_named(text)
+        or text[last.end :].strip(" .!\n")
+    ):
+        return None
+    before = sentence_before(text, last.start)
+    is_said = _RESTATED.search(before) and not _OF_OPTIONS.search(before) and not is_denied(text, last)
+    return _Found(last.label, "choice_text") if is_said else None
+
+
 def _alone(line: str, marks: Marks) -> Mark | None:
     """The choice that a line names without another word: "B", "(b).", "B. London", "London"."""
-    line = re.sub(r"^A:\s*(?=\S{1,4}$)", "", line)  # the "A:" of "Q: .. A: .."
+    line = re.sub(r"^(?:A:\s*(?=\S{1,4}$)|(?:Assistant|AI|Bot|Response|Output)\s?:\s*)", "", line)  # "Q: .. A: .."
     mark = marks.label_at(line, 0, lower=True)
     if mark and not line[mark.end :].strip(" .):,!"):
         return mark
@@ -177,6 +217,12 @@ def _is_item(text: str, mark: Mark) -> bool:
     return bool(re.match(r"\)|\.\s|:\s", text[mark.end : mark.end + 2])) or (
         mark.kind == "bracketed" and before[-1:] in ("", ".", "!", "?", ";", ")")
     )
+
+
+def _has_own_text(text: str, mark: Mark, marks: Marks) -> bool:
+    """Whether a label has its text behind it, as in a list of the choices."""
+    own = marks.text_at(text, mark.end + 1) if marks.has_texts else None
+    return own is not None and own.label == mark.label
 
 
 def _first_words(line: str, marks: Marks) -> _Found | None:

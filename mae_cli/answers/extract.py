@@ -34,7 +34,7 @@ class Extraction:
 NOT_FOUND: Final = Extraction(answer=None, source=None)
 # "Mr. Smith" is no sentence end, nor is the LaTeX blank "\!", nor "i.e.".
 _SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)(?<!\bi\.e)(?<!\be\.g)(?<!\b[ap]\.m)[.!?](?=\s|$)|[\u3002\uff01\uff1f\u0964]"
+    r"(?<!\bMr)(?<!\bRs)(?<!\bsq)(?<!\bcu)(?<!\bapprox)(?<!\bU\.S)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)(?<!\bi\.e)(?<!\be\.g)(?<!\b[ap]\.m)[.!?](?=\s|$)|[\u3002\uff01\uff1f\u0964]"
 )
 _EXPLANATION = re.compile(r",?\s(?:because|since|which)\b", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]{0,3}(?P<mark>\*\*|__)?####[ \t]*(?P<rest>\S[^\n]*)$", re.MULTILINE)
@@ -54,7 +54,12 @@ _CORRECTED = re.compile(
 )
 _ANSWER_END = re.compile(r"</\s?(?:final_?)?answer", re.IGNORECASE)
 _EMPHASIS = re.compile(r"[*_]{1,3}")
-_BEFORE_VALUE = re.compile(r"(?:[*_\s:=\u3001]|\|\s)+")
+_BEFORE_VALUE = re.compile(r"(?:[*_\s:=}\u3001]|\|\s)+")
+# "9 + 9, which is 18": the calculation is no answer yet.
+_CALCULATED = re.compile(
+    r"(?P<sum>[$\\\d][\d\s.,+*/x\u00d7\u00f7()$\\\u2212-]*?),?\s(?:which|that)\s(?:is|equals|makes|gives|comes\sto)\s(?=[$\\\d-])",
+    re.IGNORECASE,
+)
 _MOST_STEPS: Final = 16
 _MOST_BOXES: Final = 12
 _LINKED_BOXES = re.compile(
@@ -229,8 +234,13 @@ def _last_phrase(visible: str, *, whole_line: bool = False) -> str | None:
     corrected = [found.end() for found in _CORRECTED.finditer(visible, max(starts))]
     start = corrected[-1] if corrected else max(starts)
     rest = _ANSWER_END.split(visible[start:].partition("\n")[0], maxsplit=1)[0]
+    calculated = _CALCULATED.match(rest)
+    if calculated and read_number(calculated["sum"]) is None:
+        rest = rest[calculated.end() :]
     for pattern in (_SENTENCE_END, _EXPLANATION):
         rest = pattern.split(rest, maxsplit=1)[0]
+    if rest.count("}") > rest.count("{"):  # of a style around the whole sentence
+        rest = rest.rstrip().removesuffix("}")
     return stated_value(without_wrapping(rest.strip().rstrip("*_"))) or None
 
 

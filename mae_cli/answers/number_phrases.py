@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 from mae_cli.answers.markup import without_html, without_style, without_wrapping
-from mae_cli.answers.numbers import read_number
+from mae_cli.answers.numbers import read_number, read_quantity
 from mae_cli.answers.units import unit_named
 
 # Scripts without blanks between words, where a number may stand directly behind a letter.
@@ -22,6 +22,11 @@ _FRACTIONS: Final = "\u00bc-\u00be\u2150-\u215e"
 _RAISED: Final = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b"
 _DECIMAL: Final = r"(?:\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _GROUPED: Final = r"\d{1,3}(?:[ \u00a0\u202f\u2009'\u2019]\d{3})+(?!\d)(?:[.,]\d+)?"
+# Points that part thousands, and a decimal comma; in brackets a comma parts two numbers: "(3,4)".
+_COMMA: Final = (
+    r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?!\d|\.\d)|\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)"
+    r"|(?<![\d,(\[{])\d+,\d{1,2}(?![\d,]|\.\d)"
+)
 _POWER: Final = rf"\^\s?\{{?\s?(?P<power>[-+\u2212]?\d+)\s?\}}?|(?P<raised>[{_RAISED}]+)"
 _SCIENTIFIC: Final = rf"(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[\u00d7\u00b7x*])\s?10\s?(?:{_POWER})"
 _COUNTED: Final = r"\s(?:hundred|thousand|million|billion|trillion|dozen)\b|\s?[\u4e07\u842c\u4ebf\u5104\ub9cc\uc5b5]"
@@ -31,7 +36,7 @@ _NUMBER: Final = re.compile(
     rf"|(?:(?<![\w.])|(?<=[{_JOINED}]))(?:"
     r"(?P<clock>\d{1,2}:\d{2}(?::\d{2})?(?:\s?(?:[ap]m\b|[ap]\.m\b\.?))?|\d+:\d+)"
     rf"|{_SCIENTIFIC}|\d+\s\d+/\d+|\d*\s?[{_FRACTIONS}]|(?P<grouped>{_GROUPED})"
-    rf"|{_DECIMAL}(?:[eE][+-]?\d+)?(?:/\d+)?(?:{_COUNTED})?|\.\d+))"
+    rf"|{_COMMA}|{_DECIMAL}(?:[eE][+-]?\d+)?(?:/\d+)?(?:{_COUNTED})?|\.\d+))"
     r"(?:\s?\\?%)?",
     re.IGNORECASE,
 )
@@ -70,14 +75,33 @@ _RESULT: Final = re.compile(
 )
 
 
+# A picture or the number of a source at the end: "18 [1]".
+_PICTURES: Final = re.compile(r"(?:\s*[\u2600-\u27bf\u2b50\U0001f300-\U0001faff\ufe0f]+|(?<=\S)\s\[\d{1,2}\])+\.?$")
+# "not 17 but 18"
+_DENIED: Final = re.compile(r"not\s[^\s,]+(?:\s[a-z]+)?,?\s(?:but|rather)\s(?:rather\s)?(?=\S)", re.IGNORECASE)
+_TWICE: Final = re.compile(r"(?P<words>[a-z][a-z\s-]*?)\s\((?P<figures>[^()]+)\)(?P<unit>[\sa-z]*)\.?", re.IGNORECASE)
+# "(after the 10% discount)" at the end of a sentence; "(36 apples)" and "(that is 36)" say the number again.
+_REMARK: Final = re.compile(
+    r"\s\((?!i\.e|that\sis|or\b|equal|about|approx|total|in\stotal)[a-z][^()\n]*\d[^()\n]*\)[\s.*_$]*$", re.IGNORECASE
+)
+
+
 def stated_value(text: str) -> str:
     """The number that a stated answer holds, with its unit; the text as it stands where it holds none, or several."""
-    text = without_wrapping(text.strip().rstrip("\u3002").rstrip())
+    text = without_wrapping(_PICTURES.sub("", text.strip()).rstrip("\u3002").rstrip())
     if not re.search(rf"[\d{_FRACTIONS}]", text):
         return text
     text = without_wrapping(without_html(text))
+    if text.count("**") == 1:  # "the answer is **18** apples", read from the 18 on
+        text = re.sub(r"\*\*(?!\s?\d)", "", text)
     if read_number(text) is not None and "(" not in text:
         return text
+    denied = _DENIED.match(text)
+    if denied:
+        return stated_value(text[denied.end() :])
+    twice = _TWICE.fullmatch(text)
+    if twice and (spoken := read_quantity(twice["words"])) and spoken.value == read_number(twice["figures"]):
+        return f"{twice['figures']}{twice['unit']}"
     inside = re.fullmatch(r"[(\[{<]\s?(.*?)\s?[)\]}>]\.?", text, re.DOTALL)
     if inside and read_number(inside[1]) is not None:
         return inside[1]
@@ -97,6 +121,10 @@ def last_number(text: str) -> str | None:
 
     Where it stands inside a formula, the formula behind its last equals sign: the 3 of a root of 3 is no answer.
     """
+    remark = _REMARK.search(text.rstrip())
+    sentence = re.split(r"[.!?]\s|\n", text[: remark.start()])[-1] if remark else ""
+    if remark and _NUMBER.search(sentence):
+        text = text[: remark.start()]
     found = list(_NUMBER.finditer(text))
     if not found:
         return None

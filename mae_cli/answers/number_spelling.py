@@ -203,6 +203,9 @@ def _spelled_words(text: str) -> str:
     """Number words at the start of a text as figures: "twenty-five apples", "2 and a half", "two thirds"."""
     sign = "-" if text.startswith("-") else ""
     rest = text.removeprefix("-")
+    chinese = _CHINESE.match(rest)
+    if chinese and (value := _chinese_value(chinese[0])) is not None:
+        return f"{sign}{value}{rest[chinese.end() :]}"
     part = _PART_BEHIND.match(rest)
     if part and (top := _small(part["top"])):
         return f"{sign}{part['before']} {top}/{_PARTS[part['part'].lower()]}{rest[part.end() :]}"
@@ -225,6 +228,37 @@ def _spelled_words(text: str) -> str:
         end = match.end()
     whole = f"{sign}{value}{rest[end:]}"
     return _spelled_words(whole) if _PART_BEHIND.match(whole.lstrip("-")) else whole
+
+
+_CHINESE_DIGITS: Final = {
+    sign: value for value, sign in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")
+} | {"\u3007": 0, "\u4e24": 2, "\u5169": 2}
+_CHINESE_UNITS: Final = {"\u5341": 10, "\u767e": 100, "\u5343": 1000}
+_CHINESE_LARGE: Final = {"\u4e07": 10**4, "\u842c": 10**4, "\u4ebf": 10**8, "\u5104": 10**8}
+_CHINESE: Final = re.compile(f"[{''.join([*_CHINESE_DIGITS, *_CHINESE_UNITS, *_CHINESE_LARGE])}]+")
+
+
+def _chinese_value(text: str) -> int | None:
+    """A whole number in Chinese words; null where the signs are no number, or digits one behind the other."""
+    total = part = 0
+    digit: int | None = None
+    least = 10**9
+    for sign in text:
+        if sign in _CHINESE_DIGITS:
+            if digit:
+                return None
+            digit = _CHINESE_DIGITS[sign]
+        elif sign in _CHINESE_UNITS:
+            unit = _CHINESE_UNITS[sign]
+            if unit >= least or (digit is None and unit != 10):
+                return None
+            part, digit, least = part + (1 if digit is None else digit) * unit, None, unit
+        else:
+            part += digit or 0
+            if not part:
+                return None
+            total, part, digit, least = (total + part) * _CHINESE_LARGE[sign], 0, None, 10**9
+    return total + part + (digit or 0)
 
 
 def _small(word: str) -> int | None:

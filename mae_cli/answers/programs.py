@@ -12,11 +12,12 @@ import html
 import json
 import re
 import textwrap
-import warnings
 from typing import Final
 
 from mae_cli.answers.extract import NOT_FOUND, Extraction
+from mae_cli.answers.program_parts import defines, is_python, is_stub, parse, with_definitions
 from mae_cli.answers.reasoning import split_named_reasoning
+from mae_cli.answers.run_on import parts_to_read
 from mae_cli.answers.tags import tag_spans
 from mae_cli.records import Problem
 
@@ -36,10 +37,24 @@ _MARKED: Final = (
         r"<(?P<tag>code|pre|python)\b[^>]*>(?:\s*<code\b[^>]*>)?(?P<code>.*?)(?:</code>\s*)?</(?P=tag)>",
         re.DOTALL | re.IGNORECASE,
     ),
+    re.compile(
+        r"^(?P<mark>\'{3}|\"{3})(?:python3?|py)[ \t]*\n(?P<code>.*?)(?:^(?P=mark)|\Z)", re.DOTALL | re.MULTILINE
+    ),
     re.compile(r"\A(?P<code>.*?)\n\[DONE\]", re.DOTALL),
 )
+_INLINE = re.compile(r"(?<!`)`(?P<code>(?:def|class)\s[^`\n]+)`(?!`)")
+# A program on the line of its opening mark: "```python def f(x):", "```def f(x): return x```".
+_ON_FENCE_LINE = re.compile(
+    r"^(?P<mark>[ \t]*```+)[ \t]*(?P<language>(?:python3?|py)?)[ \t]*"
+    r"(?P<code>(?:def|class|import|from|async def)\s[^`\n]+)(?P<end>```+)?[ \t]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_PROMPT_OF_IPYTHON = re.compile(r"^\s*(?:In \[\d+\]|(?P<more>\.\.\.)): ?", re.MULTILINE)
+_NO_PYTHON: Final = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _PYTHON: Final = frozenset({"", "python", "python3", "py"})
-_FIRST_LINE = re.compile(r"(?:def|class|import|from|async def)\s|@\w|[ \t]+(?:return|if|for|while|import|from)\b")
+_FIRST_LINE = re.compile(
+    r"(?:def|class|import|from|async def)\s|@\w|[ \t]+(?:return|if|for|while|import|from|def|class)\b"
+)
 # A script begins with an assignment or a call: "n = int(input())", "print(1)"; "Answer: 9" is neither.
 _SCRIPT_LINE = re.compile(r"[A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*\s*=[^=]|(?:print|main|solve|exec)\(")
 _MOST_LINES: Final = 400
@@ -65,17 +80,21 @@ def whole_program(problem: Problem, code: str) -> str:
     the head is there for both.
     """
     head = head_of(problem)
-    # Code that does not parse behind the head (it holds a syntax error) is run as it stands: its own fault shows.
-    if head is None or not is_python(joined := f"{head}\n{code}"):
+    if head is None:
         return code
-    # `from __future__` must come first.
-    futures = _FUTURE.findall(code)
-    return "".join(f"{line}\n" for line in futures) + (_FUTURE.sub("pass", joined) if futures else joined)
+    # Where the prompt ended inside the body, the code begins without the blanks of its first line, or of all.
+    for behind in (code, f"    {code}", textwrap.indent(code, "    ")):
+        tree = parse(joined := f"{head}\n{behind}")
+        if tree is not None and not _returns_outside(tree):
+            return _future_first(joined)
+    # Code that does not parse behind the head (it holds a syntax error) is run as it stands: its own fault shows.
+    return f"{head}\n{code}" if is_python(f"{head}\n{code}") else code
 
 
-def defines(code: str, name: str) -> bool:
-    """Whether a program binds a name at its top level, by the look of its lines."""
-    return re.search(rf"^(?:async )?(?:def|class) {re.escape(name)}\b|^{re.escape(name)}\s*=", code, re.M) is not None
+def _future_first(program: str) -> str:
+    """The program with its `from __future__` lines in front, where Python wants them."""
+    futures = _FUTURE.findall(program)
+    return "".join(f"{line}\n" for line in futures) + _FUTURE.sub("pass", program) if futures else program
 
 
 def extract_code(text: str, entry_point: str | None = None) -> Extraction:
@@ -85,12 +104,37 @@ def extract_code(text: str, entry_point: str | None = None) -> Extraction:
     fenced block that defines the entry point, else the last fenced block (`code_fence`; a block whose opening mark was
     the end of the prompt counts, and so do `[BEGIN]..[DONE]`, `[PYTHON]..[/PYTHON]` and the tags code, pre and
     python); the whole text where it is Python and holds more than a name or a number, else the program it begins or
-    ends with (`code_text`). Fences of other languages are passed over; a fence that is never closed reaches to the
-    end. Indented blocks are moved to the left, and of lines behind `>>>` and `...` the code alone is taken.
+    ends with, or one line of code in backticks (`code_text`). Fences of other languages are passed over; a fence that
+    is never closed reaches to the end. Indented blocks are moved to the left, and of lines behind `>>>` and `...` the
+    code alone is taken. A block that only shows the signature gives way to one with a body; what a block uses and
+    another one defines is put before it. What stands behind an invented next question counts only where no whole
+    program stands before it.
 
     Source: our cascade; AZR (arXiv:2505.03335) takes the last fence.
     """
-    visible = split_named_reasoning(text.replace("\r\n", "\n").lstrip("\ufeff")).visible
+    visible = _ON_FENCE_LINE.sub(
+        _with_own_line, split_named_reasoning(text.replace("\r\n", "\n").lstrip("\ufeff")).visible
+    )
+    for part in parts_to_read(visible):
+        found = _read_part(part, entry_point)
+        is_whole = found.answer is not None and is_python(found.answer) and _ends_outside(part, visible)
+        if part == visible or (is_whole and (entry_point is None or defines(found.answer or "", entry_point))):
+            return found
+    return NOT_FOUND
+
+
+def _with_own_line(match: re.Match[str]) -> str:
+    end = f"\n{match['end']}" if match["end"] else ""
+    return f"{match['mark']}{match['language']}\n{match['code']}{end}"
+
+
+def _ends_outside(part: str, visible: str) -> bool:
+    """Whether a text is cut behind its fences; without fences `# Input` is a comment of the program."""
+    fences = sum(_FENCE.match(line) is not None for line in _with_first_fence(part).split("\n"))
+    return fences % 2 == 0 and (fences > 0 or not visible[len(part) :].lstrip().startswith("#"))
+
+
+def _read_part(visible: str, entry_point: str | None) -> Extraction:
     spans = tag_spans(visible, "answer")
     if spans and spans[-1].strip():
         inside = _marked(spans[-1], entry_point)
@@ -102,6 +146,8 @@ def extract_code(text: str, entry_point: str | None = None) -> Extraction:
     if _is_program(plain, is_script=entry_point is None):
         return Extraction(plain, "code_text")
     code = _unfenced(plain, _FIRST_LINE) or (_unfenced(plain, _SCRIPT_LINE) if entry_point is None else None)
+    inline = [match["code"] for match in _INLINE.finditer(visible) if is_python(match["code"])] if code is None else []
+    code = inline[-1] if inline else code
     return NOT_FOUND if code is None else Extraction(code, "code_text")
 
 
@@ -110,7 +156,9 @@ def _is_program(text: str, *, is_script: bool) -> bool:
     says_much = re.search(r"^\s*(?:def|return|import|from|class|for|while|if)\b", text, re.MULTILINE)
     if not says_much and not (is_script and _SCRIPT_LINE.match(text)):
         return False
-    return is_python(text) or is_python(f"def f():\n{text}")
+    # The first line of a body may have lost its blanks.
+    starts = re.match(r"(?:return|if|for|while)\b|\w+\s?(?:[-+*/]?=|\()", text)
+    return is_python(text) or is_python(f"def f():\n{text}") or bool(starts and is_python(f"def f():\n    {text}"))
 
 
 def _marked(text: str, entry_point: str | None) -> str | None:
@@ -130,6 +178,9 @@ def _marked(text: str, entry_point: str | None) -> str | None:
 def _tidied(code: str) -> str:
     """A program without empty lines around it, moved to the left where it is whole, and without interpreter prompts."""
     code = code.strip("\n").rstrip()
+    if not code.isascii() and not is_python(code):
+        code = code.translate(_NO_PYTHON)
+    code = _PROMPT_OF_IPYTHON.sub(lambda match: "... " if match["more"] else ">>> ", code)
     if re.search(r"^\s*>>> ", code, re.MULTILINE):
         lines = [line.strip() for line in code.split("\n")]
         code = "\n".join(line[4:] for line in lines if line[:3] in (">>>", "..."))
@@ -140,14 +191,19 @@ def _tidied(code: str) -> str:
 def _is_body(code: str) -> bool:
     """Whether a text is the body of a function: it returns outside of any, or it is no Python by itself."""
     tree = parse(code)
-    nodes: list[ast.AST] = [] if tree is None else [tree]
+    return tree is None or _returns_outside(tree)
+
+
+def _returns_outside(tree: ast.Module) -> bool:
+    """Whether a program returns outside of any function."""
+    nodes: list[ast.AST] = [tree]
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.Return | ast.Yield):
             return True
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             nodes.extend(ast.iter_child_nodes(node))
-    return tree is None
+    return False
 
 
 def _from_json(text: str) -> str:
@@ -172,22 +228,46 @@ def _unfenced(text: str, first_line: re.Pattern[str]) -> str | None:
         # A body cut in the middle would be another program.
         if end < len(lines) and lines[end].startswith((" ", "\t")):
             continue
-        code = "\n".join(lines[start:end]).rstrip()
+        code = _tidied("\n".join(lines[start:end]))
         if is_python(code) or is_python(f"def f():\n{code}"):
             return code
     return None
 
 
 def _fenced(text: str, entry_point: str | None) -> str | None:
-    """The block that counts: an opening fence inside a block begins another one, as models that forget to close do."""
+    """The block that counts, with what it uses of the others.
+
+    A closing mark that is indented by four more belongs to a docstring, where only so the program is whole.
+    """
+    text = _with_first_fence(text)
+    found = _blocks(text, deepest=None)
+    if found and not any(is_python(code) for code in found):
+        found = [code for code in _blocks(text, deepest=3) if is_python(code)] or found
+    named = [code for code in found if entry_point and defines(code, entry_point)]
+    written = [code for code in named if entry_point and not is_stub(code, entry_point)]
+    if not found:
+        return None
+    code = (written or named or found)[-1]
+    return with_definitions(code, found) if named else code
+
+
+def _blocks(text: str, *, deepest: int | None) -> list[str]:
+    """The fenced programs: an opening fence inside a block begins another one, as models that forget to close do.
+
+    Args:
+        text: with its opening marks.
+        deepest: blanks that a closing mark may stand behind its opening one; null is any number.
+    """
     blocks: list[tuple[str, list[str]]] = []
     opened: list[tuple[str, list[str]]] = []
-    text = _with_first_fence(text)
     current: list[str] | None = None
     mark = language = ""
+    column = 0
     for line in text.split("\n"):
         fence = _FENCE.match(line)
         bare = fence is not None and not fence["language"] and not fence["rest"].strip()
+        if fence is not None and current is not None and deepest is not None:
+            fence = fence if fence.start("mark") <= column + deepest else None
         if current is not None and (fence is None or (bare and not fence["mark"].startswith(mark))):
             current.append(line)
         elif current is not None and bare:
@@ -196,15 +276,13 @@ def _fenced(text: str, entry_point: str | None) -> str | None:
         elif fence is not None and "`" not in fence["rest"]:
             if current is not None:
                 opened.append((language, current))
-            current, mark, language = [], fence["mark"], fence["language"].lower()
+            current, mark, language, column = [], fence["mark"], fence["language"].lower(), fence.start("mark")
         elif current is not None:
             current.append(line)
     closed = _programs(blocks)
     if current is not None and (language or not closed):
         opened.append((language, current))
-    found = closed or _programs(opened)
-    named = [code for code in found if entry_point and defines(code, entry_point)]
-    return (named or found)[-1] if found else None
+    return closed or _programs(opened)
 
 
 def _with_first_fence(text: str) -> str:
@@ -233,25 +311,6 @@ def _programs(blocks: list[tuple[str, list[str]]]) -> list[str]:
 
 MAX_PROGRAM: Final = 100_000
 """Longest program run, in characters."""
-_PARSED_HERE: Final = 50_000
-
-
-def is_python(text: str) -> bool:
-    """Whether CPython's parser takes the text; nothing is compiled or run."""
-    return parse(text) is not None
-
-
-def parse(text: str) -> ast.Module | None:
-    """The syntax tree of a program, or null; long texts are not parsed."""
-    if len(text) > _PARSED_HERE:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
 
 UNIT_TEST_KEYS: Final = ("tests", "test", "test_list")
 TEST_KEYS: Final = (*UNIT_TEST_KEYS, "input_output")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mae_cli.answers import programs
+from mae_cli.answers import program_parts
 from mae_cli.checking.code import sandbox
 from mae_cli.checking.code.plain_values import is_plain, values_equal
 from mae_cli.checking.code.sandbox import DEFAULT_LIMITS
@@ -122,7 +122,7 @@ def read_arguments(text: str) -> tuple[Any, ...] | None:
 
 def static_fault(program: str) -> str | None:
     """Reason to refuse a program before it runs; null where there is none."""
-    tree = programs.parse(program)
+    tree = program_parts.parse(program)
     if tree is None:
         return "not Python, or too long"
     entry = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == ENTRY), None)

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from mae_cli.answers.programs import UNIT_TEST_KEYS, defines, entry_point_of, head_of, parse, whole_program
+from mae_cli.answers.program_parts import defines, parse
+from mae_cli.answers.programs import UNIT_TEST_KEYS, entry_point_of, head_of, whole_program
 from mae_cli.checking.code import sandbox
 from mae_cli.checking.code.guest import instrument, values
 from mae_cli.records import Problem

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mae_cli.answers.markup import without_html
 from mae_cli.answers.reasoning import split_named_reasoning
 from mae_cli.answers.tags import fold_text
+from mae_cli.plugins.judges.verdict_lines import first_line, unwrapped, without_remark, word_of
 
 Scale = tuple[float, float]
 _MAX_CONTENT: Final = 2000  # characters; a score is short, a longer span is prose
@@ -23,21 +23,10 @@ _TAG = re.compile(r"<\s{0,8}(?P<slash>/?)\s{0,8}score(?P<rest>|\s[^<>]{0,200}|/)
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}"
 _POINTS = r"(?:\s?(?:points?|pts?|marks?|stars?)\.?)"
 _SCORE = re.compile(
-    rf"(?P<score>[-+]?(?:{_NUMBER})){_POINTS}?(?:\s*(?:/|\bout\sof\b)\s*(?P<maximum>{_NUMBER}){_POINTS}?)?"
-    r"(?:\s\([^()\d]{1,80}\))?",  # "8 (good)"
+    rf"[~\u2248]?\s?(?P<score>[-+]?(?:{_NUMBER})){_POINTS}?"
+    rf"(?:\s*(?:/|\b(?:out\s)?of\b)\s*(?P<maximum>{_NUMBER}){_POINTS}?)?[\s;,:*\u2705\u2714\u2b50\ufe0f]{{0,3}}",
     re.IGNORECASE,
 )
-# What may stand before the verdict itself: its name, as the judge of MT-bench writes "Rating: [[8]]".
-_NAMED = re.compile(
-    r"(?:(?:my|the|final|overall)\s){0,2}(?:score|rating|grade|verdict|answer|winner|judge?ment|result|(?:first\s)?(?:wrong|incorrect)\sstep)"
-    r"(?:\s?(?:is\b|[:=])\s*|\s+)",
-    re.IGNORECASE,
-)
-_WRAPPERS: Final = (
-    *(("[[", "]]"), ("[", "]"), ("(", ")"), ("{", "}"), ("\\boxed{", "}"), ("$", "$")),
-    *(("**", "**"), ("*", "*"), ("__", "__"), ("_", "_")),
-    *(("`", "`"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019")),
-)  # fmt: skip
 # "is in the <score> tag", "between <score> and </score>": a mention, no verdict.
 _MENTION = re.compile(
     r"\s*[`\"')\]]?\s*(?:tags?|elements?|fields?|blocks?|marks?)\b|[`\"')]|\s?[.,;](?:\s|$)", re.IGNORECASE
@@ -63,8 +52,9 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
     """Read the score in the last `<score>..</score>` tag outside reasoning.
 
     Read: "8", "8.5", "+8", "8 points", "8/10" and "8 out of 10" (the maximum must be the scale's), "Rating: [[8]]",
-    with blanks, brackets, quotes, Markdown emphasis, full-width or other decimal digits and zero-width characters, a
-    remark in brackets or words on further lines; also a JSON object whose "score" is such a number. Everything else in
+    "8: good" (a remark without figures and without a "but"), with blanks, brackets, quotes, Markdown
+    emphasis, full-width or other decimal digits and zero-width characters, a remark in brackets or words on further
+    lines; also a JSON object whose "score" is such a number. Everything else in
     the tag is unparsed: percentages, ranges, several numbers, words, numbers out of scale. The last tag counts even if
     it cannot be read; an opening tag that is never closed, or a closing one that was never opened, is such a tag,
     unless the reply only speaks of it ("in a <score> tag").
@@ -87,57 +77,19 @@ def parse_score(text: str, scale: Scale = (1, 10)) -> ScoreReading:
 def parse_word(text: str, words: Sequence[str]) -> tuple[int | None, str]:
     """The word that stands alone in the last `<score>..</score>` tag outside reasoning, whatever its case.
 
-    Returns: its index and "", or null and why there is none. Nothing is guessed: "yes and no" is none of yes, no.
+    A remark that names no other word may stand behind it ("Yes, it is correct"), and "A > B" is A. Returns: its index
+    and "", or null and why there is none. Nothing is guessed: "yes and no" is none of yes, no.
     """
     content, why = last_tag(text)
     if content is None:
         return None, why
     known = {word.casefold(): index for index, word in enumerate(words)}
-    first, others = _first_line(content)
-    index = known.get(_word_of(first, words).casefold())
-    if index is not None and not any(_word_of(line, words).casefold() in known for line in others):
+    first, others = first_line(content)
+    index = known.get(word_of(first, words).casefold())
+    if index is not None and not any(word_of(line, words).casefold() in known for line in others):
         return index, ""
     shown = f"{words[0]} to {words[-1]}" if len(words) > 4 else ", ".join(words)
     return None, f"not one of {shown} in the last <score> tag: {content[:60]!r}"
-
-
-def _word_of(line: str, words: Sequence[str]) -> str:
-    """The word of a line that says nothing else, without marks around it, "Answer" before or "wins" behind it."""
-    line = _unwrapped(line)
-    names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    things = "answer|response|assistant|solution|option|candidate|model|step|number"
-    before = rf"(?:(?:the\s)?(?:{things}|it(?:'s|\sis)|a(?=\s\w{{2}}))(?:[\s:#]{{1,3}}|(?=[\[(]))|#\s?){{0,2}}"
-    behind = r"(?:\s(?:wins|is\s(?:wrong|(?:the\s)?(?:better|best|winner|wrong\sone|better\sone|first\swrong\sstep))))?"
-    is_step = all(word.isdigit() for word in words)
-    found = re.fullmatch(
-        rf"{before}[\[(\"'*]{{0,3}}(?P<word>{names})[\])\"'*]{{0,3}}(?P<behind>{behind})", line, re.IGNORECASE
-    )
-    # Only of a step is it the verdict that it is wrong.
-    if found is None or ("wrong" in found["behind"]) > is_step:
-        return line
-    return found["word"]
-
-
-def _first_line(content: str) -> tuple[str, list[str]]:
-    """The first line with text, and the others."""
-    lines = [line for line in content.splitlines() if line.strip()] or [""]
-    return lines[0], lines[1:]
-
-
-def _unwrapped(text: str) -> str:
-    """A short text without the brackets, quotes and emphasis around all of it, its name before and its stop behind."""
-    previous, text = None, without_html(text)
-    while previous != text:
-        previous = text
-        text = text.strip().rstrip(".!").strip()
-        text = _NAMED.sub("", text, count=1) if _NAMED.match(text) else text
-        for start, end in _WRAPPERS:
-            inside = text[len(start) : -len(end)]
-            if text.startswith(start) and text.endswith(end) and len(text) > len(start + end) - 1 and end not in inside:
-                text = inside
-        bold = re.match(r"\*\*([^*]+)\*\*\s?(.*)", text, re.DOTALL)  # "**Score:** 6"
-        text = f"{bold[1]} {bold[2]}" if bold and _NAMED.match(f"{bold[1]} ") else text
-    return text
 
 
 def last_tag(text: str) -> tuple[str | None, str]:
@@ -209,8 +161,9 @@ def _read_content(content: str, scale: Scale) -> ScoreReading:
         if inner is None:
             return _unparsed("no single score in the JSON inside the last <score> tag")
         told = inner.strip()
-    first, others = _first_line(told)
-    match = _SCORE.fullmatch(_unwrapped(first))
+    first, others = first_line(told)
+    line = unwrapped(first)
+    match = _SCORE.fullmatch(line) or _SCORE.fullmatch(unwrapped(without_remark(line)))
     if match is None or any(_LATER_VERDICT.search(line) for line in others):
         return _unparsed(f"not one plain number in the last <score> tag: {content[:60]!r}")
     low, high = scale
