@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from mae_cli.errors import DataError
 from mae_cli.records import Message
-from mae_cli.records.prompt_text import content_text
+from mae_cli.records.prompt_text import content_text, messages_in_text
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 ROLES: dict[str, ChatRole] = {name: name for name in get_args(ChatRole)}
@@ -26,6 +26,16 @@ _NAMES: dict[str, ChatRole] = {
     **dict.fromkeys(("observation", "function", "function_response", "tool_response"), "tool"),
     "developer": "system",
 }
+_EXCHANGES = (("human", "assistant"), ("input", "output"))
+"""Names of the two halves where one entry holds a question and its answer (BELLE; Capybara, XTuner)."""
+_ABOUT = frozenset(
+    {
+        *("id", "message_id", "timestamp", "created_at", "language", "lang", "redacted", "toxic", "country", "state"),
+        *("hashed_ip", "header", "turn_identifier", "openai_id", "model"),
+    }
+)
+"""What logs say about a message (WildChat, LMSYS): nothing that a model would read."""
+_WEIGHTS = ("weight", "train", "training")
 _CALLS = ("function_call", "tool_call")
 _CALL_KEYS = ("tool_calls", "function_call")
 _TRANSCRIPT = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -42,6 +52,8 @@ def read_messages(value: Any, field: str, role: ChatRole = "user") -> tuple[Mess
         RefusedError: something else, or a turn that would lose something.
     """
     if isinstance(value, str):
+        value = messages_in_text(value) or value
+    if isinstance(value, str):
         return _transcript(value) or (Message(role, value),)
     if isinstance(value, dict):
         return (_message(value, field),)
@@ -53,37 +65,45 @@ def read_messages(value: Any, field: str, role: ChatRole = "user") -> tuple[Mess
     messages: list[Message] = []
     for index, turn in enumerate(value):
         place = f"{field}[{index}]"
-        if isinstance(turn, dict) and turn.keys() == {"human", "assistant"}:
-            messages += [
-                Message("user", _text(turn["human"], place)),
-                Message("assistant", _text(turn["assistant"], place)),
-            ]
-        else:
-            messages.append(_message(turn, place))
+        messages += _exchange(turn, place) or [_message(turn, place)]
     return tuple(messages)
+
+
+def _exchange(turn: Any, place: str) -> list[Message]:
+    """The messages of an entry that holds a question and its answer; none where it is a message."""
+    for asked, told in _EXCHANGES:
+        if isinstance(turn, dict) and {asked, told} <= turn.keys() <= {asked, told, "system"}:
+            system = [Message("system", turn["system"])] if turn.get("system") else []
+            return [
+                *system,
+                Message("user", _text(turn[asked], f"{place}.{asked}")),
+                Message("assistant", _text(turn[told], f"{place}.{told}")),
+            ]
+    return []
 
 
 def _message(turn: Any, field: str) -> Message:
     if not isinstance(turn, dict):
         raise RefusedError(f'field "{field}": expected an object, found {type(turn).__name__}')
-    role_key, text_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+    role_key = "from" if "from" in turn and "role" not in turn else "role"
+    text_key = "value" if "value" in turn and "content" not in turn else "content"
     name = turn.get(role_key)
     if isinstance(name, str) and name in _CALLS:
         raise RefusedError(f'field "{field}.{role_key}": {name}: {_TOOL_CALL}')
-    role = _NAMES.get(name) if isinstance(name, str) else None
+    role = _NAMES.get(name.casefold()) if isinstance(name, str) else None
     if role is None:
         raise RefusedError(f'field "{field}.{role_key}": unknown role {name!r}; known: {", ".join(_NAMES)}')
     for key in _CALL_KEYS:
         if turn.get(key):
             raise RefusedError(f'field "{field}.{key}": {_TOOL_CALL}')
     for key, value in turn.items():
-        if key in (role_key, text_key) or value in (None, "", [], {}):
+        if key in (role_key, text_key, *_ABOUT) or value in (None, "", [], {}):
             continue
-        if key == "weight" and (role != "assistant" or value == 1):
+        if key in _WEIGHTS and (role != "assistant" or value == 1):
             continue
-        if key == "weight":
+        if key in _WEIGHTS:
             raise RefusedError(
-                f'field "{field}.weight": {value}: every turn is trained with weight 1; leave this one out'
+                f'field "{field}.{key}": {value}: every turn is trained with weight 1; leave this one out'
             )
         raise RefusedError(f'field "{field}.{key}": not understood, and it would be lost')
     return Message(role, _text(turn.get(text_key), f"{field}.{text_key}"))

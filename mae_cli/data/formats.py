@@ -124,55 +124,99 @@ def rows_of(file: ForeignFile) -> list[Row]:
     has none.
 
     Raises:
-        DataError: an answer would be trained behind an empty prompt, or tool definitions would be lost.
+        DataError: an answer is empty or would be trained behind an empty prompt, a label is neither true nor false, or
+            tool definitions or pictures would be lost.
     """
     rows = []
     for line, place, sample in zip(file.lines, file.places, file.samples, strict=True):
-        _refuse_tools(sample, place)
+        _refuse_what_is_lost(sample, place)
         if sample.is_pair:
-            _refuse_empty(sample.messages, place)
+            _refuse_empty(sample.messages, place, without_system=True)
+            _refuse_no_answer(sample.chosen[0], place)
             sides = ((sample.chosen, 1.0), (sample.rejected, 0.0))
             rows += [
                 _row(file.format, line, sample.messages, side[0].content, index=index, reward=reward)
                 for index, (side, reward) in enumerate(sides)
             ]
             continue
-        label = sample.extra.get("label", sample.extra.get("kto_tag"))
-        reward = float(label) if isinstance(label, bool) else None
+        reward = _label(sample, place)
         answers = [turn for turn, message in enumerate(sample.messages) if message.role == "assistant"]
         if not answers:
             raise DataError(f"{place}: no turn of the assistant: there is no answer to train on")
         # A conversation may begin with the end of an earlier answer; that turn is context alone.
         for turn in [turn for turn in answers if turn] or answers:
             before = sample.messages[:turn]
-            _refuse_empty(before, place)
+            _refuse_empty(before, place, without_system=file.format in ("alpaca", "prompt-completion"))
+            _refuse_no_answer(sample.messages[turn], place)
             rows.append(_row(file.format, line, before, sample.messages[turn].content, turn=turn, reward=reward))
     return rows
 
 
-def _refuse_empty(prompt: Sequence[Message], place: str) -> None:
+def _label(sample: Sample, place: str) -> float | None:
+    """The reward that a `label` of true or false says; null where there is none, or it is a text of another meaning.
+
+    Raises:
+        DataError: it may be a verdict or a class.
+    """
+    name = "label" if "label" in sample.extra else "kto_tag"
+    label = sample.extra.get(name)
+    if isinstance(label, bool):
+        return float(label)
+    if label in (0, 1) or (isinstance(label, str) and label.casefold() in ("0", "1", "true", "false")):
+        raise DataError(
+            f'{place}: field "{name}": {label!r} may be a verdict or a class; write true or false if it says whether the '
+            f"answer is good, or leave the column out"
+        )
+    return None
+
+
+def _refuse_empty(prompt: Sequence[Message], place: str, *, without_system: bool) -> None:
     """Refuse a prompt that says nothing: an answer to nothing is never meant.
+
+    Args:
+        prompt: the messages before the answer.
+        place: file and line.
+        without_system: a system message alone is no prompt, because the question stands in a column of its own.
 
     Raises:
         DataError: no message of it holds a text.
     """
-    if says_nothing(prompt):
-        raise DataError(f"{place}: an empty prompt: nothing stands before the answer that would be trained")
+    asked = [message for message in prompt if message.role != "system"] if without_system else prompt
+    if says_nothing(asked):
+        what = "no question" if asked != prompt and not says_nothing(prompt) else "an empty prompt"
+        raise DataError(f"{place}: {what}: nothing stands before the answer that would be trained")
 
 
-def _refuse_tools(sample: Sample, place: str) -> None:
-    """Refuse tool definitions: the model would be trained without seeing them.
+def _refuse_no_answer(message: Message, place: str) -> None:
+    """Refuse to teach silence.
+
+    Raises:
+        DataError: the answer is empty.
+    """
+    if not message.content.strip():
+        raise DataError(f"{place}: an empty answer: there is nothing to train on; leave this row out")
+
+
+def _refuse_what_is_lost(sample: Sample, place: str) -> None:
+    """Refuse tool definitions and pictures: the model would be trained without seeing them.
 
     Raises:
         DataError: the sample has some.
     """
-    for name in ("tools", "functions"):
-        value = sample.extra.get(name)
-        if value and (not isinstance(value, str) or value.strip() not in ("", "[]", "null", "{}")):
-            raise DataError(
-                f'{place}: field "{name}": tool definitions are not put into the prompt, so the model would be trained '
-                f"without them; write them into the system message, or leave the column out"
-            )
+    for names, what, remedy in _LOST:
+        for name in names:
+            value = sample.extra.get(name)
+            if value and (not isinstance(value, str) or value.strip() not in ("", "[]", "null", "{}")):
+                raise DataError(
+                    f'{place}: field "{name}": {what} are not put into the prompt, so the model would be trained '
+                    f"without them; {remedy}"
+                )
+
+
+_LOST = (
+    (("tools", "functions"), "tool definitions", "write them into the system message, or leave the column out"),
+    (("images", "image", "videos", "audios"), "pictures and sounds", "leave such rows out"),
+)
 
 
 def _row(

@@ -20,8 +20,12 @@ BLANK = "\n\n"
 SIDES = (
     ("chosen", "rejected"),
     ("chosen_response", "rejected_response"),  # argilla's binarized sets
+    ("response", "rejected_response"),  # ms-swift
+    ("preferred_output", "non_preferred_output"),  # OpenAI's and Together's preference files
+    ("response_j", "response_k"),  # stack-exchange-paired
+    ("chatgpt", "llama2-13b-chat"),  # orca_dpo_pairs as first published
 )
-_PROMPTS = ("prompt", "question", "instruction", "conversations", "conversation", "query", "history")
+_PROMPTS = ("prompt", "question", "instruction", "conversations", "conversation", "query", "input", "history")
 
 
 class TwoAnswers(msgspec.Struct, frozen=True):
@@ -34,10 +38,23 @@ class TwoAnswers(msgspec.Struct, frozen=True):
 
 
 def sides_of(tree: dict[str, Any]) -> TwoAnswers | None:
-    """The two answers of a line; null where it holds no pair."""
+    """The two answers of a line; null where it holds no pair.
+
+    Raises:
+        RefusedError: one of two answers is null.
+    """
     for good, bad in SIDES:
         if tree.get(good) is not None and tree.get(bad) is not None:
             return TwoAnswers(tree[good], tree[bad], (good, bad))
+    turns = tree.get("messages")
+    if isinstance(turns, list) and turns and tree.get("rejected_response") is not None:
+        # ms-swift: the messages end with the better answer.
+        return TwoAnswers(
+            turns, [*turns[:-1], {**turns[-1], "content": tree["rejected_response"]}], ("messages", "rejected_response")
+        )
+    good, bad = SIDES[0]
+    if good in tree and bad in tree and (tree[good] is None) != (tree[bad] is None):
+        raise RefusedError(f'field "{good if tree[good] is None else bad}": null, and a pair needs both answers')
     for first, second, better, is_first in (
         ("human_ref_A", "human_ref_B", "labels", 1),  # SHP
         ("response_0", "response_1", "better_response_id", 0),  # PKU-SafeRLHF
@@ -93,6 +110,10 @@ def _told_prompt(tree: dict[str, Any]) -> tuple[tuple[Message, ...], tuple[str, 
     if name == "instruction" and isinstance(value, str) and isinstance(given, str):
         whole = f"{value}{BLANK}{given}" if given else value
         return (Message("user", whole),), (name, "input")
+    if name == "input" and isinstance(value, dict) and "messages" in value:
+        if value.get("tools"):
+            raise RefusedError('field "input.tools": tool definitions are not put into the prompt; leave them out')
+        return read_messages(value["messages"], "input.messages"), (name, "prompt")
     # UltraFeedback repeats the chosen side as `messages`; it stays what it is.
     return read_messages(value, name), (name, "prompt") if name != "prompt" else (name,)
 
