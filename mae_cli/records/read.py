@@ -170,7 +170,7 @@ def problems_of_rows(name: str, trees: Iterator[tuple[str, dict[str, Any]]]) -> 
     Raises:
         DataError: a row has no question, or a value of the wrong type.
     """
-    reader, seen = ProblemReader(), set[str]()
+    reader, seen = ProblemReader(), dict[str, Problem]()
     found = Input()
     first = ""
     for place, tree in trees:
@@ -179,9 +179,8 @@ def problems_of_rows(name: str, trees: Iterator[tuple[str, dict[str, Any]]]) -> 
             begun = f"line {first}" if first.isdigit() else first
             raise DataError(f"{place}: a record, but {begun} is a problem; one kind per file")
         problem = reader.read(tree, place)
-        if problem.id not in seen:
-            seen.add(problem.id)
-            found.problems.append(problem)
+        reader.note_again(seen.setdefault(problem.id, problem), problem, place)
+    found.problems += seen.values()
     found.notices += reader.finish(name)
     if (merged := reader.read_rows - len(found.problems)) > 0:
         found.notices.append(f"{name}: {merged} duplicate problems merged")
