@@ -76,6 +76,8 @@ def decode_row(path: Path, number: int, line: bytes) -> Row:
             raise _bad_field(path, number, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_line(path, number, line, error) from error
+    except RecursionError as error:
+        raise DataError(f"{place_of(path, number)}: lists or objects are nested too deeply to be read") from error
     # Foreign fields survive: they move to `extra` (of a record) and `problem.meta` (of its problem).
     tree = _ANY_DECODER.decode(line)
     foreign = {key: tree.pop(key) for key in list(tree) if key not in _ROW_KEYS}
