@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.data.chat_messages import SHAREGPT, RefusedError, says_nothing
+from mae_cli.data.chat_messages import SHAREGPT, RefusedLineError, says_nothing
 from mae_cli.data.pair_readers import BLANK
 from mae_cli.data.sample_readers import FORMATS, Format, Sample, detect, read_sample
 from mae_cli.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ def read_foreign(path: Path) -> ForeignFile | None:
                 what = kind or f"of no known format (keys: {', '.join(sorted(tree)) or 'none'})"
                 raise DataError(f"{place}: {what}, but line {found.lines[0]} is {found.format}; one kind per file")
             found.samples.append(read_sample(tree, kind))
-        except RefusedError as error:
+        except RefusedLineError as error:
             raise DataError(f"{place}: {error}{f'; read as {found.format}' if found else ''}") from error
         line = place.rpartition(":")[2]
         found.lines.append(int(line) if line.isdigit() else number)
@@ -88,20 +88,20 @@ def written(samples: Sequence[Sample], kind: Format, *, where: Callable[[int], s
     for index, sample in enumerate(samples):
         try:
             yield msgspec.json.encode(_line(sample, kind)) + b"\n"
-        except RefusedError as error:
+        except RefusedLineError as error:
             raise DataError(f"{where(index)}: cannot be written as {kind}: {error}") from error
 
 
 def _line(sample: Sample, kind: Format) -> dict[str, Any]:
     if sample.is_pair and kind != "preference":
-        raise RefusedError("a preference pair would lose a side")
+        raise RefusedLineError("a preference pair would lose a side")
     if kind == "preference" and not sample.is_pair:
-        raise RefusedError("no second answer to prefer this one to")
+        raise RefusedLineError("no second answer to prefer this one to")
     extra = dict(sample.extra)
     tree = _WRITERS[kind](sample, extra)
     clash = sorted(tree.keys() & extra.keys())
     if clash:
-        raise RefusedError(f'it has a key "{clash[0]}" of another meaning')
+        raise RefusedLineError(f'it has a key "{clash[0]}" of another meaning')
     return {**tree, **extra}
 
 
@@ -164,8 +164,8 @@ def _label(sample: Sample, place: str) -> float | None:
         return float(label)
     if label in (0, 1) or (isinstance(label, str) and label.casefold() in ("0", "1", "true", "false")):
         raise DataError(
-            f'{place}: field "{name}": {label!r} may be a verdict or a class; write true or false if it says whether the '
-            f"answer is good, or leave the column out"
+            f'{place}: field "{name}": {label!r} may be a verdict or a class; write true or false if it says '
+            f"whether the answer is good, or leave the column out"
         )
     return None
 
@@ -258,7 +258,7 @@ def _write_messages(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _write_prompt_completion(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     if not sample.messages or sample.messages[-1].role != "assistant":
-        raise RefusedError("the conversation does not end with an answer")
+        raise RefusedLineError("the conversation does not end with an answer")
     return {"prompt": _chat(sample.messages[:-1]), "completion": _chat(sample.messages[-1:])}
 
 
@@ -272,7 +272,7 @@ def _write_preference(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _write_sharegpt(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     if "system" in extra:
-        raise RefusedError('its key "system" would be read as a system message')
+        raise RefusedLineError('its key "system" would be read as a system message')
     names = {role: name for name, role in SHAREGPT.items()}
     return {"conversations": [{"from": names[m.role], "value": m.content} for m in sample.messages]}
 
@@ -282,9 +282,9 @@ def _write_alpaca(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     system = messages.pop(0).content if messages and messages[0].role == "system" else ""
     turns = [message.content for message in messages]
     if not turns or [message.role for message in messages] != ["user", "assistant"] * (len(messages) // 2):
-        raise RefusedError("its turns are not user and assistant by turns")
+        raise RefusedLineError("its turns are not user and assistant by turns")
     if not system and len(messages) < len(sample.messages):
-        raise RefusedError("its system message is empty")
+        raise RefusedLineError("its system message is empty")
     question, given = turns[-2], extra.get("alpaca_input", "")
     if given and question.endswith(f"{BLANK}{given}"):
         question = question.removesuffix(f"{BLANK}{given}")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from mae_cli.data.chat_messages import RefusedError, read_messages, rest, system_message
+from mae_cli.data.chat_messages import RefusedLineError, read_messages, rest, system_message
 from mae_cli.data.pair_readers import BLANK, read_pair, sides_of
 from mae_cli.records import Message
 from mae_cli.records.prompt_text import messages_in_text
@@ -59,7 +59,7 @@ def detect(tree: dict[str, Any]) -> Format | None:
     """The format of a line by its keys, or null for a problem, a record or anything else.
 
     Raises:
-        RefusedError: a public layout that is not trained.
+        RefusedLineError: a public layout that is not trained.
     """
     if is_record(tree):
         return None
@@ -75,7 +75,7 @@ def _by_keys(tree: dict[str, Any]) -> Format | None:
         if all(key in tree for key in keys) and not any(
             isinstance(tree[key], str) for key in keys[1:2] if key == "answers"
         ):
-            raise RefusedError(f"{name}")
+            raise RefusedLineError(f"{name}")
     if "messages" in tree:
         return "messages"
     if "conversations" in tree or "conversation" in tree:
@@ -89,7 +89,7 @@ def _by_keys(tree: dict[str, Any]) -> Format | None:
     if isinstance(tree.get("text"), str) and not any(
         key in tree for key in (*_ASKED, "problem", "test_list", "choices")
     ):
-        raise RefusedError(
+        raise RefusedLineError(
             "plain text to go on with; there is no prompt in it: write messages, or prompt and completion"
         )
     return None
@@ -99,22 +99,20 @@ def read_sample(tree: dict[str, Any], kind: Format) -> Sample:
     """A line as its format.
 
     Raises:
-        RefusedError: it is not as the format wants it.
+        RefusedLineError: it is not as the format wants it.
     """
     return _READERS[kind](tree)
 
 
 def _read_messages(tree: dict[str, Any]) -> Sample:
-    return Sample(
-        _with_system(tree, _turns(tree["messages"], "messages")), extra=rest(tree, "messages", *_SYSTEM)
-    )
+    return Sample(_with_system(tree, _turns(tree["messages"], "messages")), extra=rest(tree, "messages", *_SYSTEM))
 
 
 def _turns(value: Any, name: str) -> tuple[Message, ...]:
     """The messages of a whole conversation, which may stand as a text in a table."""
     turns = messages_in_text(value) if isinstance(value, str) else value
     if not isinstance(turns, list):
-        raise RefusedError(f'field "{name}": expected a list, found {type(value).__name__}')
+        raise RefusedLineError(f'field "{name}": expected a list, found {type(value).__name__}')
     return read_messages(turns, name)
 
 
@@ -137,7 +135,7 @@ def _read_prompt_completion(tree: dict[str, Any]) -> Sample:
     asked = next((key for key in _ASKED if tree.get(key) is not None), "prompt")
     completion = read_messages(tree[told], told, "assistant")
     if len(completion) != 1 or completion[0].role != "assistant":
-        raise RefusedError(f'field "{told}": expected one assistant message')
+        raise RefusedLineError(f'field "{told}": expected one assistant message')
     prompt = _with_system(tree, (*_history(tree), *read_messages(tree[asked], asked)))
     return Sample((*prompt, *completion), extra=rest(tree, asked, told, "history", *_SYSTEM))
 
@@ -147,7 +145,7 @@ def _history(tree: dict[str, Any]) -> list[Message]:
     messages: list[Message] = []
     for turn in tree.get("history") or []:
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-            raise RefusedError('field "history": expected pairs of texts')
+            raise RefusedLineError('field "history": expected pairs of texts')
         messages += [Message("user", turn[0]), Message("assistant", turn[1])]
     return messages
 
@@ -162,10 +160,10 @@ def _read_alpaca(tree: dict[str, Any]) -> Sample:
     on = "input" if "input" in tree or told == "output" else "context"
     for name in ("instruction", on, told, "system"):
         if not isinstance(tree.get(name, ""), str | None):
-            raise RefusedError(f'field "{name}": expected text, found {type(tree[name]).__name__}')
+            raise RefusedLineError(f'field "{name}": expected text, found {type(tree[name]).__name__}')
     for name in ("instruction", told):
         if tree.get(name) is None:
-            raise RefusedError(f'field "{name}": expected text, found null')
+            raise RefusedLineError(f'field "{name}": expected text, found null')
     messages = [*system_message(tree), *_history(tree)]
     given = tree.get(on) or ""
     extra = rest(tree, "instruction", on, told, "history", *_SYSTEM)

@@ -107,17 +107,17 @@ def _scored(columns: Columns, question: str) -> Choices | None:
         for name in ("multiple_choice_targets", "multiple_choice_scores", "targets"):
             columns.take(name)
         return Choices(texts, right=letter(scores.index(1)) if scores.count(1) == 1 else None)
-    name = next((key for key in SCORED_CHOICES if isinstance(columns.get(key), dict)), None)
-    if name is None:
+    scored = next((key for key in SCORED_CHOICES if isinstance(columns.get(key), dict)), None)
+    if scored is None:
         return None
-    targets = columns.get(name)
+    targets = columns.get(scored)
     if isinstance(targets.get("choices"), list):
         texts, scores = targets["choices"], list(targets.get("labels") or [])
     else:
         texts, scores = list(targets), list(targets.values())
     if not texts or not all(isinstance(text, str) for text in texts):
         return None
-    columns.take(name)
+    columns.take(scored)
     right = texts[scores.index(1)] if scores.count(1) == 1 else None
     return _shuffled(texts, right, question)
 
@@ -262,8 +262,8 @@ class Places:
         texts = [one for one in guessed if one.is_text]
         if texts and len(texts) == len(self._found):
             return (
-                f"{name}: numeric answers are read as places that count from {1 if last else 0}, but each is the text of "
-                f"a choice, too (first {texts[0].where}); write letters, or the texts in quotes"
+                f"{name}: numeric answers are read as places that count from {1 if last else 0}, but each is the text "
+                f"of a choice, too (first {texts[0].where}); write letters, or the texts in quotes"
             )
         if guessed and not zero:
             return (
@@ -279,7 +279,11 @@ def names_one(answer: str, texts: Sequence[str]) -> bool:
     if found and ord(found[1].upper()) - ord("A") < len(texts):
         return True
     marked = _OWN_LETTER.fullmatch(answer)
-    if marked and ord(marked[1]) - ord("A") < len(texts) and _even(texts[ord(marked[1]) - ord("A")]) == _even(marked[2]):
+    if (
+        marked
+        and ord(marked[1]) - ord("A") < len(texts)
+        and _even(texts[ord(marked[1]) - ord("A")]) == _even(marked[2])
+    ):
         return True
     return sum(_even(text) == _even(answer) for text in texts) == 1
 

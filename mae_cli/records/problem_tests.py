@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 import zlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -33,7 +33,7 @@ def take_tests(columns: Columns) -> list[str]:
     uneven = from_json(columns.get(INPUT_OUTPUT))
     if whole is None and isinstance(uneven, dict) and (uneven.get("inputs") or uneven.get("outputs")):
         notices.append(
-            f"{INPUT_OUTPUT}: expected lists of as many inputs as outputs, so these tests cannot be run; mend these rows"
+            f"{INPUT_OUTPUT}: expected lists of as many inputs as outputs, so the tests cannot be run; mend these rows"
         )
     if whole is None:
         columns.drop_blank(INPUT_OUTPUT)
@@ -78,7 +78,11 @@ def _whole(columns: Columns) -> dict[str, Any] | None:
             return found
     info = from_json(columns.get("verification_info"))  # SYNTHETIC-1
     cases = info.get("test_cases") if isinstance(info, dict) else None
-    if isinstance(cases, list) and cases and all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in cases):
+    if (
+        isinstance(cases, list)
+        and cases
+        and all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in cases)
+    ):
         columns.take("verification_info")
         names = {str(one["fn_name"]) for one in cases if one.get("fn_name")}
         function = {"fn_name": names.pop()} if len(names) == 1 else {}
@@ -90,6 +94,10 @@ def _are_tests(inputs: Any, outputs: Any) -> bool:
     return isinstance(inputs, list) and isinstance(outputs, list) and bool(inputs) and len(inputs) == len(outputs)
 
 
+def _are_listed(tests: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(tests, list) and all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in tests)
+
+
 def _take_listed(columns: Columns, name: str, notices: list[str]) -> list[dict[str, Any]]:
     value = columns.get(name)
     tests = from_json(value)
@@ -99,7 +107,7 @@ def _take_listed(columns: Columns, name: str, notices: list[str]) -> list[dict[s
         if tests is None:
             notices.append(f"{name}: packed as pickle, which is not opened; the public tests alone are used")
             return []
-    if not isinstance(tests, list) or not all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in tests):
+    if not _are_listed(tests):
         return []
     columns.take(name)
     return tests

@@ -42,10 +42,12 @@ MAPPED = ("question", "answer", "choices", "passage")
 _NO_ANSWER = ("proof", "notfound", "not found")
 _ALTERNATIVES = frozenset(map(column_key, ALTERNATIVE_KEYS))
 _PARTS = (
-    'lists in "{}" are read as one answer of several parts, joined with commas; if they are wordings of one answer, call '
-    'the column "answers"'
+    'lists in "{}" are read as one answer of several parts, joined with commas; if they are wordings of one answer, '
+    'call the column "answers"'
 )
-_NO_CHOICE = "the answer names none of the choices, or more than one, so it cannot be checked; mend or remove these rows"
+_NO_CHOICE = (
+    "the answer names none of the choices, or more than one, so it cannot be checked; mend or remove these rows"
+)
 _COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -128,7 +130,7 @@ class ProblemReader:
                 alternatives = column_key(answer_name) in _ALTERNATIVES
                 answer = _answer(columns, value, alternatives, question, place)
                 if not alternatives and isinstance(value, list) and len(value) > 1 and "," in (answer or ""):
-                    self._note(f'{_PARTS.format(answer_name)}', where)
+                    self._note(f"{_PARTS.format(answer_name)}", where)
         if answer is None and placed is None:
             answer = _in_solution(columns)
         if answer is not None and choices.texts and not names_one(answer, choices.texts):

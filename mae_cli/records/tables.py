@@ -131,7 +131,9 @@ def _with_prefix(examples: list[Any], prefix: Any) -> list[Any]:
     if not isinstance(prefix, str) or not prefix.strip():
         return examples
     return [
-        {**one, "input": f"{prefix}{one['input']}"} if isinstance(one, dict) and isinstance(one.get("input"), str) else one
+        {**one, "input": f"{prefix}{one['input']}"}
+        if isinstance(one, dict) and isinstance(one.get("input"), str)
+        else one
         for one in examples
     ]
 
@@ -179,8 +181,8 @@ def _cells(path: Path, separator: str, encoding: str | None) -> Trees:
             yield place, {name: cell or None for name, cell in zip(heading, cells, strict=True)}
     except csv.Error as error:
         raise DataError(
-            f"{path}:{rows.line_num}: not {form_of(path)[1:].upper()}: {error}; put a cell with quotes into quotes and double "
-            f"the quotes in it"
+            f"{path}:{rows.line_num}: not {form_of(path)[1:].upper()}: {error}; put a cell with quotes into "
+            "quotes and double those in it"
         ) from error
     finally:
         csv.field_size_limit(limit)

@@ -17,7 +17,9 @@ from mae_cli.checking.code.unit_tests import has_tests
 from mae_cli.recipe.sections import Spec
 from mae_cli.records import Problem, choices_of
 
-_SIGN = re.compile(r"\\[a-zA-Z]+|[\^=<>\u221a\u03c0\u2264\u2265\u221e]|\d\s?[a-z]\b|[\[({].*,.*[\])}]|,\s+[\d\u2212-]", re.DOTALL)
+_SIGN = re.compile(
+    r"\\[a-zA-Z]+|[\^=<>\u221a\u03c0\u2264\u2265\u221e]|\d\s?[a-z]\b|[\[({].*,.*[\])}]|,\s+[\d\u2212-]", re.DOTALL
+)
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf)\s?\{[^{}]*\}")
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-z]+\*?\}|\\[a-zA-Z]+|\\[,;:!{}%$ ]")
 _ELEMENT = re.compile(r"[\d\s.,;:+*/^_=<>|!'(){}\[\]$%&\u221a\u03c0\u2264\u2265\u221e\u00b1\u00b0\u00b7\u00d7\u2212-]")
