@@ -40,6 +40,8 @@ _LATEX = tuple(
         (r"\\\\|\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
         (r"\{,\}", ""),
         (r"\\[dt]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\frac\s?(\d)\s?(\d)(?!\d)", r"\\frac{\1}{\2}"),
+        (r"√\s?(\w+)", r"\\sqrt{\1}"),
         (r"\^\{?\\circ\}?|\\degree(?![A-Za-z])", "°"),
         (r"\\(?:cdot|times)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),
@@ -49,7 +51,8 @@ _LATEX = tuple(
         (r"\\pi(?![A-Za-z])", "π"),
         (r"\\infty(?![A-Za-z])", "∞"),
         (r"\\pm(?![A-Za-z])", "±"),
-        (r"\\([%#&{}_])", r"\1"),
+        (r"\\([%#&{}_$])", r"\1"),
+        (r"(?<=[\u3040-\u9fff])(?=\d)", " "),
         (r"([\^_])\{\s*(\w+)\s*\}", r"\1\2"),
     )
 )
@@ -211,7 +214,12 @@ _SENTENCES = (
     rf"(?:{_VERB}|giving|answering)\s*(?:{_ANSWER})?(?:{_PLACE})?)?",
     rf"(?:(?:remember|make sure|be sure|and)\s+(?:to\s+)?)?{_VERB}\s+{_ANSWER}(?:\s+only)?{_PLACE}(?:{_PLACE})?",
     r"(?:show|explain|justify)\s+(?:all\s+)?(?:of\s+)?your\s+(?:work|working|reasoning|steps|answer|thinking)",
-    r"(?:answer|respond|reply)\s+(?:with|using)\s+(?:only\s+|just\s+)?(?:an?\s+|the\s+)?(?:single\s+|correct\s+|final\s+)?"
+    rf"(?:{_STEPS}[\s,;.]*(?:and\s+)?(?:then\s+)?)?write\s+a\s+line\s+of\s+the\s+form.{{0,60}}?"
+    r"at\s+the\s+end(?:\s+of\s+(?:the|your)\s+(?:response|answer))?",
+    rf"{_VERB}\s+{_ANSWER}\s+as\s+a\s+(?:single\s+)?number",
+    rf"{_VERB}\s+only\s+{_ANSWER}",
+    r"请[^。?!]{0,20}?(?:逐步|一步一步|一步步)[^。?!]{0,20}?(?:\\?boxed\s?\{\s?\}[^。?!]{0,3})?。?",
+    r"(?:answer|respond|reply)\s+(?:the\s+question\s+)?(?:with|using)\s+(?:only\s+|just\s+)?(?:an?\s+|the\s+)?(?:single\s+|correct\s+|final\s+)?"
     r"(?:number|letter|integer|word|option|answer)(?:\s+letter)?(?:\s+only)?",
     r"(?:do not|don't|without)\s+(?:explain|explaining|any\s+explanation|give\s+any\s+explanation)",
     r"(?:think|reason)\s+carefully(?:\s+before\s+answering)?",
@@ -234,6 +242,9 @@ _BEFORE = tuple(
         rf"^(?:please\s+)?(?:answer|solve|consider|read|work\s+out|complete|look\s+at)\s+(?:the\s+)?(?:following|this|next)\s+"
         rf"{_KIND}{_TASK}(?:\s+(?:carefully|step[ -]by[ -]step|below))*"
         rf"(?:\s*(?:and|,)?\s*{_VERB}\s+{_ANSWER}(?:{_PLACE})?)?\s*[.:!]\s*",
+        rf"^(?:solve|answer)\s+(?:the|this)\s+{_KIND}{_TASK}\s*:\s*",
+        r"^below\s+is\s+an\s+instruction\s+that\s+describes\s+a\s+task[^.]{0,60}\.\s*"
+        r"write\s+a\s+response\s+that\s+appropriately\s+completes\s+the\s+request\.\s*(?:#+\s*)?",
         rf"^here\s+is\s+(?:a|the|your)\s+(?:following\s+)?{_KIND}{_TASK}\s*[.:]\s*",
         r"^you\s+are\s+an?\s+(?:very\s+)?(?:helpful|expert|skilled|careful|brilliant)[a-z ,-]{0,60}\.\s*",
         *(rf"^(?:please,?\s+)?(?:{body})\s*[.:!]\s+(?=\S)" for body in _SENTENCES),

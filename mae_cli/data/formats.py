@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.data.chat_messages import SHAREGPT, RefusedError, says_nothing
+from mae_cli.data.chat_messages import SHAREGPT, RefusedLineError, says_nothing
 from mae_cli.data.pair_readers import BLANK
 from mae_cli.data.sample_readers import FORMATS, Format, Sample, detect, read_sample
 from mae_cli.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ def read_foreign(path: Path) -> ForeignFile | None:
                 what = kind or f"of no known format (keys: {', '.join(sorted(tree)) or 'none'})"
                 raise DataError(f"{place}: {what}, but line {found.lines[0]} is {found.format}; one kind per file")
             found.samples.append(read_sample(tree, kind))
-        except RefusedError as error:
+        except RefusedLineError as error:
             raise DataError(f"{place}: {error}{f'; read as {found.format}' if found else ''}") from error
         line = place.rpartition(":")[2]
         found.lines.append(int(line) if line.isdigit() else number)
@@ -88,20 +88,20 @@ def written(samples: Sequence[Sample], kind: Format, *, where: Callable[[int], s
     for index, sample in enumerate(samples):
         try:
             yield msgspec.json.encode(_line(sample, kind)) + b"\n"
-        except RefusedError as error:
+        except RefusedLineError as error:
             raise DataError(f"{where(index)}: cannot be written as {kind}: {error}") from error
 
 
 def _line(sample: Sample, kind: Format) -> dict[str, Any]:
     if sample.is_pair and kind != "preference":
-        raise RefusedError("a preference pair would lose a side")
+        raise RefusedLineError("a preference pair would lose a side")
     if kind == "preference" and not sample.is_pair:
-        raise RefusedError("no second answer to prefer this one to")
+        raise RefusedLineError("no second answer to prefer this one to")
     extra = dict(sample.extra)
     tree = _WRITERS[kind](sample, extra)
     clash = sorted(tree.keys() & extra.keys())
     if clash:
-        raise RefusedError(f'it has a key "{clash[0]}" of another meaning')
+        raise RefusedLineError(f'it has a key "{clash[0]}" of another meaning')
     return {**tree, **extra}
 
 
@@ -124,55 +124,99 @@ def rows_of(file: ForeignFile) -> list[Row]:
     has none.
 
     Raises:
-        DataError: an answer would be trained behind an empty prompt, or tool definitions would be lost.
+        DataError: an answer is empty or would be trained behind an empty prompt, a label is neither true nor false, or
+            tool definitions or pictures would be lost.
     """
     rows = []
     for line, place, sample in zip(file.lines, file.places, file.samples, strict=True):
-        _refuse_tools(sample, place)
+        _refuse_what_is_lost(sample, place)
         if sample.is_pair:
-            _refuse_empty(sample.messages, place)
+            _refuse_empty(sample.messages, place, without_system=True)
+            _refuse_no_answer(sample.chosen[0], place)
             sides = ((sample.chosen, 1.0), (sample.rejected, 0.0))
             rows += [
                 _row(file.format, line, sample.messages, side[0].content, index=index, reward=reward)
                 for index, (side, reward) in enumerate(sides)
             ]
             continue
-        label = sample.extra.get("label", sample.extra.get("kto_tag"))
-        reward = float(label) if isinstance(label, bool) else None
+        reward = _label(sample, place)
         answers = [turn for turn, message in enumerate(sample.messages) if message.role == "assistant"]
         if not answers:
             raise DataError(f"{place}: no turn of the assistant: there is no answer to train on")
         # A conversation may begin with the end of an earlier answer; that turn is context alone.
         for turn in [turn for turn in answers if turn] or answers:
             before = sample.messages[:turn]
-            _refuse_empty(before, place)
+            _refuse_empty(before, place, without_system=file.format in ("alpaca", "prompt-completion"))
+            _refuse_no_answer(sample.messages[turn], place)
             rows.append(_row(file.format, line, before, sample.messages[turn].content, turn=turn, reward=reward))
     return rows
 
 
-def _refuse_empty(prompt: Sequence[Message], place: str) -> None:
+def _label(sample: Sample, place: str) -> float | None:
+    """The reward that a `label` of true or false says; null where there is none, or it is a text of another meaning.
+
+    Raises:
+        DataError: it may be a verdict or a class.
+    """
+    name = "label" if "label" in sample.extra else "kto_tag"
+    label = sample.extra.get(name)
+    if isinstance(label, bool):
+        return float(label)
+    if label in (0, 1) or (isinstance(label, str) and label.casefold() in ("0", "1", "true", "false")):
+        raise DataError(
+            f'{place}: field "{name}": {label!r} may be a verdict or a class; write true or false if it says '
+            f"whether the answer is good, or leave the column out"
+        )
+    return None
+
+
+def _refuse_empty(prompt: Sequence[Message], place: str, *, without_system: bool) -> None:
     """Refuse a prompt that says nothing: an answer to nothing is never meant.
+
+    Args:
+        prompt: the messages before the answer.
+        place: file and line.
+        without_system: a system message alone is no prompt, because the question stands in a column of its own.
 
     Raises:
         DataError: no message of it holds a text.
     """
-    if says_nothing(prompt):
-        raise DataError(f"{place}: an empty prompt: nothing stands before the answer that would be trained")
+    asked = [message for message in prompt if message.role != "system"] if without_system else prompt
+    if says_nothing(asked):
+        what = "no question" if asked != prompt and not says_nothing(prompt) else "an empty prompt"
+        raise DataError(f"{place}: {what}: nothing stands before the answer that would be trained")
 
 
-def _refuse_tools(sample: Sample, place: str) -> None:
-    """Refuse tool definitions: the model would be trained without seeing them.
+def _refuse_no_answer(message: Message, place: str) -> None:
+    """Refuse to teach silence.
+
+    Raises:
+        DataError: the answer is empty.
+    """
+    if not message.content.strip():
+        raise DataError(f"{place}: an empty answer: there is nothing to train on; leave this row out")
+
+
+def _refuse_what_is_lost(sample: Sample, place: str) -> None:
+    """Refuse tool definitions and pictures: the model would be trained without seeing them.
 
     Raises:
         DataError: the sample has some.
     """
-    for name in ("tools", "functions"):
-        value = sample.extra.get(name)
-        if value and (not isinstance(value, str) or value.strip() not in ("", "[]", "null", "{}")):
-            raise DataError(
-                f'{place}: field "{name}": tool definitions are not put into the prompt, so the model would be trained '
-                f"without them; write them into the system message, or leave the column out"
-            )
+    for names, what, remedy in _LOST:
+        for name in names:
+            value = sample.extra.get(name)
+            if value and (not isinstance(value, str) or value.strip() not in ("", "[]", "null", "{}")):
+                raise DataError(
+                    f'{place}: field "{name}": {what} are not put into the prompt, so the model would be trained '
+                    f"without them; {remedy}"
+                )
+
+
+_LOST = (
+    (("tools", "functions"), "tool definitions", "write them into the system message, or leave the column out"),
+    (("images", "image", "videos", "audios"), "pictures and sounds", "leave such rows out"),
+)
 
 
 def _row(
@@ -214,7 +258,7 @@ def _write_messages(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _write_prompt_completion(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     if not sample.messages or sample.messages[-1].role != "assistant":
-        raise RefusedError("the conversation does not end with an answer")
+        raise RefusedLineError("the conversation does not end with an answer")
     return {"prompt": _chat(sample.messages[:-1]), "completion": _chat(sample.messages[-1:])}
 
 
@@ -228,7 +272,7 @@ def _write_preference(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _write_sharegpt(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     if "system" in extra:
-        raise RefusedError('its key "system" would be read as a system message')
+        raise RefusedLineError('its key "system" would be read as a system message')
     names = {role: name for name, role in SHAREGPT.items()}
     return {"conversations": [{"from": names[m.role], "value": m.content} for m in sample.messages]}
 
@@ -238,9 +282,9 @@ def _write_alpaca(sample: Sample, extra: dict[str, Any]) -> dict[str, Any]:
     system = messages.pop(0).content if messages and messages[0].role == "system" else ""
     turns = [message.content for message in messages]
     if not turns or [message.role for message in messages] != ["user", "assistant"] * (len(messages) // 2):
-        raise RefusedError("its turns are not user and assistant by turns")
+        raise RefusedLineError("its turns are not user and assistant by turns")
     if not system and len(messages) < len(sample.messages):
-        raise RefusedError("its system message is empty")
+        raise RefusedLineError("its system message is empty")
     question, given = turns[-2], extra.get("alpaca_input", "")
     if given and question.endswith(f"{BLANK}{given}"):
         question = question.removesuffix(f"{BLANK}{given}")

@@ -19,7 +19,7 @@ from mae_cli.records import Problem
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.encodings import checked_encoding
 from mae_cli.records.file_names import refuse_existing
-from mae_cli.records.problem_tests import INPUT_OUTPUT
+from mae_cli.records.problem_tests import INPUT_OUTPUT, as_tests
 from mae_cli.records.problems import MAPPED, ProblemReader
 from mae_cli.records.read import is_record
 from mae_cli.records.tables import read_trees
@@ -62,7 +62,7 @@ def import_set(
         if is_record(tree):
             raise DataError(f"{where}: a record of a stage, no problem; give it to the stages as it is")
         problem = reader.read(tree, where)
-        problems.setdefault(problem.id, problem)
+        reader.note_again(problems.setdefault(problem.id, problem), problem, where)
         if limit is not None and len(problems) >= limit:
             break
     notices = reader.finish(source)
@@ -104,11 +104,15 @@ def _line(problem: Problem) -> bytes:
     return msgspec.json.encode({**own, **more}, enc_hook=str) + b"\n"
 
 
+def _is_test(name: str, value: Any) -> bool:
+    return as_tests(value) is not None if name == INPUT_OUTPUT else bool(value)
+
+
 def _summary(reader: ProblemReader, problems: Sequence[Problem], output: Path) -> str:
     answered = sum(problem.reference_answer is not None for problem in problems)
-    tested = sum(any(problem.meta.get(name) for name in _TESTS) for problem in problems)
+    tested = sum(any(_is_test(name, problem.meta.get(name)) for name in _TESTS) for problem in problems)
     tests = f", {tested} with tests" if tested else ""
-    unused = reader.unused
+    unused = [name or "(no heading)" for name in reader.unused]
     more = f" and {len(unused) - _MOST_COLUMNS_NAMED} more" if len(unused) > _MOST_COLUMNS_NAMED else ""
     named = ", ".join(unused[:_MOST_COLUMNS_NAMED]) + more if unused else "none"
     return (

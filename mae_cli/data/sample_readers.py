@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from mae_cli.data.chat_messages import RefusedError, read_messages, rest, system_message
+from mae_cli.data.chat_messages import RefusedLineError, read_messages, rest, system_message
 from mae_cli.data.pair_readers import BLANK, read_pair, sides_of
 from mae_cli.records import Message
+from mae_cli.records.prompt_text import messages_in_text
 from mae_cli.records.read import is_record
 
 Format = Literal["messages", "prompt-completion", "preference", "sharegpt", "alpaca"]
@@ -58,7 +59,7 @@ def detect(tree: dict[str, Any]) -> Format | None:
     """The format of a line by its keys, or null for a problem, a record or anything else.
 
     Raises:
-        RefusedError: a public layout that is not trained.
+        RefusedLineError: a public layout that is not trained.
     """
     if is_record(tree):
         return None
@@ -74,7 +75,7 @@ def _by_keys(tree: dict[str, Any]) -> Format | None:
         if all(key in tree for key in keys) and not any(
             isinstance(tree[key], str) for key in keys[1:2] if key == "answers"
         ):
-            raise RefusedError(f"{name}")
+            raise RefusedLineError(f"{name}")
     if "messages" in tree:
         return "messages"
     if "conversations" in tree or "conversation" in tree:
@@ -88,7 +89,7 @@ def _by_keys(tree: dict[str, Any]) -> Format | None:
     if isinstance(tree.get("text"), str) and not any(
         key in tree for key in (*_ASKED, "problem", "test_list", "choices")
     ):
-        raise RefusedError(
+        raise RefusedLineError(
             "plain text to go on with; there is no prompt in it: write messages, or prompt and completion"
         )
     return None
@@ -98,17 +99,21 @@ def read_sample(tree: dict[str, Any], kind: Format) -> Sample:
     """A line as its format.
 
     Raises:
-        RefusedError: it is not as the format wants it.
+        RefusedLineError: it is not as the format wants it.
     """
     return _READERS[kind](tree)
 
 
 def _read_messages(tree: dict[str, Any]) -> Sample:
-    if not isinstance(tree["messages"], list):
-        raise RefusedError(f'field "messages": expected a list, found {type(tree["messages"]).__name__}')
-    return Sample(
-        _with_system(tree, read_messages(tree["messages"], "messages")), extra=rest(tree, "messages", *_SYSTEM)
-    )
+    return Sample(_with_system(tree, _turns(tree["messages"], "messages")), extra=rest(tree, "messages", *_SYSTEM))
+
+
+def _turns(value: Any, name: str) -> tuple[Message, ...]:
+    """The messages of a whole conversation, which may stand as a text in a table."""
+    turns = messages_in_text(value) if isinstance(value, str) else value
+    if not isinstance(turns, list):
+        raise RefusedLineError(f'field "{name}": expected a list, found {type(value).__name__}')
+    return read_messages(turns, name)
 
 
 _SYSTEM = ("system", "system_prompt")
@@ -122,9 +127,7 @@ def _with_system(tree: dict[str, Any], messages: tuple[Message, ...]) -> tuple[M
 def _read_sharegpt(tree: dict[str, Any]) -> Sample:
     name = "conversations" if tree.get("conversations") is not None else "conversation"
     turns = tree[name] if name in tree else tree["conversations"]
-    if not isinstance(turns, list):
-        raise RefusedError(f'field "{name}": expected a list, found {type(turns).__name__}')
-    return Sample(_with_system(tree, read_messages(turns, name)), extra=rest(tree, name, *_SYSTEM))
+    return Sample(_with_system(tree, _turns(turns, name)), extra=rest(tree, name, *_SYSTEM))
 
 
 def _read_prompt_completion(tree: dict[str, Any]) -> Sample:
@@ -132,9 +135,19 @@ def _read_prompt_completion(tree: dict[str, Any]) -> Sample:
     asked = next((key for key in _ASKED if tree.get(key) is not None), "prompt")
     completion = read_messages(tree[told], told, "assistant")
     if len(completion) != 1 or completion[0].role != "assistant":
-        raise RefusedError(f'field "{told}": expected one assistant message')
-    prompt = _with_system(tree, read_messages(tree[asked], asked))
-    return Sample((*prompt, *completion), extra=rest(tree, asked, told, *_SYSTEM))
+        raise RefusedLineError(f'field "{told}": expected one assistant message')
+    prompt = _with_system(tree, (*_history(tree), *read_messages(tree[asked], asked)))
+    return Sample((*prompt, *completion), extra=rest(tree, asked, told, "history", *_SYSTEM))
+
+
+def _history(tree: dict[str, Any]) -> list[Message]:
+    """The turns before the last, as pairs of texts."""
+    messages: list[Message] = []
+    for turn in tree.get("history") or []:
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise RefusedLineError('field "history": expected pairs of texts')
+        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
+    return messages
 
 
 def _read_preference(tree: dict[str, Any]) -> Sample:
@@ -147,15 +160,11 @@ def _read_alpaca(tree: dict[str, Any]) -> Sample:
     on = "input" if "input" in tree or told == "output" else "context"
     for name in ("instruction", on, told, "system"):
         if not isinstance(tree.get(name, ""), str | None):
-            raise RefusedError(f'field "{name}": expected text, found {type(tree[name]).__name__}')
+            raise RefusedLineError(f'field "{name}": expected text, found {type(tree[name]).__name__}')
     for name in ("instruction", told):
         if tree.get(name) is None:
-            raise RefusedError(f'field "{name}": expected text, found null')
-    messages = list(system_message(tree))
-    for turn in tree.get("history") or []:
-        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-            raise RefusedError('field "history": expected pairs of texts')
-        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
+            raise RefusedLineError(f'field "{name}": expected text, found null')
+    messages = [*system_message(tree), *_history(tree)]
     given = tree.get(on) or ""
     extra = rest(tree, "instruction", on, told, "history", *_SYSTEM)
     if given:

@@ -96,6 +96,9 @@ def place_of(path: Path, number: int) -> str:
 def bad_line(path: Path, number: int, line: bytes, error: Exception) -> DataError:
     """The error about a line that is not JSON."""
     place = place_of(path, number)
+    known = other_file(line)
+    if known:
+        return DataError(f"{place}: not JSON: {known}")
     torn = not line.endswith(b"\n")
     if isinstance(error, UnicodeDecodeError) and not (torn and _is_cut(line)):
         return bad_encoding(place, line, error)
@@ -104,8 +107,25 @@ def bad_line(path: Path, number: int, line: bytes, error: Exception) -> DataErro
             f"{place}: not JSON: zero bytes, as UTF-16 without a byte order mark has them; "
             f"mae data import FILE -o OUTPUT --encoding utf-16-le (or utf-16-be) writes it anew in UTF-8"
         )
+    if b"NaN" in line or b"Infinity" in line:
+        return DataError(f"{place}: not JSON: NaN and Infinity are not JSON; write null, or the value as a text")
     what = "torn line (no line end and no complete JSON object)" if torn else f"not JSON: {error}"
     return DataError(f"{place}: {what}; mend or remove the line")
+
+
+_OTHER_FILES = (
+    (b"\x1f\x8b", "compressed with gzip; give it a name that ends in .gz"),
+    (b"PK\x03\x04", "an archive or a spreadsheet; unpack it, or save it as JSONL, CSV or parquet"),
+    (b"PAR1", "a parquet file; give it a name that ends in .parquet"),
+    (b"version https://git-lfs", "a pointer of Git LFS and not the file itself; fetch it with git lfs pull"),
+    (b"<!doctype html", "a web page and not the file itself; download the raw file"),
+    (b"<html", "a web page and not the file itself; download the raw file"),
+)
+
+
+def other_file(start: bytes) -> str | None:
+    """What a file is by its first bytes that was taken for text of rows, and what to do; null where they do not say."""
+    return next((what for mark, what in _OTHER_FILES if start[:32].lower().startswith(mark.lower())), None)
 
 
 def _is_cut(line: bytes) -> bool:
@@ -127,6 +147,8 @@ def decode_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         tree = _ANY_DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_line(path, number, line, error) from error
+    except RecursionError as error:
+        raise DataError(f"{place_of(path, number)}: lists or objects are nested too deeply to be read") from error
     if not isinstance(tree, dict):
         raise DataError(f"{place_of(path, number)}: expected an object, found {type(tree).__name__}")
     return tree

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from mae_cli.errors import DataError
 
 _BOXES = ("\\boxed", "\\fbox")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_LAST_LINE = re.compile(r"(?:^|\n)(?:####[^\n]*\n)?The answer is:? ?(\S[^\n]*?)\s*$")
 _NUMBER = re.compile(r"[-+−]?[\d.,/%\\{}a-z()^ ]*\d[\d.,/%\\{}a-z()^ ]*", re.IGNORECASE)
 _WITH_UNIT = re.compile(r"([^()]+?) \([^()]*\)")
 _DATE = ("day", "month", "year")
@@ -39,18 +42,33 @@ def answer_text(value: Any, where: str, *, question: str, alternatives: bool) ->
     if value is None:
         return None
     if isinstance(value, bool):
-        asks_whether = _YES_OR_NO.match(question.rpartition("\n")[2].strip())
+        asked = question.strip().rpartition("\n")[2].strip()
+        asks_whether = _YES_OR_NO.match(asked) and not re.search(r"\b(?:true|false)\b", question, re.IGNORECASE)
         return {True: "yes", False: "no"}[value] if asks_whether else str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 1e16:
+        return str(int(value))
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, str):
-        return value.strip() or None
+        wordings = _listed(value) if alternatives else None
+        return wordings[0].strip() if wordings else value.strip() or None
     if isinstance(value, dict):
         return _of_dict(value, where, question, alternatives)
     if isinstance(value, list):
         parts = [answer_text(part, where, question=question, alternatives=alternatives) for part in value]
         return _joined([part for part in parts if part is not None], alternatives)
     raise DataError(f"{where}: expected text or a number, found {type(value).__name__}")
+
+
+def _listed(text: str) -> list[str] | None:
+    """The texts of a list that a set has made a text of (`["Ann", "A. B"]`); null for any other text."""
+    if not text.lstrip().startswith('["'):
+        return None
+    try:
+        found = msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return [part for part in found if part.strip()]
 
 
 def _of_dict(value: dict[str, Any], where: str, question: str, alternatives: bool) -> str | None:
@@ -82,7 +100,10 @@ def _without_dollars(text: str) -> str:
 def without_solution(text: str) -> tuple[str, bool]:
     """(answer, whether a worked solution stood before it) of an answer in the style of GSM8K."""
     solution, hashes, last = text.rpartition("####")
-    return (last.strip(), bool(solution.strip())) if hashes else (text.strip(), False)
+    first, _, more = last.strip().partition("\n")
+    if not hashes or (more.strip() and not more.lstrip().startswith("The answer is")):
+        return text.strip(), False  # a heading, or the comment of a program
+    return first.strip(), bool(solution.strip())
 
 
 def without_unit(text: str) -> str:
@@ -94,8 +115,8 @@ def without_unit(text: str) -> str:
 def answer_in_solution(text: str) -> str | None:
     """The answer that a worked solution marks, or the solution itself where it is only a value; null otherwise.
 
-    Order: four hashes, the last answer tag, the last box; then a text of at most 40 characters without a blank, which
-    is how some sets write a bare answer into this column.
+    Order: four hashes, the last answer tag, the last box, a last line "The answer is: 3"; then a text of at most 40
+    characters without a blank, which is how some sets write a bare answer into this column.
     """
     answer, has_solution = without_solution(text)
     if has_solution or answer != text.strip():
@@ -106,6 +127,9 @@ def answer_in_solution(text: str) -> str | None:
     box = last_box(text)
     if box is not None:
         return box
+    last_line = _LAST_LINE.search(text)
+    if last_line:
+        return last_line[1].rstrip(".") or None
     bare = text.strip()
     return _without_dollars(bare) if bare and len(bare) <= 40 and not re.search(r"\s", bare) else None
 

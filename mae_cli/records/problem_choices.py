@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from mae_cli.records.ids import seed_from
 from mae_cli.records.problem_columns import (
     CHOICE_COLUMNS,
     CHOICE_KEYS,
+    SCORED_CHOICES,
     WRONG_CHOICE_COLUMNS,
     ChoiceColumns,
     Columns,
@@ -30,6 +32,12 @@ from mae_cli.records.row import Problem
 _LETTER = re.compile(r"[(\[]?\s?([A-Za-z])\s?[)\]]?[.:]?")
 _INLINE = re.compile(r"\s*,\s*([a-j])\s?\)\s*")
 _OWN_LETTER = re.compile(r"\s*[(\[]?([A-Z])[)\].:]\s*(\S.*)", re.DOTALL)
+
+
+_NUMPY = re.compile(r"\[\s*(?:'[^'\n]*'|\"[^\"\n]*\")(?:\s+(?:'[^'\n]*'|\"[^\"\n]*\"))+\s*\]")
+_QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
+_OWN_NUMBER = re.compile(r"\s*[(\[]?([1-9])[)\].]\s*(\S.*)", re.DOTALL)
+_RIGHT = ("is_correct", "isCorrect", "correct")
 
 
 class Choices(msgspec.Struct):
@@ -50,17 +58,22 @@ def take_choices(columns: Columns, question: str, where: str) -> Choices:
     """
     name = columns.first(CHOICE_KEYS)
     if name is not None:
-        return Choices(_listed(columns, columns.left.pop(name), where))
+        raw = columns.left.pop(name)
+        return Choices(_listed(columns, raw, where), right=_marked(raw))
     for empty in CHOICE_KEYS:
         # A set may fill this column with null where another item has choices.
         if columns.left.get(empty, 0) in (None, []):
             columns.left.pop(empty)
-    targets = columns.get("mc1_targets")
-    if isinstance(targets, dict) and isinstance(targets.get("choices"), list):
-        columns.take("mc1_targets")
-        labels = list(targets.get("labels") or [])
-        right = targets["choices"][labels.index(1)] if 1 in labels else None
-        return _shuffled(targets["choices"], right, question)
+    scored = _scored(columns, question)
+    if scored is not None:
+        return scored
+    if isinstance(columns.get("answers"), list) and len(columns.get("answers")) > 1 and _is_placed(columns):
+        return Choices(_listed(columns, columns.take("answers"), where))  # ReClor, QuAIL
+    wrong_ones = columns.get("incorrect_answers")
+    if isinstance(wrong_ones, list) and columns.own_name("correct_answer"):  # Open Trivia
+        right = str(columns.take("correct_answer"))
+        columns.take("incorrect_answers")
+        return _shuffled([right, *map(str, wrong_ones)], right, question)
     for wrong in WRONG_CHOICE_COLUMNS:
         if columns.own_name("correct_answer") and columns.own_name(wrong[0]):
             right = str(columns.take("correct_answer"))
@@ -71,6 +84,42 @@ def take_choices(columns: Columns, question: str, where: str) -> Choices:
             names = [found for name in layout.columns if (found := columns.own_name(name, exact=layout.exact))]
             return Choices([str(columns.left.pop(name)) for name in names], columns=layout)
     return Choices()
+
+
+def _marked(raw: Any) -> str | None:
+    """The letter of the one choice that is an object which says that it is right; null otherwise."""
+    if not isinstance(raw, list) or not all(isinstance(one, dict) for one in raw):
+        return None
+    right = [any(one.get(key) is True for key in _RIGHT) for one in raw]
+    return letter(right.index(True)) if right.count(True) == 1 else None
+
+
+def _is_placed(columns: Columns) -> bool:
+    """Whether another column says by number which of several answers is right."""
+    places = (columns.get("label"), columns.get("correct_answer_id"))
+    return any(isinstance(one, int) or (isinstance(one, str) and one.isdecimal()) for one in places)
+
+
+def _scored(columns: Columns, question: str) -> Choices | None:
+    """Choices whose columns say of each whether it is right (BIG-bench, TruthfulQA)."""
+    texts, scores = columns.get("multiple_choice_targets"), columns.get("multiple_choice_scores")
+    if isinstance(texts, list) and isinstance(scores, list) and texts and len(texts) == len(scores):
+        for name in ("multiple_choice_targets", "multiple_choice_scores", "targets"):
+            columns.take(name)
+        return Choices(texts, right=letter(scores.index(1)) if scores.count(1) == 1 else None)
+    scored = next((key for key in SCORED_CHOICES if isinstance(columns.get(key), dict)), None)
+    if scored is None:
+        return None
+    targets = columns.get(scored)
+    if isinstance(targets.get("choices"), list):
+        texts, scores = targets["choices"], list(targets.get("labels") or [])
+    else:
+        texts, scores = list(targets), list(targets.values())
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return None
+    columns.take(scored)
+    right = texts[scores.index(1)] if scores.count(1) == 1 else None
+    return _shuffled(texts, right, question)
 
 
 def _listed(columns: Columns, raw: Any, where: str) -> list[str]:
@@ -89,10 +138,16 @@ def _listed(columns: Columns, raw: Any, where: str) -> list[str]:
     if isinstance(raw, list):
         raw = [str(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else one for one in raw]
     if not isinstance(raw, list) or not all(isinstance(choice, str) for choice in raw):
-        raise DataError(f'{where}: field "choices": expected a list of texts')
+        found = f"a value of type {type(raw).__name__}" if not isinstance(raw, list) else "a list with other things"
+        found = f"the text {raw[:40]!r}" if isinstance(raw, str) else found
+        raise DataError(f'{where}: field "choices": expected a list of texts, found {found}; write a JSON list')
     if labels is not None:
         labels, raw = _in_order(labels, raw)
         columns.left["choice_labels"] = labels
+    numbered = [_OWN_NUMBER.fullmatch(text) for text in raw]
+    if len(raw) > 2 and all(match and match[1] == str(place) for place, match in enumerate(numbered, 1)):
+        columns.left["choice_labels"] = [match[1] for match in numbered if match]
+        return [match[2] for match in numbered if match]
     return _without_letters(raw)
 
 
@@ -101,9 +156,15 @@ def _from_text(text: str) -> Any:
     parts = _INLINE.split(f", {text.strip()}")
     if len(parts) > 3 and not parts[0] and parts[1::2] == list("abcdefghij"[: len(parts) // 2]):
         return [part.strip() for part in parts[2::2]]
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if len(lines) > 1 and _without_letters(lines) != lines:
+        return lines
+    if _NUMPY.fullmatch(text.strip()):
+        # A list as numpy prints it into a table: Python would read one text out of all of them.
+        return [one or other for one, other in _QUOTED.findall(text)]
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text) if text.lstrip().startswith(("[", "{", "(")) else text
@@ -149,6 +210,8 @@ class _Placed(msgspec.Struct):
     first: int
     is_known: bool
     where: str
+    is_text: bool
+    """Whether a choice reads like the number, so that it may be meant by its text."""
 
 
 class Places:
@@ -156,11 +219,17 @@ class Places:
 
     def __init__(self) -> None:
         self._found: list[_Placed] = []
+        self._texts: list[_Placed] = []
 
     def add(self, problem: Problem, number: int, columns: ChoiceColumns | None, where: str) -> None:
-        """Note an answer, and the columns of the choices where these are known to count from 0 or from 1."""
+        """Note an answer, and the columns of the choices where these are known to count from 0 or from 1.
+
+        One that already has its text as its answer is a place only where others of the file can be nothing else.
+        """
         first, is_known = (columns.first, True) if columns else (0, False)
-        self._found.append(_Placed(problem, number, len(problem.meta["choices"]), first, is_known, where))
+        texts = problem.meta["choices"]
+        noted = _Placed(problem, number, len(texts), first, is_known, where, str(number) in texts)
+        (self._found if problem.reference_answer is None else self._texts).append(noted)
 
     def settle(self, name: str) -> str | None:
         """Write the letters into the problems; what to say about how the numbers were read, if anything.
@@ -169,6 +238,8 @@ class Places:
             DataError: a number is no place, or some show that they count from 0 and others that they count from 1.
         """
         zero = last = None
+        if any(not one.is_text for one in self._found):
+            self._found += [one for one in self._texts if 0 <= one.number <= one.count]
         for one in self._found:
             if not 0 <= one.number <= one.count:
                 raise DataError(f"{one.where}: {one.number} is no place among {one.count} choices")
@@ -188,12 +259,37 @@ class Places:
                 f"{name}: numeric answers are read as counting from 1 (1 is A): 0 does not occur and the number of "
                 f"choices does, so they cannot count from 0 (0 is A)"
             )
+        texts = [one for one in guessed if one.is_text]
+        if texts and len(texts) == len(self._found):
+            return (
+                f"{name}: numeric answers are read as places that count from {1 if last else 0}, but each is the text "
+                f"of a choice, too (first {texts[0].where}); write letters, or the texts in quotes"
+            )
         if guessed and not zero:
             return (
                 f"{name}: numeric answers are read as counting from 0 (0 is A); neither 0 nor the number of choices "
                 f"occurs, so if they count from 1 (1 is A), write letters instead"
             )
         return None
+
+
+def names_one(answer: str, texts: Sequence[str]) -> bool:
+    """Whether an answer names exactly one of the choices, by its letter, its text or both."""
+    found = _LETTER.fullmatch(answer.strip())
+    if found and ord(found[1].upper()) - ord("A") < len(texts):
+        return True
+    marked = _OWN_LETTER.fullmatch(answer)
+    if (
+        marked
+        and ord(marked[1]) - ord("A") < len(texts)
+        and _even(texts[ord(marked[1]) - ord("A")]) == _even(marked[2])
+    ):
+        return True
+    return sum(_even(text) == _even(answer) for text in texts) == 1
+
+
+def _even(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".,;:!?\u3002 ")
 
 
 def named_choice(value: Any, choices: Choices, labels: Any) -> str | int | None:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 QUESTION_KEYS = (
-    *("question", "problem", "prompt", "query", "input", "instruction"),
-    *("question_stem", "question_content", "problem_statement", "user_prompt"),
+    *("question", "problem", "problem_description", "prompt", "query", "input", "inputs", "instruction"),
+    *("question_stem", "question_content", "problem_statement", "user_prompt", "instruct_prompt", "complete_prompt"),
     *("sentence", "ctx", "goal", "premise"),  # Winogrande, HellaSwag, PIQA, COPA
     *("sQuestion", "question_text", "description"),  # MAWPS, CodeContests
     "messages",
@@ -26,7 +26,7 @@ TEXT_KEY = "text"
 SPECIFICATION_KEYS = ("input_format", "output_format", "interaction_format")
 """Parts of a programming task that stand behind its `description` (Codeforces)."""
 PASSAGE_KEYS = {
-    **dict.fromkeys(("passage", "article", "context", "paragraph", "flores_passage"), "\n\n"),
+    **dict.fromkeys(("passage", "article", "context", "paragraph", "flores_passage", "narrative", "story"), "\n\n"),
     "body": " ",  # SVAMP and ASDiv: the first sentences of one text
 }
 """What a question is about, and what stands between the two."""
@@ -35,17 +35,23 @@ MATERIAL_KEYS = ("input", "context")
 ANSWER_KEYS = (
     # What is called the truth comes before a plain `answer`, which may be what a model said.
     *("reference_answer", "ground_truth", "ground_truths", "expected_answer", "gold_answer", "final_answer"),
+    *("answer_number", "final_ans", "final_decision"),  # MGSM, MultiArith, PubMedQA: beside a longer `answer`
     *("answer", "target", "answerKey", "label", "gold", "output"),
     *("correct_answer", "correct", "correct_option", "correct_answer_num", "correct_choice", "answer_idx"),
     *("answer_index", "cop", "answer_right_ending", "best_answer", "ideal", "targets", "answers", "answers_spans"),
-    *("lSolutions", "result"),
+    *("lSolutions", "result", "possible_answers", "correct_answers", "answer_text", "correct_answer_id"),
 )
 """The right answer; the first that a row has."""
-ALTERNATIVE_KEYS = frozenset(("target", "targets", "ideal", "answers", "ground_truth", "ground_truths", "gold_answer"))
+ALTERNATIVE_KEYS = frozenset(
+    {
+        *("target", "targets", "ideal", "answers", "ground_truth", "ground_truths", "gold_answer"),
+        *("possible_answers", "correct_answers"),
+    }
+)
 """Answers whose list holds several wordings of one answer; any other list is one answer of several parts."""
-SOLUTION_KEYS = ("solution", "rationale", "worked_solution")
+SOLUTION_KEYS = ("solution", "rationale", "worked_solution", "generated_solution", "response")
 """Where the answer is looked for when no column has it: in a box, behind four hashes, in an answer tag."""
-CHOICE_KEYS = ("choices", "options", "endings")
+CHOICE_KEYS = ("choices", "options", "endings", "answer_choices")
 """Lists of choices."""
 
 
@@ -72,6 +78,10 @@ CHOICE_COLUMNS = (
     ChoiceColumns(("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"), first=1),  # Belebele
     ChoiceColumns(("sentence_quiz1", "sentence_quiz2"), first=1),  # StoryCloze
 )
+SCORED_CHOICES = ("target_scores", "mc1_targets")
+"""Objects of a text to 1 or 0 (BIG-bench, TruthfulQA)."""
+REWARD_KEYS = ("reward_model", "verification_info")
+"""Objects that hold `ground_truth` (verl; SYNTHETIC-1)."""
 WRONG_CHOICE_COLUMNS = (
     ("incorrect_answer_1", "incorrect_answer_2", "incorrect_answer_3"),  # GPQA
     ("distractor1", "distractor2", "distractor3"),  # SciQ

@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 import zlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -30,6 +30,11 @@ def take_tests(columns: Columns) -> list[str]:
     """Put a row's tests into `input_output` and its time limit into seconds; what could not be read, in words."""
     notices: list[str] = []
     whole = _whole(columns)
+    uneven = from_json(columns.get(INPUT_OUTPUT))
+    if whole is None and isinstance(uneven, dict) and (uneven.get("inputs") or uneven.get("outputs")):
+        notices.append(
+            f"{INPUT_OUTPUT}: expected lists of as many inputs as outputs, so the tests cannot be run; mend these rows"
+        )
     if whole is None:
         columns.drop_blank(INPUT_OUTPUT)
         inputs: list[Any] = []
@@ -46,6 +51,9 @@ def take_tests(columns: Columns) -> list[str]:
                 outputs.append(test["output"])
         if inputs:
             whole = {"inputs": inputs, "outputs": outputs, **_function(columns)}
+    asserts = columns.get("test_cases")
+    if isinstance(asserts, list) and asserts and all(isinstance(one, str) for one in asserts):
+        columns.left.setdefault("test_list", columns.take("test_cases"))  # AceCode
     if whole is not None:
         columns.left[INPUT_OUTPUT] = whole
         limit = _seconds(columns.left.get("time_limit"))
@@ -56,7 +64,7 @@ def take_tests(columns: Columns) -> list[str]:
 
 def as_tests(value: Any) -> dict[str, Any] | None:
     """Tests in the shape of APPS, as an object or as JSON text; null for anything else."""
-    tree = _from_json(value)
+    tree = from_json(value)
     if isinstance(tree, dict) and _are_tests(tree.get("inputs"), tree.get("outputs")):
         return tree
     return None
@@ -68,6 +76,17 @@ def _whole(columns: Columns) -> dict[str, Any] | None:
         if found is not None:
             columns.take(name)
             return found
+    info = from_json(columns.get("verification_info"))  # SYNTHETIC-1
+    cases = info.get("test_cases") if isinstance(info, dict) else None
+    if (
+        isinstance(cases, list)
+        and cases
+        and all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in cases)
+    ):
+        columns.take("verification_info")
+        names = {str(one["fn_name"]) for one in cases if one.get("fn_name")}
+        function = {"fn_name": names.pop()} if len(names) == 1 else {}
+        return {"inputs": [t["input"] for t in cases], "outputs": [t["output"] for t in cases], **function}
     return None
 
 
@@ -75,27 +94,32 @@ def _are_tests(inputs: Any, outputs: Any) -> bool:
     return isinstance(inputs, list) and isinstance(outputs, list) and bool(inputs) and len(inputs) == len(outputs)
 
 
+def _are_listed(tests: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(tests, list) and all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in tests)
+
+
 def _take_listed(columns: Columns, name: str, notices: list[str]) -> list[dict[str, Any]]:
     value = columns.get(name)
-    tests = _from_json(value)
+    tests = from_json(value)
     if isinstance(tests, str) and name.endswith("_test_cases"):
         columns.take(name)
         tests = _unpacked(tests)
         if tests is None:
             notices.append(f"{name}: packed as pickle, which is not opened; the public tests alone are used")
             return []
-    if not isinstance(tests, list) or not all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in tests):
+    if not _are_listed(tests):
         return []
     columns.take(name)
     return tests
 
 
-def _from_json(value: Any) -> Any:
+def from_json(value: Any) -> Any:
+    """Return what a text of a JSON object or list holds; anything else as it stands."""
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
         return msgspec.json.decode(value)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return value
 
 
@@ -111,7 +135,7 @@ def _unpacked(text: str) -> Any:
 
 def _function(columns: Columns) -> dict[str, str]:
     """The function that the tests call, where the metadata of LiveCodeBench names one."""
-    metadata = _from_json(columns.get("metadata"))
+    metadata = from_json(columns.get("metadata"))
     name = metadata.get("func_name") if isinstance(metadata, dict) else None
     return {"fn_name": name} if isinstance(name, str) and name else {}
 

@@ -7,13 +7,14 @@ wrong type is an error that names file and line. Reading what `mae data import` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mae_cli.errors import DataError, did_you_mean
 from mae_cli.records.ids import problem_id
 from mae_cli.records.problem_answers import answer_in_solution, answer_text, without_solution, without_unit
-from mae_cli.records.problem_choices import Places, named_choice, take_choices
+from mae_cli.records.problem_choices import Places, named_choice, names_one, take_choices
 from mae_cli.records.problem_columns import (
     ALTERNATIVE_KEYS,
     ANSWER_KEYS,
@@ -22,6 +23,7 @@ from mae_cli.records.problem_columns import (
     MATERIAL_KEYS,
     PASSAGE_KEYS,
     QUESTION_KEYS,
+    REWARD_KEYS,
     SOLUTION_KEYS,
     SPECIFICATION_KEYS,
     TEXT_KEY,
@@ -31,14 +33,21 @@ from mae_cli.records.problem_columns import (
     column_key,
     is_blank,
 )
-from mae_cli.records.problem_tests import INPUT_OUTPUT, as_tests, take_tests
-from mae_cli.records.prompt_text import prompt_text
+from mae_cli.records.problem_tests import INPUT_OUTPUT, as_tests, from_json, take_tests
+from mae_cli.records.prompt_text import messages_in_text, prompt_text
 from mae_cli.records.row import Problem
 
 MAPPED = ("question", "answer", "choices", "passage")
 """What a column can be mapped to by the user."""
 _NO_ANSWER = ("proof", "notfound", "not found")
 _ALTERNATIVES = frozenset(map(column_key, ALTERNATIVE_KEYS))
+_PARTS = (
+    'lists in "{}" are read as one answer of several parts, joined with commas; if they are wordings of one answer, '
+    'call the column "answers"'
+)
+_NO_CHOICE = (
+    "the answer names none of the choices, or more than one, so it cannot be checked; mend or remove these rows"
+)
 _COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -86,7 +95,8 @@ class ProblemReader:
         self._missing = set(self._fields)
         self._places = Places()
         self._unused: dict[str, None] = {}
-        self._notices: dict[str, int] = {}
+        self._notices: dict[str, tuple[int, str]] = {}
+        """What to say: in how many rows, and where the first of them is."""
         self.read_rows = 0
 
     @property
@@ -104,7 +114,7 @@ class ProblemReader:
         columns = Columns(self._renamed(_unwrapped(tree), where))
         question_name = _question_name(columns, where)
         for notice in take_tests(columns):
-            self._notices[notice] = self._notices.get(notice, 0) + 1
+            self._note(notice, where)
         question = _question(columns, question_name, where)
         choices = take_choices(columns, question, where)
         answer_name = columns.first(ANSWER_KEYS)
@@ -117,18 +127,34 @@ class ProblemReader:
                 placed = named_choice(value, choices, columns.left.get("choice_labels"))
             answer = placed if isinstance(placed, str) else None
             if placed is None:
-                answer = _answer(columns, value, column_key(answer_name) in _ALTERNATIVES, question, place)
+                alternatives = column_key(answer_name) in _ALTERNATIVES
+                answer = _answer(columns, value, alternatives, question, place)
+                if not alternatives and isinstance(value, list) and len(value) > 1 and "," in (answer or ""):
+                    self._note(f"{_PARTS.format(answer_name)}", where)
         if answer is None and placed is None:
             answer = _in_solution(columns)
+        if answer is not None and choices.texts and not names_one(answer, choices.texts):
+            self._note(_NO_CHOICE, where)
         meta = columns.left
         known = UNDERSTOOD | columns.read
         self._unused.update(dict.fromkeys(name for name in meta if name not in known and not is_blank(meta[name])))
         if choices.texts:
             meta["choices"] = choices.texts
         problem = Problem(problem_id(question, choices.texts), question.strip(), answer, meta)
+        if placed is None and choices.texts and answer in choices.texts and re.fullmatch(r"\d{1,2}", answer):
+            placed = int(answer)
         if isinstance(placed, int):
             self._places.add(problem, placed, choices.columns, f'{where}: field "{answer_name}"')
         return problem
+
+    def note_again(self, first: Problem, again: Problem, where: str) -> None:
+        """Note where a question that was read before has another answer now; the first one stands."""
+        if first is not again and first.reference_answer != again.reference_answer:
+            self._note("questions that stand there again with another answer; the first one counts", where)
+
+    def _note(self, notice: str, where: str) -> None:
+        count, first = self._notices.get(notice, (0, where))
+        self._notices[notice] = (count + 1, first)
 
     def finish(self, name: str) -> list[str]:
         """Settle what only the whole file tells, and return what a person should know.
@@ -142,7 +168,10 @@ class ProblemReader:
         if self._missing and self.read_rows:
             field = min(self._missing)
             raise DataError(f"{name}: no row has the column {self._fields[field]} that {field} is mapped to")
-        notices = [f"{name}: {notice} ({count} rows)" for notice, count in self._notices.items()]
+        notices = [
+            f"{name}: {notice} ({count} rows, first {first.removeprefix(name).lstrip(': ')})"
+            for notice, (count, first) in self._notices.items()
+        ]
         settled = self._places.settle(name)
         return [*notices, *([settled] if settled else [])]
 
@@ -187,11 +216,14 @@ def _question_name(columns: Columns, where: str) -> str:
     if name is None and columns.own_name(TEXT_KEY) and _asks_something(columns):
         name = columns.own_name(TEXT_KEY)
     if name is None:
-        blank = next((key for key in QUESTION_KEYS if columns.left.get(key) is not None), None)
+        blank = next((key for key in QUESTION_KEYS if key in columns.left), None)
         if blank is not None:
             raise DataError(f'{where}: field "{blank}": empty')
-        found = ", ".join(sorted(columns.left)) or "nothing"
-        raise DataError(f'{where}: field "question" is missing (found: {found})')
+        found = ", ".join(sorted(map(str, columns.left))) or "nothing"
+        raise DataError(
+            f'{where}: field "question" is missing (found: {found}); say which column it is: '
+            "mae data import FILE -o OUTPUT --map question=COLUMN"
+        )
     return name
 
 
@@ -205,6 +237,8 @@ def _question(columns: Columns, name: str, where: str) -> str:
     """The whole question: what is asked, with the passage it is about or the material it is to be done on."""
     value = columns.left.pop(name)
     place = f'{where}: field "{name}"'
+    if isinstance(value, str):
+        value = messages_in_text(value) or value
     if isinstance(value, list):
         text = prompt_text(value, place)
     elif isinstance(value, str):
@@ -224,9 +258,25 @@ def _question(columns: Columns, name: str, where: str) -> str:
         parts = [columns.take(part).strip() for part in SPECIFICATION_KEYS if isinstance(columns.get(part), str)]
         return "\n\n".join([text.strip(), *parts])
     for passage, between in PASSAGE_KEYS.items():
-        if isinstance(columns.get(passage), str):
-            return f"{columns.take(passage).strip()}{between}{text.strip()}"
+        about = _passage(columns.get(passage))
+        if about is not None:
+            columns.take(passage)
+            return f"{about.strip()}{between}{text.strip()}"
+    about = columns.get(TEXT_KEY)
+    if key in ("question", "query") and isinstance(about, str) and columns.first(CHOICE_KEYS) and text not in about:
+        return f"{columns.take(TEXT_KEY).strip()}\n\n{text.strip()}"  # LogiQA 2
     return text
+
+
+def _passage(value: Any) -> str | None:
+    """The text of a passage: one text, a list of them, PubMedQA's `contexts`, or HotpotQA's titles and sentences."""
+    if isinstance(value, dict) and isinstance(value.get("contexts"), list):
+        value = value["contexts"]
+    if isinstance(value, dict) and isinstance(value.get("title"), list) and isinstance(value.get("sentences"), list):
+        value = [f"{title}: {' '.join(part)}" for title, part in zip(value["title"], value["sentences"], strict=False)]
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return "\n\n".join(value)
+    return value if isinstance(value, str) else None
 
 
 def _answer(columns: Columns, value: Any, alternatives: bool, question: str, place: str) -> str | None:
@@ -250,18 +300,20 @@ def _answer(columns: Columns, value: Any, alternatives: bool, question: str, pla
 
 
 def _in_solution(columns: Columns) -> str | None:
-    reward_model = columns.get("reward_model")
-    if isinstance(reward_model, dict) and reward_model.get("ground_truth") is not None:
-        columns.take("reward_model")
-        rest = {name: value for name, value in reward_model.items() if name != "ground_truth"}
-        columns.left.update({"reward_model": rest} if rest else {})
-        return _answer(columns, reward_model["ground_truth"], True, "", 'field "reward_model.ground_truth"')
+    for key in REWARD_KEYS:
+        held = from_json(columns.get(key))
+        if isinstance(held, dict) and held.get("ground_truth") is not None:
+            columns.take(key)
+            rest = {name: value for name, value in held.items() if name != "ground_truth"}
+            columns.left.update({key: rest} if rest else {})
+            return _answer(columns, held["ground_truth"], True, "", f'field "{key}.ground_truth"')
     if columns.own_name("question_type") and columns.get("question_type") == "proof":
         return None
     for name in SOLUTION_KEYS:
         solution = columns.get(name)
         found = answer_in_solution(solution) if isinstance(solution, str) else None
-        if found is not None:
+        # What a model replied is an answer only where it says so.
+        if found is not None and not (name == "response" and found == solution.strip()):
             columns.read.add(columns.own_name(name) or name)
             return found
     return None

@@ -7,12 +7,35 @@ answer is no part of the question; what is no text is an error that names it.
 
 from __future__ import annotations
 
+import ast
 from typing import Any
+
+import msgspec
 
 from mae_cli.errors import DataError
 
 _SPEAKERS = {"user": "User", "human": "User", "assistant": "Assistant", "gpt": "Assistant"}
 _ASSISTANT = ("assistant", "gpt")
+
+
+def messages_in_text(text: str) -> list[Any] | None:
+    """The messages that a table has made a text of, as JSON or as Python writes them; null for any other text."""
+    start = text.lstrip()
+    if not start.startswith("[") or not start[1:].lstrip().startswith("{"):
+        return None
+    found: Any = None
+    try:
+        found = msgspec.json.decode(start)
+    except (msgspec.DecodeError, RecursionError):
+        try:
+            found = ast.literal_eval(start)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    are_messages = isinstance(found, list) and all(
+        isinstance(one, dict) and ("role" in one or "from" in one) and ("content" in one or "value" in one)
+        for one in found
+    )
+    return found if are_messages else None
 
 
 def prompt_text(messages: list[Any], where: str) -> str:

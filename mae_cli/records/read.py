@@ -76,6 +76,8 @@ def decode_row(path: Path, number: int, line: bytes) -> Row:
             raise _bad_field(path, number, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_line(path, number, line, error) from error
+    except RecursionError as error:
+        raise DataError(f"{place_of(path, number)}: lists or objects are nested too deeply to be read") from error
     # Foreign fields survive: they move to `extra` (of a record) and `problem.meta` (of its problem).
     tree = _ANY_DECODER.decode(line)
     foreign = {key: tree.pop(key) for key in list(tree) if key not in _ROW_KEYS}
@@ -170,7 +172,7 @@ def problems_of_rows(name: str, trees: Iterator[tuple[str, dict[str, Any]]]) -> 
     Raises:
         DataError: a row has no question, or a value of the wrong type.
     """
-    reader, seen = ProblemReader(), set[str]()
+    reader, seen = ProblemReader(), dict[str, Problem]()
     found = Input()
     first = ""
     for place, tree in trees:
@@ -179,9 +181,8 @@ def problems_of_rows(name: str, trees: Iterator[tuple[str, dict[str, Any]]]) -> 
             begun = f"line {first}" if first.isdigit() else first
             raise DataError(f"{place}: a record, but {begun} is a problem; one kind per file")
         problem = reader.read(tree, place)
-        if problem.id not in seen:
-            seen.add(problem.id)
-            found.problems.append(problem)
+        reader.note_again(seen.setdefault(problem.id, problem), problem, place)
+    found.problems += seen.values()
     found.notices += reader.finish(name)
     if (merged := reader.read_rows - len(found.problems)) > 0:
         found.notices.append(f"{name}: {merged} duplicate problems merged")

@@ -21,7 +21,7 @@ import msgspec
 from mae_cli.errors import DataError, one_line
 from mae_cli.records.encodings import bad_encoding
 from mae_cli.records.file_names import STDIO
-from mae_cli.records.lines import decode_object, name_of_input, read_lines
+from mae_cli.records.lines import decode_object, name_of_input, other_file, read_lines
 
 Trees = Iterator[tuple[str, dict[str, Any]]]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -109,7 +109,7 @@ def _is_whole(line: bytes) -> bool:
 def _holds_rows(line: bytes) -> bool:
     if not line.startswith(b'{"'):
         return False
-    with contextlib.suppress(msgspec.DecodeError, ValueError):
+    with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
         tree = msgspec.json.decode(line)
         return isinstance(tree, dict) and _rows_in(tree) is not None
     return False
@@ -117,6 +117,8 @@ def _holds_rows(line: bytes) -> bool:
 
 def _rows_in(tree: dict[str, Any]) -> list[Any] | None:
     """The rows of a file that is one object: under a usual key, with at most facts about the file."""
+    if isinstance(tree.get("examples"), list) and "canary" in tree:  # a task of BIG-bench
+        tree = {"examples": _with_prefix(tree["examples"], tree.get("task_prefix"))}
     lists = [value for key, value in tree.items() if key in _ROWS_KEYS and isinstance(value, list)]
     if len(lists) != 1 or len(tree.keys() - _BESIDE_ROWS) != 1:
         return None
@@ -124,11 +126,25 @@ def _rows_in(tree: dict[str, Any]) -> list[Any] | None:
     return rows if rows and all(isinstance(one, dict) for one in rows) else None
 
 
+def _with_prefix(examples: list[Any], prefix: Any) -> list[Any]:
+    """The examples of a task, each with the text that stands before all of them."""
+    if not isinstance(prefix, str) or not prefix.strip():
+        return examples
+    return [
+        {**one, "input": f"{prefix}{one['input']}"}
+        if isinstance(one, dict) and isinstance(one.get("input"), str)
+        else one
+        for one in examples
+    ]
+
+
 def _rows_of_whole(name: str, text: bytes) -> list[dict[str, Any]]:
     try:
         tree = msgspec.json.decode(text)
     except UnicodeDecodeError as error:
         raise bad_encoding(name, text, error) from error
+    except RecursionError as error:
+        raise DataError(f"{name}: lists or objects are nested too deeply to be read") from error
     except msgspec.DecodeError as error:
         raise DataError(f"{name}: not JSON: {one_line(error)}; expected one object a line, or one array") from error
     rows = _rows_in(tree) or [tree] if isinstance(tree, dict) else tree
@@ -146,8 +162,9 @@ def _cells(path: Path, separator: str, encoding: str | None) -> Trees:
     """
     text = "".join(_decoded(path, number, line) for number, line in read_lines(path, encoding, with_blank=True))
     heading_line = text.partition("\n")[0]
-    if separator == "," and "," not in heading_line and ";" in heading_line:
-        separator = ";"  # as spreadsheets write it where the comma is in numbers
+    if separator == "," and "," not in heading_line:
+        # Spreadsheets write semicolons where the comma is in numbers.
+        separator = next((mark for mark in ";\t" if mark in heading_line), separator)
     limit = csv.field_size_limit(sys.maxsize)
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -157,13 +174,16 @@ def _cells(path: Path, separator: str, encoding: str | None) -> Trees:
         _check_heading(path, heading)
         for cells in rows:
             place = f"{path}:{rows.line_num}"
-            if not cells:
+            if not any(cells):
                 continue
             if len(cells) != len(heading):
                 raise DataError(f"{place}: {len(cells)} cells under {len(heading)} headings; quote cells with commas")
             yield place, {name: cell or None for name, cell in zip(heading, cells, strict=True)}
     except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: not {form_of(path)[1:].upper()}: {error}") from error
+        raise DataError(
+            f"{path}:{rows.line_num}: not {form_of(path)[1:].upper()}: {error}; put a cell with quotes into "
+            "quotes and double those in it"
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -184,6 +204,11 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
 def _parquet(path: Path) -> Trees:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    with path.open("rb") as opened:
+        start = opened.read(64)
+    if not start.startswith(b"PAR1"):
+        what = other_file(start) or "it does not begin like one; download it again"
+        raise DataError(f"{path}: not a parquet file that can be read: {what}")
     from datasets import load_dataset
 
     try:

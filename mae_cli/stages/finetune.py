@@ -154,6 +154,18 @@ def _say_off_policy(job: Job, policy: Policy, rows: Sequence[Row], objective: co
         )
 
 
+def _say_imitated(job: Job, rows: Sequence[Row]) -> None:
+    """Say where the worse answers of another tool's file are imitated like the better ones."""
+    objective = registry.build("objectives", job.recipe.finetune.objective)
+    worse = sum(row.reward == 0.0 for row in rows)
+    if worse and getattr(objective, "weights", None) == "equal":
+        job.progress.say(
+            f"finetune: the file calls {worse} of its {len(rows)} answers worse (rejected, or a label of false), and "
+            "objective sft imitates them like the others; take --objective dpo or kto, or "
+            "--set 'finetune.objective={name: sft, weights: reward}'"
+        )
+
+
 def _fingerprint(job: Job, engine: contracts.Engine, rows: Sequence[Row]) -> dict[str, Any]:
     section = job.recipe.finetune
     return {
@@ -214,6 +226,7 @@ def read_to_train(job: Job, inputs: Sequence[Path]) -> Input:
     if foreign is not None:
         rows = rows_of(foreign)
         job.progress.say(f"{path}: read as {foreign.format}: {len(foreign.samples)} samples, {len(rows)} rows")
+        _say_imitated(job, rows)
         return Input(rows=rows)
     data = job.read(*inputs)
     if data.problems:

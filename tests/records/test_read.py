@@ -196,7 +196,10 @@ def test_compressed_files_and_byte_order_marks_and_blank_lines_read(tmp_path: Pa
 def test_standard_input_is_called_stdin_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"question": "q"}\n{"x": 1}\n')))
 
-    assert error_of(STDIO) == 'stdin:2: field "question" is missing (found: x)'
+    assert error_of(STDIO) == (
+        'stdin:2: field "question" is missing (found: x); say which column it is: '
+        "mae data import FILE -o OUTPUT --map question=COLUMN"
+    )
 
 
 def test_duplicate_problems_are_merged_with_a_notice(tmp_path: Path) -> None:
@@ -246,15 +249,25 @@ def test_the_usual_field_names_are_understood(tree: dict[str, Any], question: st
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"text": "q"}, 'here:1: field "question" is missing (found: text)'),
+        (
+            {"text": "q"},
+            'here:1: field "question" is missing (found: text); say which column it is: '
+            "mae data import FILE -o OUTPUT --map question=COLUMN",
+        ),
         ({"question": 5}, 'here:1: field "question": expected text, found int'),
         ({"question": "  "}, 'here:1: field "question": empty'),
         (
             {"question": "q", "answer": {"x": 5}},
             'here:1: field "answer": expected text or a number, found an object with x',
         ),
-        ({"question": "q", "choices": [None, 2]}, 'here:1: field "choices": expected a list of texts'),
-        ({"question": "q", "choices": 5}, 'here:1: field "choices": expected a list of texts'),
+        (
+            {"question": "q", "choices": [None, 2]},
+            'here:1: field "choices": expected a list of texts, found a list with other things; write a JSON list',
+        ),
+        (
+            {"question": "q", "choices": 5},
+            'here:1: field "choices": expected a list of texts, found a value of type int; write a JSON list',
+        ),
     ],
 )
 def test_a_wrong_problem_field_is_named(tree: dict[str, Any], message: str) -> None:

@@ -12,12 +12,15 @@ import msgspec
 from mae_cli.answers.numbers import expand_fraction_signs
 from mae_cli.records import Problem, Verdict, VerdictStatus
 
+# Sets write one truth value in either way, and prompts seldom say which is wanted.
+_TRUTH = {"yes": "true", "no": "false"}
+
 
 def exact_match_score(answer: str | None, reference: str) -> tuple[float | None, VerdictStatus, str]:
     """Return (score, status, reason): 1.0 if both texts are the same once normalised, else 0.0.
 
     Args:
-        answer: the extracted answer; None or blank is a wrong answer.
+        answer: the extracted answer; None or blank is a wrong answer; yes and true are one, no and false, too.
         reference: the reference answer; blank gives (None, "unsupported", reason).
 
     Source: normalisation as in `normalise_answer`; no published rule.
@@ -30,6 +33,8 @@ def exact_match_score(answer: str | None, reference: str) -> tuple[float | None,
         return 0.0, "ok", "no answer found"
     if found == expected:
         return 1.0, "ok", "same text"
+    if _TRUTH.get(found, found) == _TRUTH.get(expected, expected):
+        return 1.0, "ok", "the same truth value"
     return 0.0, "ok", "different text"
 
 

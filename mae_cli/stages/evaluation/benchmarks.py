@@ -14,18 +14,17 @@ from typing import Any
 
 import msgspec
 
-from mae_cli.answers.programs import is_code_problem
-from mae_cli.checking.code.unit_tests import has_tests
 from mae_cli.data.hub import HUB, hub_rows
 from mae_cli.data.pools import write_questions
 from mae_cli.errors import ConfigError, DataError, did_you_mean
 from mae_cli.plugins import registry
 from mae_cli.recipe.files import find_file
 from mae_cli.recipe.sections import EvalSection, Spec
-from mae_cli.records import Problem, choices_of
+from mae_cli.records import Problem
 from mae_cli.records.file_names import beside
 from mae_cli.records.read import problems_of_rows, read_problems
 from mae_cli.records.tables import read_trees
+from mae_cli.stages.evaluation.fitting import fitting_verifier
 
 LOOKED_AT = 20
 """Reference answers that are tried on the verifier before anything is generated."""
@@ -191,7 +190,7 @@ def _load(spec: BenchmarkSpec, section: EvalSection) -> Benchmark:
     own_prompt = suite.prompt if suite and section.prompt is None else section.prompt
     own_verifier = section.verifier
     if own_verifier == defaults.verifier:
-        own_verifier = suite.verifier if suite else _fitting_verifier(problems, own_verifier)
+        own_verifier = suite.verifier if suite else fitting_verifier(problems, own_verifier)
     benchmark = Benchmark(
         name=spec.name or spec.suite or (path.name.split(".")[0] if path else source.partition(":")[2].split("/")[1]),
         source=source,
@@ -230,15 +229,6 @@ def items_of(spec: Spec) -> list[Problem]:
     """
     told = spec_of(spec)
     return _items(told, _suite(told.suite) if told.suite else None)[0]
-
-
-def _fitting_verifier(problems: Sequence[Problem], otherwise: Spec) -> Spec:
-    """What checks the items of a file that nobody named a verifier for: choices and programs are read as such."""
-    if problems and all(choices_of(problem) for problem in problems):
-        return "choice"
-    if problems and all(is_code_problem(problem) for problem in problems):
-        return "python_tests" if all(has_tests(problem) for problem in problems) else "python_call"
-    return otherwise
 
 
 def unreadable(benchmark: Benchmark) -> tuple[int, int, str] | None:

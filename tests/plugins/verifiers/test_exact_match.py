@@ -64,3 +64,10 @@ def test_every_text_matches_itself_or_is_empty(text: str) -> None:
     score, status, _ = exact_match_score(text, text)
 
     assert (score, status) == ((1.0, "ok") if normalise_answer(text) else (None, "unsupported"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"), [("Yes.", "True", 1.0), ("false", "no", 1.0), ("yes", "False", 0.0)]
+)
+def test_yes_is_true_and_no_is_false(answer: str, reference: str, score: float) -> None:
+    assert exact_match_score(answer, reference)[0] == score
