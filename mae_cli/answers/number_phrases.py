@@ -76,7 +76,7 @@ def stated_value(text: str) -> str:
     if not re.search(rf"[\d{_FRACTIONS}]", text):
         return text
     text = without_wrapping(without_html(text))
-    if read_number(text) is not None and "(" not in text:
+    if read_number(text) is not None and "(" not in text and text[-1] not in _TIMES:
         return text
     inside = re.fullmatch(r"[(\[{<]\s?(.*?)\s?[)\]}>]\.?", text, re.DOTALL)
     if inside and read_number(inside[1]) is not None:
