@@ -17,6 +17,7 @@ _TURNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"^(an?|one|\d+) ([a-z]+) and (a half|a quarter|three quarters)\b", r"\1 and \3 \2"),
         (r"^an? (?=and (?:a half|a quarter|three quarters)\b)", "1 "),
         (r"^an? (profit|loss|gain|increase|decrease|rise|fall|drop|discount|deficit|surplus) of (.+)$", r"\2 \1"),
+        (r"^(quarter|third|tenth)(?= of an? )", r"a \1"),
         (r"\bto the (?=(?:north|south|east|west|left|right)(?:[a-z]*)\b)", ""),
         (r"^(?:#|no\.|nr\.|number) ?(?=\d)", ""),
         (r"(?<=\d) ?(?:y/o|yo|y\.o\.)$", " years old"),

@@ -147,7 +147,7 @@ class Equality(msgspec.Struct, frozen=True):
             return self._percent(first, second)
         if any(unit.startswith("base") for unit in units):
             return self._bases(first, second)
-        if units == {"", "degree"} and "pi" in first.source + second.source:
+        if units <= {"", "radian", "degree"} and "degree" in units and "pi" in first.source + second.source:
             return self._in_degrees(first, second)
         if "" in units:
             same = self.same(first, second)

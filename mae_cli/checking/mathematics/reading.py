@@ -251,6 +251,12 @@ def _relational(sides: list[str], relation: Relation) -> MathObject:
         words = re.sub(r"[^a-z ]", "", normalise_words(sides[0]))
         if name is None and len(words) > 3 and not re.search(r"\d|\\", sides[0]):
             return _read(sides[1])  # "the area = 5"
+        if name is None and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
+            found, result = _read(sides[0]), _read(sides[1])  # "10/3 = 3 1/3"
+            if isinstance(found, Number) and isinstance(result, Number) and not variables(result.node):
+                if _differ(found, result):
+                    raise UnreadableError("an equation of two numbers that does not hold")
+                return result
         name = re.sub(r"\s|(?<=_)\{(?=\w\})|(?<=_\{\w)\}", "", name).replace("}", "") if name else None
         left: Node = ("variable", name) if name else read_expression(sides[0])
         return Relational("=", left, _read(sides[1]), name)

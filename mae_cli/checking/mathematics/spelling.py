@@ -29,7 +29,7 @@ _REPEATING: Final = re.compile(
     r"|(?P<dots>\\dot\s*\{?\d\}?(?:\d*\\dot\s*\{?\d\}?)?)|(?<=\.)\((?P<bracketed>\d+)\))"
 )
 # Digits said often enough before dots: 0.333..., 0.1666..., 0.3636...; "2.718281828..." repeats nothing.
-_DOTS: Final = r"\s*(?:\.{3}|\\[lcd]?dots(?![a-zA-Z]))"
+_DOTS: Final = r"\s*(?:\.{3}|\u2026|\\[lcd]?dots(?![a-zA-Z]))"
 _GOING_ON: Final = re.compile(
     rf"(?<![\d.])(?P<whole>\d+)\.(?:(?P<first>\d*?)(?P<block>\d{{1,6}}?)(?P=block){{2,}}|(?P<all>\d{{1,6}}?)(?P=all)+){_DOTS}"
 )

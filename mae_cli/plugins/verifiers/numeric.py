@@ -61,7 +61,7 @@ def numeric_score(
     Source: reading rules as in `mae_cli.answers.numbers`; no published rule.
     """
     expected = read_quantity(reference)
-    if expected is None and (colons := read_colons(reference)):
+    if (expected is None or ":" in (answer or "")) and (colons := read_colons(reference)):
         return _by_colons(answer, colons)
     if expected is None:
         return None, "unsupported", f"the reference answer is not one number: {reference[:60]!r}"
@@ -70,6 +70,9 @@ def numeric_score(
     if expected.has_comma:
         return None, "unsure", f"the comma of the reference may part two numbers: {reference[:60]!r}"
     found = read_quantity(answer)
+    if found is None and (time := read_colons(answer)) and not any(time.parts[1:]):
+        same_hour = time.parts[0] % 12 == expected.value % 12
+        return (None, "unsure", "a time at that hour") if same_hour else (0.0, "ok", "different number")
     if found is None:
         return 0.0, "ok", f"the answer is not one number: {answer[:60]!r}"
     score = _compared(found, expected, tolerance, lone_percent)
