@@ -147,6 +147,8 @@ for _word, _name in _SPELLINGS.items():
     # "KM" is a kilometre, but "mw" may be a milliwatt or a megawatt; one letter is never folded.
     if len(_word) > 1:
         _FOLDED[_word.casefold()] = _name if _FOLDED.get(_word.casefold(), _name) == _name else ""
+# Only as they stand: in other cases these letters are the thousandths.
+_SPELLINGS.update({"Mm": "megameter", "Mg": "megagram"})
 _BITS: Final = frozenset({"kb", "Kb", "Mb", "Gb", "Tb"})
 _LONGEST_PHRASE: Final = max(word.count(" ") for word in _SPELLINGS) + 1
 _POWER_BEFORE: Final = re.compile(r"(square|sq\.?|cubic|cu\.?)\s+", re.IGNORECASE)
