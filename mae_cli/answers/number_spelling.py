@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+from mae_cli.answers.number_turns import phrased, without_article
 from mae_cli.answers.unit_words import NUMERAL_WORDS
 from mae_cli.answers.units import MeasureUnit, unit_named
 
@@ -49,6 +50,7 @@ _GROUPS: Final = tuple(
         (r"\d{1,3}(?:['\u2019]\d{3})+(?:[.,]\d+)?(?![\d,.'\u2019])", ".,"),
         (r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?![\d,.])", ","),
         (r"\d{1,3}(?:\.\d{3})+,\d+(?![\d,.])", ","),
+        (r"\d{1,3}(?:_\d{3})+(?:\.\d+)?(?![\d_])", "."),
     )
 )
 _DECIMAL_COMMA: Final = re.compile(r"\d+,(?:\d{1,2}|\d{4,})(?![\d,.])")
@@ -88,13 +90,13 @@ def plain_number(text: str, *, with_words: bool = True) -> Spelled:
     before, _, after = text.rpartition("=")
     text = "" if _NOT_ONE_RESULT.search(before) else after.strip()
     text = re.sub(r"(?<=\d)\s?\*\*\s?(?=-?\d)", "^", text)
-    text = _without_lead(_spelled_words(text)) if with_words else _with_sign(text)
+    text = _without_lead(spelled_number(phrased(text))) if with_words else _with_sign(text)
     money = _MONEY.match(text)
     currency = None
     if money:
         currency = unit_named(re.sub(r"\\|\s|(?<=US)D(?=\W)", "", money["money"]))
         text = money["sign"] + text[money.end() :]
-    text = _spelled_words(_without_lead(text)) if with_words else _with_sign(text)
+    text = spelled_number(_without_lead(text)) if with_words else _with_sign(text)
     text, has_comma = _ungrouped(re.sub(r"(?<=\d) or so\b", "", text))
     return Spelled(text.strip().rstrip(".,;:\u3002\uff0e ").strip(), currency, has_comma)
 
@@ -193,6 +195,7 @@ _PARTS: Final = {
     "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10,
 }  # fmt: skip
 _SPOKEN: Final = {*NUMERAL_WORDS, *_LARGE, "hundred"}
+_TWICE: Final = re.compile(r"(?P<words>[a-zA-Z][a-zA-Z\s-]*)\(\s?(?P<figures>\d[\d,]*)\s?\)(?P<rest>[^\d]*)")
 _PART_BEHIND: Final = re.compile(
     rf"(?P<before>\d+)\s(?:and\s)(?P<top>an?|\w+)[\s-](?P<part>{'|'.join(_PARTS)})\b", re.I
 )
@@ -259,6 +262,14 @@ def _chinese_value(text: str) -> int | None:
                 return None
             total, part, digit, least = (total + part) * _CHINESE_LARGE[sign], 0, None, 10**9
     return total + part + (digit or 0)
+
+
+def spelled_number(text: str) -> str:
+    """A text that begins with number words with figures instead; "eighteen (18)" and "half an hour" as one number."""
+    twice = _TWICE.fullmatch(text)
+    if twice and _spelled_words(twice["words"].strip()) == twice["figures"].replace(",", ""):
+        return f"{twice['figures']}{twice['rest']}"
+    return without_article(_spelled_words(text))
 
 
 def _small(word: str) -> int | None:

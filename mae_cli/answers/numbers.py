@@ -3,7 +3,7 @@ r"""One number read out of a short text, exactly, with its unit and what it coun
 Place in the flow: the verifier `numeric` and the cascade of `answers.extract` use it. Contract: a text that states
 exactly one number gives that number as a `Fraction`, any other text gives None; no text takes more than a moment (long
 texts and huge exponents are refused at once; a plain number needs no units library). Left out: expressions
-(`2\sqrt{3}`, `9 * 2`), times of the day (10:30), and equality of mathematical objects (verifier `math`).
+(`2\sqrt{3}`, `9 * 2`), times of the day (`answers.colons`), and equality of mathematical objects (verifier `math`).
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from mae_cli.answers.number_spelling import expand_fraction_signs, plain_number
+from mae_cli.answers.number_spelling import expand_fraction_signs, plain_number, spelled_number
 from mae_cli.answers.unit_words import HAN_MULTIPLIERS
 from mae_cli.answers.units import MULTIPLIERS, MeasureUnit, convert, leading_unit, names_things
 
@@ -43,12 +43,14 @@ _UNIT = re.compile(
 _SIGNS: Final = frozenset(
     "%\u00b0$\u00a2\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20ab\u20a6\u20b1\u20aa\u20b4'\"\u2032\u2033"
 )
-_HAN: Final = re.compile(f"\\s?([{''.join(HAN_MULTIPLIERS)}]+)")
+# A kilogram and a kilometre begin with the sign of a thousand.
+_HAN: Final = re.compile(f"\\s?([{''.join(HAN_MULTIPLIERS)}]+(?![\u514b\u7c73\u74e6\u516c]))")
 _SHORT_MULTIPLIERS: Final = {"k": 10**3, "K": 10**3, "M": 10**6, "m": 10**6, "B": 10**9, "b": 10**9, "T": 10**12}
 _MULTIPLE = re.compile(
     r"(?P<attached>[kKMmBbT]|bn|mn|mil)(?![^\W\d_]|/|\^)|\s?(?P<word>[a-zA-Z]+\b|[^\W\d_a-zA-Z][^\s\d.,;:()/^*+=<>-]*|[a-zA-Z][^\W\d_]*)\.?"
 )
 _FURTHER = re.compile(rf"[\s,]*(?:and\s)?(?P<figure>{_DECIMAL})(?P<rest>\D.*)?$", re.IGNORECASE | re.DOTALL)
+_SMALLER_PARTS: Final = {"foot": 12, "hour": 60}
 _CLOCK_SPAN = re.compile(
     r"(?P<sign>-?)(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?\s?(?:h|hrs?|hours?)\b\.?$"
 )
@@ -129,10 +131,14 @@ def read_quantity(text: str, *, allow_units: bool = True, allow_words: bool = Tr
     factor, rest, is_attached = _multiple(rest, is_money=spelled.money is not None)
     value *= factor
     unit, behind = _unit(rest, spelled.money, is_attached)
-    further = _FURTHER.fullmatch(behind) if unit is not None and percent is None else None
-    if further and further["figure"] and spelled.money is None:
-        assert unit is not None
-        return _compound(value, unit, further, is_negative=match["sign"] == "-")
+    if unit is not None and percent is None and spelled.money is None:
+        further = _FURTHER.fullmatch(behind)
+        if further:
+            return _compound(value, unit, further, is_negative=match["sign"] == "-")
+        further = _FURTHER.fullmatch(spelled_number(behind.removeprefix(" and").lstrip(" ,"))) if allow_words else None
+        compound = _compound(value, unit, further, is_negative=match["sign"] == "-") if further else None
+        if compound:  # "five feet six inches"
+            return compound
     if not _is_readable(rest, behind, is_attached):
         return None
     is_doubtful = spelled.has_comma and unit is None and percent is None
@@ -205,10 +211,18 @@ def _multiple(rest: str, *, is_money: bool) -> tuple[int, str, bool]:
             factor = _SHORT_MULTIPLIERS.get(mark) or (10**9 if mark == "bn" else 10**6)
             return factor, rest[match.end() :], False
     word = match["word"] if match else None
+    if word in ("k", "K") and match and _counts_by_thousand(rest[match.end() :].lstrip()):
+        return 1000, rest[match.end() :], False  # "18 K dollars"; 300 K are kelvins
     if word and (word.lower() in MULTIPLIERS or word == "M" or (is_money and word in _SHORT_MULTIPLIERS)):
         assert match is not None
         return MULTIPLIERS.get(word.lower()) or _SHORT_MULTIPLIERS[word], rest[match.end() :], False
     return 1, rest, rest[:1].isalpha()
+
+
+def _counts_by_thousand(behind: str) -> bool:
+    """Whether a blank and K before these words are a thousand: money, and things in the plural."""
+    unit = leading_unit(behind)[0]
+    return unit.is_money if unit is not None else re.match(r"[a-z]{3,}s\b|people\b", behind) is not None
 
 
 def _unit(rest: str, money: MeasureUnit | None, is_attached: bool) -> tuple[MeasureUnit | None, str]:
@@ -248,6 +262,8 @@ def _compound(value: Fraction, unit: MeasureUnit, further: re.Match[str], *, is_
     behind = ""
     while match is not None and match["figure"]:
         next_unit, behind = leading_unit((match["rest"] or "").lstrip(" -"))
+        if not match["rest"] and match["figure"].isdigit() and int(match["figure"]) < _SMALLER_PARTS.get(unit.name, 0):
+            next_unit = MeasureUnit("inch" if unit.name == "foot" else "minute")  # "5 foot 10", "1h30"
         if next_unit is not None and next_unit.name == "meter" and unit.name == "hour":
             next_unit = MeasureUnit("minute")  # "1h 30m"
         scale = convert(next_unit, parts[-1]) if next_unit is not None else None

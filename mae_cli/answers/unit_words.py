@@ -12,6 +12,7 @@ from typing import Final
 CURRENCIES: Final = (
     *("dollar", "euro", "sterling", "yen", "yuan", "rupee", "won", "swiss_franc", "zloty", "krone", "real", "ruble"),
     *("peso", "lira", "baht", "dong", "naira", "shekel", "rand", "canadian_dollar", "australian_dollar", "ringgit"),
+    *("swedish_krona", "norwegian_krone", "danish_krone", "mexican_peso", "philippine_peso"),
     *("hongkong_dollar", "taiwan_dollar", "singapore_dollar", "taka", "dirham", "riyal", "hryvnia"),
 )
 SUBUNITS: Final = (
@@ -24,6 +25,7 @@ inch: in inch inches \u2033 " ''
 foot: ft foot feet \u2032 '
 yard: yd yard
 mile: mi mile
+field_furlong: furlong
 nautical_mile: nautical-mile nmi
 light_year: light-year lightyear
 angstrom: \u00c5 angstrom
@@ -55,6 +57,8 @@ cc: cc
 hectare: ha hectare
 field_acre: acre
 mile/hour: mph
+mile/gallon: mpg
+foot**2: sqft
 kilometer/hour: kph kmh kmph
 foot/second: fps
 meter/second: mps
@@ -102,11 +106,16 @@ paisa: paisa paise
 won: \u20a9 won KRW \uc6d0
 swiss_franc: CHF Fr. Swiss-franc franken
 zloty: z\u0142 zloty z\u0142oty z\u0142otych PLN
-krone: kr krone kroner krona kronor SEK NOK DKK
+krone: kr krone kroner krona kronor
+swedish_krona: SEK
+norwegian_krone: NOK
+danish_krone: DKK
 real: R$ reais BRL
 ruble: \u20bd ruble rouble \u0440\u0443\u0431
 ruble: \u0440\u0443\u0431\u043b\u0435\u0439 \u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u044c
-peso: peso MXN \u20b1 PHP
+peso: peso
+mexican_peso: MXN
+philippine_peso: \u20b1 PHP
 lira: \u20ba lira TL
 baht: \u0e3f baht THB
 dong: \u20ab VND \u0111\u1ed3ng
@@ -135,10 +144,10 @@ _LONG_PREFIXES: Final = {
 }
 # What takes prefixes: pint's name, its words, its symbols, and the symbols of the prefixes in use before it.
 _PREFIXED: Final = (
-    ("meter", "meter metre", "m", "n \u00b5 \u03bc m c d k"),
-    ("gram", "gram gramme", "g", "\u00b5 \u03bc m k"),
-    ("second", "second", "s", "n \u00b5 \u03bc m"),
-    ("liter", "liter litre", "l L", "\u00b5 \u03bc m c d h k"),
+    ("meter", "meter metre", "m", "n \u00b5 \u03bc u m c d k"),
+    ("gram", "gram gramme", "g", "\u00b5 \u03bc u m k"),
+    ("second", "second", "s", "n \u00b5 \u03bc u m"),
+    ("liter", "liter litre", "l L", "\u00b5 \u03bc u m c d h k"),
     ("watt", "watt", "W", "m k M G T"),
     ("joule", "joule", "J", "m k M G"),
     ("volt", "volt", "V", "\u00b5 \u03bc m k M"),
@@ -156,8 +165,8 @@ _PREFIXED: Final = (
     ("kelvin", "kelvin", "K", ""),
 )
 _SYMBOL_NAMES: Final = {
-    "n": "nano", "\u00b5": "micro", "\u03bc": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
-    "k": "kilo", "K": "kilo", "M": "mega", "G": "giga", "T": "tera",
+    "n": "nano", "\u00b5": "micro", "\u03bc": "micro", "u": "micro", "m": "milli", "c": "centi", "d": "deci",
+    "h": "hecto", "k": "kilo", "K": "kilo", "M": "mega", "G": "giga", "T": "tera",
 }  # fmt: skip
 # Alone behind a number these letters are as often something else.
 _NEVER_ALONE: Final = frozenset({"A", "B", "bit"})

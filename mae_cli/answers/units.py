@@ -76,7 +76,8 @@ def _registry() -> UnitRegistry[Any]:
         registry.define(f"{currency} = [{currency}s]")
     for name, currency, share in SUBUNITS:
         registry.define(f"{name} = 1/{share} * {currency}")
-    # An acre is 43,560 square feet of today, where pint keeps the survey foot of before.
+    # An acre is 43,560 square feet of today, a furlong 660 feet, where pint keeps the survey foot of before.
+    registry.define("field_furlong = 660 * foot")
     registry.define("field_acre = 43560 * foot ** 2")
     registry.define("calendar_month = [calendar]")
     registry.define("calendar_year = 12 * calendar_month")
@@ -104,6 +105,11 @@ _VOLUMES: Final = frozenset(
     {"cup", "pint", "quart", "gallon", "fluid_ounce", "tablespoon", "teaspoon", "milliliter", "liter"}
 )
 _AVOIRDUPOIS: Final = frozenset({"pound", "ounce", "short_ton", "stone"})
+# Words that several countries share, and what they may mean.
+_SHARED: Final = {
+    "krone": ("swedish_krona", "norwegian_krone", "danish_krone"),
+    "peso": ("mexican_peso", "philippine_peso"),
+}
 
 
 def convert(unit: MeasureUnit, into: MeasureUnit) -> Scale | None:
@@ -127,6 +133,8 @@ def _resolved(name: str, other: str) -> str:
     """The unit meant where a word has several meanings: the short ton is one of pounds, the fluid ounce one of cups."""
     if name == "ton_or_tonne":
         return "short_ton" if other in _AVOIRDUPOIS else "tonne"
+    if other in _SHARED.get(name, ()):
+        return other
     if name == "ounce" and other in _VOLUMES:
         return "fluid_ounce"
     return name
@@ -138,10 +146,15 @@ for _word, _name in _SPELLINGS.items():
     # "KM" is a kilometre, but "mw" may be a milliwatt or a megawatt; one letter is never folded.
     if len(_word) > 1:
         _FOLDED[_word.casefold()] = _name if _FOLDED.get(_word.casefold(), _name) == _name else ""
+# Only as they stand: in other cases these letters are the thousandths.
+_SPELLINGS.update({"Mm": "megameter", "Mg": "megagram"})
+_BITS: Final = frozenset({"kb", "Kb", "Mb", "Gb", "Tb"})
 _LONGEST_PHRASE: Final = max(word.count(" ") for word in _SPELLINGS) + 1
 _POWER_BEFORE: Final = re.compile(r"(square|sq\.?|cubic|cu\.?)\s+", re.IGNORECASE)
 _POWER_BEHIND: Final = re.compile(r"\s?\^\s?\{?\s?(-?[1-4])\}?|(?<=[a-z])([23])(?![\w.])|\s(squared|cubed)\b")
-_TIMES: Final = re.compile(r"\s?[-\u00b7\u22c5*]\s?|\s?\\cdot\s?")
+_TIMES: Final = re.compile(r"\s?[-\u00b7\u22c5*]\s?|\s?\\cdot\s?|\s(?=(?:m|s|kg|mol|K)(?![^\W_]))")
+# Alone they are as often something else.
+_ONLY_INSIDE: Final = {"C": "coulomb", "A": "ampere"}
 _OVER: Final = re.compile(r"\s?/\s?|\s(?:per|an?|each|every)\s", re.IGNORECASE)
 _UNIT_WORD: Final = re.compile(
     r"[A-Z]{0,2}\$|\u00b0\s?[CF]\b|[^\W\d_]+\.?|''|[\u00b0\u2032\u2033'\"\u00a2\u20ac\u00a3\u00a5\u20a0-\u20cf\u0e3f\u09f3]"
@@ -157,6 +170,9 @@ def leading_unit(text: str) -> tuple[MeasureUnit | None, str]:
         for pattern, sign in ((_OVER, "/"), (_TIMES, "*")):
             match = pattern.match(rest)
             factor, after = _factor(rest[match.end() :]) if match else (None, rest)
+            symbol = re.match(r"[CA](?![^\W_])", rest[match.end() :]) if match and factor is None else None
+            if match and symbol:
+                factor, after = _ONLY_INSIDE[symbol[0]], rest[match.end() + 1 :]
             if factor is not None:
                 name, rest = f"{name}{sign}({factor})" if re.search("[*/]", factor) else f"{name}{sign}{factor}", after
                 break
@@ -201,8 +217,10 @@ def _spelled(phrase: str) -> str | None:
     for word in (phrase, phrase.rstrip(".")):
         if word in _SPELLINGS:
             return _SPELLINGS[word]
-        if word.casefold() in _FOLDED:
-            return _FOLDED[word.casefold()] or None
+        if word.casefold() in _FOLDED and word not in _BITS:
+            name = _FOLDED[word.casefold()]
+            # "Mm" is no millimetre, though "MM" is.
+            return None if not name or (name.startswith("milli") and word[0] == "M" and not word.isupper()) else name
     return None
 
 

@@ -58,8 +58,18 @@ def same_value(first: Node, second: Node) -> bool | None:
     found = all_of(_same(value(first, point), value(second, point)) for point in points(names))
     if found is not True:
         return found
-    negative = [{name: -number for name, number in point.items()} for point in points(names)[:2]]
-    return all_of(_same_where_real(first, second, point) for point in negative)
+    return all_of(_same_where_real(first, second, point) for point in _negative_points(names))
+
+
+def _negative_points(names: Many[str]) -> list[dict[str, Fraction]]:
+    """Points where all names are negative, and where every other one is: |a + b| is |a| + |b| for equal signs alone."""
+    one, other = points(names)[:2]
+    negative = [{name: -number for name, number in point.items()} for point in (one, other)]
+    mixed = [
+        {name: number if place % 2 == first else -number for place, (name, number) in enumerate(one.items())}
+        for first in (0, 1)
+    ]
+    return negative + mixed if len(names) > 1 else negative
 
 
 def _same_where_real(first: Node, second: Node, point: dict[str, Fraction]) -> bool | None:

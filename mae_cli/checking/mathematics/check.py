@@ -112,6 +112,7 @@ def verified(reference: str, answer: str) -> bool | None:
 
     It compares expressions by algebra and may miss what is equal; then its own reading is computed at our points.
     """
+    reference, answer = (_with_index(text) for text in (reference, answer))
     gold = _parsed(reference)
     if not any(not isinstance(item, str) for item in gold):
         return None
@@ -121,6 +122,14 @@ def verified(reference: str, answer: str) -> bool | None:
     if not (_is_whole(gold, reference) and _is_whole(found, answer)):
         return None
     return _agree(gold[0], found[0])
+
+
+def _with_index(text: str) -> str:
+    """A sum over i as a sum over another letter: the library takes every i for the imaginary unit."""
+    if not re.match(r"\\(?:sum|prod)\s*_\s*\{\s*i\s*=", text):
+        return text
+    free = next((letter for letter in "kjmpqr" if letter not in text), None)
+    return re.sub(r"(?<![a-zA-Z\\])i(?![a-zA-Z])", free, text) if free else text
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ import msgspec
 
 from mae_cli.answers.units import MeasureUnit, convert
 from mae_cli.checking.mathematics.agreement import all_of, points, same_value
-from mae_cli.checking.mathematics.expressions import Node, UnreadableError, variables
+from mae_cli.checking.mathematics.expressions import Node, UnreadableError, renamed, variables
 from mae_cli.checking.mathematics.objects import (
     Collection,
     MathObject,
@@ -40,6 +40,9 @@ from mae_cli.checking.mathematics.sets import as_set
 from mae_cli.checking.mathematics.values import approximate, value
 
 _CLOSE: Final = 1e-25
+_NO_SOLUTION: Final = frozenset({"no solution", "no solutions", "no real solution", "no real solutions"})
+_COUNTERS: Final = (frozenset("jklmn"), frozenset({"C", "c", "K"}))
+"""Names that stand for any whole number, and for any constant: which one is taken says nothing."""
 
 
 def equality(reference: str, answer: str, names: str = "") -> bool | None:
@@ -48,7 +51,16 @@ def equality(reference: str, answer: str, names: str = "") -> bool | None:
 
 
 def _own(first: Number, second: Number) -> bool | None:
-    return same_value(first.node, second.node)
+    same = same_value(first.node, second.node)
+    return None if same is False and _differ_in_a_counter(first.node, second.node) else same
+
+
+def _differ_in_a_counter(first: Node, second: Node) -> bool:
+    """Whether two expressions are equal but for the name of what counts in them: k pi and n pi."""
+    lone, other = variables(first) - variables(second), variables(second) - variables(first)
+    if len(lone) != 1 or len(other) != 1 or not any(lone | other <= names for names in _COUNTERS):
+        return False
+    return same_value(renamed(first, lone.pop(), other.pop()), second) is True
 
 
 class Equality(msgspec.Struct, frozen=True):
@@ -78,7 +90,8 @@ class Equality(msgspec.Struct, frozen=True):
         if isinstance(first, Collection) or isinstance(second, Collection):
             if isinstance(first, Sequence | Matrix) or isinstance(second, Sequence | Matrix):
                 # "(1, 2)" for "1, 2" may be meant, or a point for two answers.
-                return None
+                point, other = (second, first) if isinstance(first, Collection) else (first, second)
+                return self._coordinates(point, other)
             return self._collections(first, second)
         if isinstance(first, Number) and isinstance(second, Number):
             return self._numbers(first, second)
@@ -89,7 +102,18 @@ class Equality(msgspec.Struct, frozen=True):
                 return False
             return all_of(self._compare(a, b) for r, s in zip(first.rows, second.rows, strict=True)
                           for a, b in zip(r, s, strict=True))  # fmt: skip
-        return None if isinstance(first, Matrix) or isinstance(second, Matrix) else False
+        if isinstance(first, Matrix) or isinstance(second, Matrix):
+            return self._rows(first, second) if isinstance(first, Matrix) else self._rows(second, first)
+        return False
+
+    def _rows(self, matrix: MathObject, other: MathObject) -> bool | None:
+        """A matrix and a list of lists that may be its rows."""
+        if not (
+            isinstance(matrix, Matrix) and isinstance(other, Sequence) and (other.opening, other.closing) == ("[", "]")
+        ):
+            return None
+        rows = [row.parts for row in other.parts if isinstance(row, Sequence) and row.opening == "["]
+        return self._compare(matrix, Matrix(tuple(rows))) if len(rows) == len(other.parts) else None
 
     def _sets(self, first: MathObject, second: MathObject) -> bool | None:
         """Sets of real numbers, in whatever form one of them is written."""
@@ -123,10 +147,19 @@ class Equality(msgspec.Struct, frozen=True):
             return self._percent(first, second)
         if any(unit.startswith("base") for unit in units):
             return self._bases(first, second)
+        if units <= {"", "radian", "degree"} and "degree" in units and "pi" in first.source + second.source:
+            return self._in_degrees(first, second)
         if "" in units:
             same = self.same(first, second)
             return None if same and (first.is_doubtful or second.is_doubtful) else same
         return self._in_units(first, second)
+
+    def _in_degrees(self, first: Number, second: Number) -> bool | None:
+        """An angle in degrees and a number with pi, which is one in radians."""
+        angle, other = (first, second) if first.unit == "degree" else (second, first)
+        half_turn: Node = ("/", ("constant", "pi"), ("number", Fraction(180)))
+        in_radians = Number(("*", angle.node, half_turn), "", f"({angle.source}) \\cdot \\frac{{\\pi}}{{180}}")
+        return self.same(in_radians, other)
 
     def _percent(self, first: Number, second: Number) -> bool | None:
         if {first.unit, second.unit} != {"%", ""}:
@@ -199,7 +232,7 @@ class Equality(msgspec.Struct, frozen=True):
         """Whether the parts can be paired so that each pair is equal; null where that depends on an unknown pair."""
         if len(first) != len(second):
             return False
-        table = [[self._compare(a, b) for b in second] for a in first]
+        table = [[self._compare(a, b) if _is_set(a) == _is_set(b) else None for b in second] for a in first]
         if _can_pair(table, (True,)):
             return True
         return None if _can_pair(table, (True, None)) else False
@@ -214,9 +247,26 @@ class Equality(msgspec.Struct, frozen=True):
         assert isinstance(relation, Relational)
         if relation.relation == "=":
             if relation.name is not None:
+                if isinstance(relation.right, Sequence) and isinstance(other, Collection):
+                    return self._coordinates(relation.right, other, relation.name)
                 return self._compare(relation.right, other)
             return False if isinstance(other, Number) else None
         return self._sets(first, second)
+
+    def _coordinates(self, point: MathObject, other: MathObject, names: str | None = None) -> bool | None:
+        """A point and its coordinates by their names, "(x,y) = (2,3)" and "x = 2, y = 3"; null where that is not both.
+
+        A point without names has its coordinates in the order of the alphabet, or nothing is known.
+        """
+        if not (isinstance(point, Sequence) and isinstance(other, Collection) and len(point.parts) == len(other.parts)):
+            return None
+        found = {part.name: part.right for part in other.parts if isinstance(part, Relational) and part.relation == "="}
+        names = names if names and names.startswith("(") else None
+        ordered = [name.strip() for name in names.strip("()").split(",")] if names else sorted(map(str, found))
+        if len(found) != len(point.parts) or set(ordered) != set(found) or point.opening != "(":
+            return None
+        same = all_of(self._compare(part, found[name]) for part, name in zip(point.parts, ordered, strict=True))
+        return same if names or same else None
 
     def _equations(self, first: Relational, second: Relational) -> bool | None:
         if first.name is not None and second.name is not None:
@@ -269,7 +319,9 @@ def texts(first: MathObject, second: MathObject) -> bool | None:
             letters = sorted(character for character in words if character.isalpha())
             return words == text.words or (None if letters == sorted(text.words.replace(" ", "")) else False)
         return None if text.kind == "clock" or (other.source and other.source in text.words.split()) else False
-    # A time may be written as a ratio, an empty set as "no solution".
+    if isinstance(other, RealSet) and not other.pieces and text.words in _NO_SOLUTION:
+        return True
+    # A time may be written as a ratio.
     return None if isinstance(other, Sequence | RealSet) else False
 
 
@@ -299,6 +351,10 @@ def _proportional(first: Many[MathObject], second: Many[MathObject]) -> bool:
     ratios = [("/", a.node, b.node) for a, b in zip(first, second, strict=True)
               if isinstance(a, Number) and isinstance(b, Number)]  # fmt: skip
     return len(ratios) == len(first) and all(same_value(ratios[0], ratio) for ratio in ratios[1:])
+
+
+def _is_set(read: MathObject) -> bool:
+    return isinstance(read, Collection) and read.is_set
 
 
 def _can_pair(table: list[list[bool | None]], allowed: tuple[bool | None, ...]) -> bool:

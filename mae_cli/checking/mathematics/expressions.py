@@ -358,6 +358,13 @@ def variables(node: Node) -> set[str]:
     return found - {node[1]} if node[0] in BINDING else found
 
 
+def renamed(node: Node, name: str, into: str) -> Node:
+    """The tree with another name for one of its variables."""
+    if node == ("variable", name):
+        return ("variable", into)
+    return tuple(renamed(part, name, into) if isinstance(part, tuple) else part for part in node)
+
+
 BINDING: Final = frozenset({"sum", "product", "integral"})
 """Operations whose first part is a name of their own."""
 

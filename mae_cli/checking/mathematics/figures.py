@@ -30,6 +30,9 @@ _BASE_WORDS: Final = re.compile(
     r"(?P<digits>[0-9A-Z]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base[- ](?P<base>\d+|[a-z]+)\)?\s*\}?"
 )
 _MIXED: Final = re.compile(r"(-?)\s?(\d+) (\d+)/(\d+)")
+_DATE: Final = re.compile(r"\d{1,2}\s*/\s*\d{1,2}\s*/\s*(?:\d{2}|\d{4})")
+_SPAN: Final = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
+_PROGRAM: Final = {"x": "16", "o": "8", "b": "2"}
 _MONEY: Final = re.compile(r"(-?)\s*(\\?\$|\\euro |\\pound |[\u20a0-\u20cf\u00a5])")
 _MARKED: Final = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|textsf)\s*\{[^{}]*[^\W\d_][^{}]*\}"
 _UNIT: Final = re.compile(
@@ -80,6 +83,9 @@ def number(text: str) -> Number:
     Raises:
         UnreadableError: it states none that this reader understands.
     """
+    span = _SPAN.fullmatch(text)
+    if _DATE.fullmatch(text) or (span and int(span[1]) < int(span[2])):
+        raise UnreadableError("a date, or a range")
     base = _to_a_base(text)
     if base:
         return base
@@ -116,6 +122,9 @@ def spoken_number(text: str) -> Number | None:
 
 
 def _to_a_base(text: str) -> Number | None:
+    prefixed = re.fullmatch(r"0([xob])([\da-fA-F]+)", text.replace(" ", ""))
+    if prefixed:
+        text = f"{prefixed[2].upper()}_{{{_PROGRAM[prefixed[1]]}}}"
     match = _BASE.fullmatch(text) or _BASE_WORDS.fullmatch(text)
     if match is None:
         return None

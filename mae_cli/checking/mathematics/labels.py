@@ -24,6 +24,7 @@ _DATES: Final = tuple(
     for pattern in (
         rf"(?:the )?{_MONTH} (?:the )?{_DAY}(?:,? (?P<year>\d{{4}}))?",
         rf"(?:the )?{_DAY} (?:of )?{_MONTH}(?:,? (?P<year>\d{{4}}))?",
+        r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)",
     )
 )
 _CLOCK: Final = re.compile(
@@ -113,6 +114,8 @@ def label(text: str) -> Text | None:
 
 
 def _month(word: str) -> int | None:
+    if word.isdigit():
+        return int(word) if 1 <= int(word) <= 12 else None
     found = [index for index, month in enumerate(_MONTHS, 1) if month == word or month[:3] == word or word == "sept"]
     return (9 if word == "sept" else found[0]) if found else None
 

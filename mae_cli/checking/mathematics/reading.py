@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from mae_cli.checking.mathematics.expressions import Node, UnreadableError, read_expression
+from mae_cli.checking.mathematics.agreement import same_value
+from mae_cli.checking.mathematics.expressions import Node, UnreadableError, read_expression, variables
 from mae_cli.checking.mathematics.figures import WordsError, number, spoken_number
 from mae_cli.checking.mathematics.labels import label, letters
 from mae_cli.checking.mathematics.objects import (
@@ -39,6 +40,7 @@ _GROUPED: Final = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 _MATRIX: Final = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _NAME: Final = re.compile(
     r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\^\s*\{\s*-\s*1\s*\})?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?"
+    r"|\\(?:vec|hat|overrightarrow)\s*(?:\{\s*[a-zA-Z]{1,2}\s*\}|[a-zA-Z])"
     r"|\|[A-Z]{2}\||\\angle\s*[A-Z]{1,3}|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Z]{2}\s*/\s*[A-Z]{2}"
     r"|[A-Z]+(?:_\{\w+\})?\s*:\s*[A-Z]+(?:_\{\w+\})?"
     r"|\(\s*[a-zA-Z](?:_\{?\w\}?)?(?:\s*,\s*[a-zA-Z](?:_\{?\w\}?)?)+\s*\))"
@@ -47,7 +49,7 @@ _OPERATORS: Final[tuple[tuple[str, Relation], ...]] = (
     ("\\le ", "<="), ("\\ge ", ">="), ("<", "<"), (">", ">"), ("\\ne ", "!="), ("=", "="),
 )  # fmt: skip
 _UPWARD: Final = {"<": True, "<=": True, ">": False, ">=": False}
-_REALS: Final = re.compile(r"\\mathbb\{R\}|all real(?: number)?s|all real numbers")
+_REALS: Final = re.compile(r"\\mathbb\{R\}|(?:the set of )?(?:all )?real(?: number)?s")
 _EXCEPT: Final = re.compile(r"(?:\\mathbb\{R\}|R|all real(?: number)?s)\s*(?:except|\\setminus|-)\s*(?P<rest>.+)")
 _BUILDER: Final = re.compile(r"(?P<name>[a-zA-Z])\s*(?:\\in\s*(?:\\mathbb\{R\}|R)\s*)?(?:\||:)(?P<condition>.+)")
 _FRENCH: Final = re.compile(r"(?=\].*|.*\[$)([\][(])([^\[\]()]*[,;][^\[\]()]*)([\[\])])")
@@ -108,6 +110,8 @@ def _marked_text(text: str) -> MathObject | None:
         return _read(whole_text[1].strip())
     if words in ("empty set", "the empty set"):
         return EMPTY
+    if _REALS.fullmatch(words):
+        return REALS
     spoken = spoken_number(whole_text[1].strip())
     return spoken or Text(words)
 
@@ -151,13 +155,25 @@ def _parts(text: str) -> MathObject | None:
             if len({each.name for each in sets if each.name}) > 1:
                 raise UnreadableError("conditions on several names")
             return _both(sets) if word == "\\land " else joined([p for s in sets for p in s.pieces], sets[0].name)
-        if word == "\\lor " and all(re.fullmatch(r"\(?[A-Z]\)?", part) for part in parts):
-            raise UnreadableError("one letter or another")
-        return Collection(tuple(item for each in read for item in members_of(each)))
+        _refuse_statements(word, parts, read)
+        return Collection(tuple(item for each in read for item in _items(each)))
     parts = _split(text, (",", ";"))
     if len(parts) > 1:
-        return Collection(tuple(item for part in parts for item in members_of(_read(part))))
+        return Collection(tuple(item for part in parts for item in _items(_read(part))))
     return None if text == whole else _read(text)
+
+
+def _refuse_statements(word: str, parts: list[str], read: list[MathObject]) -> None:
+    """Refuse what "and" and "or" make a statement of: letters alone, and one name or another."""
+    if all(re.fullmatch(r"\(?[a-zA-Z]\)?", part) for part in parts):
+        raise UnreadableError("letters joined by logic")
+    if word == "\\lor " and len({part.name for part in read if isinstance(part, Relational)}) > 1:
+        raise UnreadableError("one name or another")
+
+
+def _items(read: MathObject) -> tuple[MathObject, ...]:
+    """What stands side by side in an object; a set in a list or in another set stays one."""
+    return (read,) if isinstance(read, Collection) and read.is_set else members_of(read)
 
 
 def _both(sets: list[RealSet]) -> RealSet:
@@ -227,11 +243,20 @@ def _relation(text: str) -> MathObject | None:
 def _relational(sides: list[str], relation: Relation) -> MathObject:
     if relation == "=":
         if len(sides) > 2:  # a = b = 5: what it comes to is the last
+            for side in sides[1:-1]:
+                if _differ(_read(side), _read(sides[-1])):
+                    raise UnreadableError("a chain that contradicts itself")
             sides = [sides[0], sides[-1]]
         name = sides[0] if _NAME.fullmatch(sides[0]) else None
         words = re.sub(r"[^a-z ]", "", normalise_words(sides[0]))
         if name is None and len(words) > 3 and not re.search(r"\d|\\", sides[0]):
             return _read(sides[1])  # "the area = 5"
+        if name is None and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", sides[0])):
+            found, result = _read(sides[0]), _read(sides[1])  # "10/3 = 3 1/3"
+            if isinstance(found, Number) and isinstance(result, Number) and not variables(result.node):
+                if _differ(found, result):
+                    raise UnreadableError("an equation of two numbers that does not hold")
+                return result
         name = re.sub(r"\s|(?<=_)\{(?=\w\})|(?<=_\{\w)\}", "", name).replace("}", "") if name else None
         left: Node = ("variable", name) if name else read_expression(sides[0])
         return Relational("=", left, _read(sides[1]), name)
@@ -240,6 +265,13 @@ def _relational(sides: list[str], relation: Relation) -> MathObject:
         sides, relation = sides[::-1], flipped[relation]
     left = ("variable", re.sub(r"\s", "", sides[0])) if _NAME.fullmatch(sides[0]) else read_expression(sides[0])
     return Relational(relation, left, Number(read_expression(sides[1]), source=sides[1]))
+
+
+def _differ(first: MathObject, second: MathObject) -> bool:
+    """Whether two objects are numbers without names, and not the same one."""
+    if not (isinstance(first, Number) and isinstance(second, Number)) or variables(first.node) | variables(second.node):
+        return False
+    return same_value(first.node, second.node) is False
 
 
 def _chain(text: str) -> MathObject:
@@ -283,7 +315,7 @@ def _braced(inside: str) -> MathObject:
     if not inside:
         return EMPTY
     parts = _split(inside, (",", ";"))
-    return Collection(tuple(item for part in parts for item in members_of(_read(part))), is_set=True)
+    return Collection(tuple(item for part in parts for item in _items(_read(part))), is_set=True)
 
 
 def _balanced_brackets(text: str) -> bool:

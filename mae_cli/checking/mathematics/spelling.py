@@ -28,6 +28,13 @@ _REPEATING: Final = re.compile(
     r"(?<![\d.])(?P<whole>\d*)\.(?P<first>\d*)(?:\\(?:overline|bar|overbar)\s*(?:\{(?P<over>\d+)\}|(?P<one>\d))"
     r"|(?P<dots>\\dot\s*\{?\d\}?(?:\d*\\dot\s*\{?\d\}?)?)|(?<=\.)\((?P<bracketed>\d+)\))"
 )
+# Digits said often enough before dots: 0.333..., 0.1666..., 0.3636...; "2.718281828..." repeats nothing.
+_DOTS: Final = r"\s*(?:\.{3}|\u2026|\\[lcd]?dots(?![a-zA-Z]))"
+_GOING_ON: Final = re.compile(
+    rf"(?<![\d.])(?P<whole>\d+)\.(?:(?P<first>\d*?)(?P<block>\d{{1,6}}?)(?P=block){{2,}}|(?P<all>\d{{1,6}}?)(?P=all)+){_DOTS}"
+)
+_LEFT_OPEN: Final = re.compile(rf"(?<=[\d,}}]){_DOTS}")
+_CHOSEN: Final = re.compile(r"(?<![a-zA-Z\\_])(?P<kind>[CPA])_\{?(?P<all>\d{1,3})\}?\s*\^\s*\{?(?P<some>\d{1,3})\}?")
 _DROPPED: Final = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|scriptstyle|[bB]igg?[lrm]?|limits|nolimits|hfill|phantom\{[^{}]*\})(?![a-zA-Z])"
     r"|(?<!\\)\\[,!;: ]|~|\\q?quad(?![a-zA-Z])|\\(?:hspace|vspace)\*?\{[^{}]*\}"
@@ -50,6 +57,8 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (rf"\\gt{_ENDS}", ">"),
         (rf"\\(?:varnothing|emptyset|O(?=$)){_ENDS}", r"\\emptyset "),
         (rf"\\(?:smallsetminus|backslash){_ENDS}", r"\\setminus "),
+        (rf"\\langle{_ENDS}", "("),
+        (rf"\\rangle{_ENDS}", ")"),
         (rf"\\(?:lbrace){_ENDS}", r"\\{"),
         (rf"\\(?:rbrace){_ENDS}", r"\\}"),
         (rf"\\(?:lvert|rvert|vert){_ENDS}", "|"),
@@ -69,7 +78,7 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"\\sqrt\s+(?=[({\[])", r"\\sqrt"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\{,\}", ","),
-        (r"\^\s*(-\s*\d+(?:\.\d+)?|\d{2,})(?!\d)", r"^{\1}"),
+        (r"\^\s*(-\s*\d+(?:\.\d+)?|\d+\.\d+|\d{2,})(?!\d)", r"^{\1}"),
         (r"\\cr(?![a-zA-Z])|(?:\\\\)+\s*\[[^\]]*(?:pt|mm|cm|em|ex)\]|(?:\\\\){2,}", r"\\\\"),
         (r"\\(?:and|wedge|land)(?![a-zA-Z])|\\?\\text\{\s*and\s*\}|\\mbox\{\s*and\s*\}|\band\b|\\&", r" \\land "),
         (
@@ -81,6 +90,10 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"_(\w)(?!\w*\})", r"_{\1}"),
     )
 )
+# "dx/x" and "\frac{dx}{x}" behind an integral sign are one over x, then dx.
+_INTEGRAND: Final = re.compile(
+    rf"\\frac\{{\s*d\s*([a-zA-Z])\s*\}}\s*{_GROUP}|(?<![a-zA-Z])d\s*([a-zA-Z])\s*/\s*(\([^()]*\)|[a-zA-Z]|\d+)(?=\s*$)"
+)
 _DEGREES_IN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
 _TRIGONOMETRY: Final = re.compile(r"(?<![a-zA-Z])(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _MATRIX_NAMES: Final = re.compile(r"\\(begin|end)\{(?:smallmatrix|matrix|bmatrix|Bmatrix|array)\}(?:\{[clr|\s]*\})?")
@@ -90,6 +103,7 @@ _MATRIX_BRACKETS: Final = re.compile(r"^[(\[]\s*(\\begin\{pmatrix\}.*\\end\{pmat
 def spelled(text: str) -> str:
     """A text in one spelling, without what only wraps or sizes it."""
     text = in_latex(text).strip()
+    text = _LEFT_OPEN.sub(r"\\ldots ", _GOING_ON.sub(_as_fraction, text))
     before = None
     while before != text:
         before = text
@@ -105,6 +119,10 @@ def spelled(text: str) -> str:
     text = _DROPPED.sub(" ", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
+    text = _CHOSEN.sub(_as_count, text)
+    if "\\int" in text:
+        text = _INTEGRAND.sub(lambda m: f"\\frac{{1}}{{{m[2] or m[4]}}} d{m[1] or m[3]}", text)
+        text = re.sub(r"(?<![a-zA-Z\\])d\s+([a-zA-Z])(?![a-zA-Z])", r"d\1", text)
     if _TRIGONOMETRY.search(text):
         text = _DEGREES_IN.sub(r"(\\frac{\1\\pi}{180})", text)
     text = re.sub(r"^\s*\\(?:approx|sim)(?![a-zA-Z])", "", text)
@@ -151,10 +169,21 @@ def _joined_groups(text: str) -> str:
     return f"{plain[1]}{re.sub(r'[^0-9]', '', plain[2])}{plain[3]}" if plain else text
 
 
+def _as_count(match: re.Match[str]) -> str:
+    """The choices of k out of n that C, P or A with n below and k above mean; a power of a name stays one."""
+    whole, some = int(match["all"]), int(match["some"])
+    if some >= whole or whole > 100:
+        return match[0]
+    binomial = f"\\binom{{{whole}}}{{{some}}}"
+    return binomial if match["kind"] == "C" else f"({binomial} \\cdot {some}!)"
+
+
 def _as_fraction(match: re.Match[str]) -> str:
     """A repeating decimal as the fraction it is: 0.666... is 2/3."""
-    first = match["first"]
-    repeated = match["over"] or match["one"] or match["bracketed"] or re.sub(r"\D", "", match["dots"])
+    found = match.groupdict(default="")
+    first = found["first"]
+    repeated = next((found[key] for key in ("over", "one", "bracketed", "block", "all") if found.get(key)), "")
+    repeated = repeated or re.sub(r"\D", "", found["dots"])
     value = Fraction(int(match["whole"] + first or "0"), 10 ** len(first))
     value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(first))
     return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"

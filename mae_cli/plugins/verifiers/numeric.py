@@ -3,8 +3,8 @@
 Place in the flow: `judge` and `eval` call it through the registry; GSM8K-like problems. Contract: an answer that states
 no number, several, or another one is wrong (0.0); a reference that is no number cannot be checked (null); the same
 figures for different things (5 km north and 5 km south, 5 apples and 5 oranges, 5 USD and 5 CAD) are `unsure`. What
-stands on one side only is ignored: references are mostly bare numbers. Left out: expressions and other mathematics
-(verifier `math`), times of the day.
+stands on one side only is ignored: references are mostly bare numbers. A time of the day and a ratio are compared as
+such (`answers.colons`). Left out: expressions and other mathematics (verifier `math`).
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from mae_cli.answers.colons import Colons, read_colons, same_colons
 from mae_cli.answers.numbers import Quantity, numbers_equal, read_quantity
 from mae_cli.answers.units import MeasureUnit, convert
 from mae_cli.records import Problem, Verdict, VerdictStatus
@@ -26,6 +27,9 @@ _EMPTY_WORDS: Final = frozenset(_EMPTY.split())
 _IRREGULAR: Final = {"people": "person", "children": "child", "men": "man", "women": "woman", "feet": "foot"}
 _ENDINGS: Final = (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("ss", "ss"), ("s", ""))
 _NEAR: Final = 0.1
+# Where both terms of a factor are large (a mile is 25146/15625 kilometres) figures are rounded.
+_ROUND: Final = 100
+_ROUNDED: Final = 0.005
 _POINT_GROUP: Final = re.compile(r"(?<![\d.,])[1-9]\d{0,2}\.\d{3}(?!\d)")
 
 
@@ -57,6 +61,8 @@ def numeric_score(
     Source: reading rules as in `mae_cli.answers.numbers`; no published rule.
     """
     expected = read_quantity(reference)
+    if (expected is None or ":" in (answer or "")) and (colons := read_colons(reference)):
+        return _by_colons(answer, colons)
     if expected is None:
         return None, "unsupported", f"the reference answer is not one number: {reference[:60]!r}"
     if answer is None or not answer.strip():
@@ -64,6 +70,9 @@ def numeric_score(
     if expected.has_comma:
         return None, "unsure", f"the comma of the reference may part two numbers: {reference[:60]!r}"
     found = read_quantity(answer)
+    if found is None and (time := read_colons(answer)) and not any(time.parts[1:]):
+        same_hour = time.parts[0] % 12 == expected.value % 12
+        return (None, "unsure", "a time at that hour") if same_hour else (0.0, "ok", "different number")
     if found is None:
         return 0.0, "ok", f"the answer is not one number: {answer[:60]!r}"
     score = _compared(found, expected, tolerance, lone_percent)
@@ -73,6 +82,23 @@ def numeric_score(
     if score[0] == 0.0 and (_by_thousand(answer, found, expected) or _by_thousand(reference, expected, found)):
         return None, "unsure", "the point may part thousands"
     return score
+
+
+def _by_colons(answer: str | None, reference: Colons) -> _Score:
+    """Compare an answer with a time of the day or a ratio."""
+    if answer is None or not answer.strip():
+        return 0.0, "ok", "no answer found"
+    found = read_colons(answer)
+    if found is None:
+        return (
+            (None, "unsure", "a time or a ratio, and something else with figures")
+            if re.search(r"\d", answer)
+            else (0.0, "ok", f"the answer is no time and no ratio: {answer[:60]!r}")
+        )
+    same = same_colons(found, reference)
+    if same is None:
+        return None, "unsure", "the same if the half of the day, or the terms of the ratio, do not count"
+    return (1.0, "ok", "same time or ratio") if same else (0.0, "ok", "different time or ratio")
 
 
 def _by_thousand(text: str, first: Quantity, second: Quantity) -> bool:
@@ -127,6 +153,8 @@ def _in_units(found: Quantity, unit: MeasureUnit, expected: Quantity, other: Mea
         return 1.0, "ok", f"same number, {units}"
     if not scale.is_exact and numbers_equal(converted, expected.value, _NEAR):
         return None, "unsure", f"nearly the same, {units}, which no fraction converts"
+    if min(scale.factor.as_integer_ratio()) > _ROUND and numbers_equal(converted, expected.value, _ROUNDED):
+        return None, "unsure", f"nearly the same, {units}, which is mostly rounded"
     if scale.offset and numbers_equal(found.value * scale.factor, expected.value, tolerance):
         return None, "unsure", f"the same as a difference, {units}"
     return 0.0, "ok", f"different number, {units}"
