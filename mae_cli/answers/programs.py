@@ -67,6 +67,14 @@ def is_code_problem(problem: Problem) -> bool:
     return entry_point_of(problem) is not None or any(meta.get(key) for key in TEST_KEYS)
 
 
+def is_script_problem(problem: Problem) -> bool:
+    """Whether a program is asked for that reads standard input: cases of input and output that name no function."""
+    cases = problem.meta.get("input_output")
+    if isinstance(cases, str):
+        return '"fn_name"' not in cases and entry_point_of(problem) is None
+    return isinstance(cases, dict) and not cases.get("fn_name") and entry_point_of(problem) is None
+
+
 def head_of(problem: Problem) -> str | None:
     """The question where it is itself the beginning of a program, as in HumanEval; null otherwise."""
     question = problem.question.rstrip()

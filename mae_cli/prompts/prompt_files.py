@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
+from mae_cli.answers.programs import head_of, is_code_problem, is_script_problem
 from mae_cli.answers.reasoning import REASONING_TAGS
 from mae_cli.answers.tags import fold_text
 from mae_cli.errors import ConfigError, did_you_mean
@@ -91,23 +92,51 @@ def load_prompt(name: str) -> Prompt:
         raise ConfigError(f"prompt {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-SOLVER_PROMPT, CHOICE_PROMPT = "solve", "solve_choice"
-"""What asks a problem that no prompt is named for: the second one, which asks for a letter, where it has choices."""
+SOLVER_PROMPT: Final = "solve"
+FITTING_PROMPTS: Final = {"choice": "solve_choice", "code": "solve_code", "script": "solve_script"}
+"""What asks a problem that no prompt is named for, by what it asks for; any other problem gets `SOLVER_PROMPT`."""
 
 
 def solver_messages(named: str | None, problem: Problem) -> list[Message]:
-    """The chat messages that ask a problem, with the named prompt or with the one that fits it."""
-    choices = choices_of(problem)
-    prompt = load_prompt(named or (CHOICE_PROMPT if choices else SOLVER_PROMPT))
-    return prompt.render(question=question_with_choices(problem.question, choices))
+    """The chat messages that ask a problem, with the named prompt or with the one that fits it.
+
+    Where none is named, a programming problem shows the tests that name its function (MBPP), and its starter code.
+    """
+    question = question_with_choices(problem.question, choices_of(problem))
+    if named is not None:
+        return load_prompt(named).render(question=question)
+    kind = _asked_for(problem)
+    if kind in ("code", "script"):
+        question = "\n\n".join([question, *_shown_with_a_program(problem)])
+    return load_prompt(FITTING_PROMPTS.get(kind, SOLVER_PROMPT)).render(question=question)
 
 
 def solver_prompt_digests(named: str | None, problems: Iterable[Problem]) -> dict[str, str]:
     """The prompts that ask these problems, for a fingerprint."""
     digests = {"prompt": load_prompt(named or SOLVER_PROMPT).digest}
-    if named is None and any(choices_of(problem) for problem in problems):
-        digests["choice_prompt"] = load_prompt(CHOICE_PROMPT).digest
-    return digests
+    kinds = {_asked_for(problem) for problem in problems} if named is None else set()
+    return digests | {
+        f"{kind}_prompt": load_prompt(name).digest for kind, name in FITTING_PROMPTS.items() if kind in kinds
+    }
+
+
+def _asked_for(problem: Problem) -> str:
+    """What a problem asks for: choice, code (a function or a class), script, or answer."""
+    if choices_of(problem):
+        return "choice"
+    if not is_code_problem(problem):
+        return "answer"
+    return "script" if is_script_problem(problem) else "code"
+
+
+def _shown_with_a_program(problem: Problem) -> list[str]:
+    tests, starter = problem.meta.get("test_list"), problem.meta.get("starter_code")
+    parts = []
+    if isinstance(tests, list) and head_of(problem) is None:
+        parts.append("Your code should pass these tests:\n\n" + "\n".join(map(str, tests)))
+    if isinstance(starter, str) and starter.strip():
+        parts.append(f"Begin with this code:\n\n{starter.strip()}")
+    return parts
 
 
 def quoted(text: str) -> str:

@@ -77,7 +77,7 @@ class SolveSection(GeneratingSection):
     ] = "train"
     prompt: Annotated[
         str | None,
-        _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices"),
+        _doc("solver prompt: a shipped name or a file; none: the one that fits each item"),
     ] = None
     rollouts_per_problem: Annotated[Positive, _doc("train rollouts per problem")] = 8
     num_problems: Annotated[Count, _doc("problems drawn from the question pool (--pool, or the run's) to solve")] = 0
@@ -202,7 +202,7 @@ class EvalSection(GeneratingSection):
     ] = []
     prompt: Annotated[
         str | None,
-        _doc("solver prompt: a shipped name or a file; none: solve, or solve_choice where an item has choices"),
+        _doc("solver prompt: a shipped name or a file; none: the one that fits each item"),
     ] = None
     verifier: Annotated[Spec, _doc("program check of answers")] = "numeric"
     readings: Annotated[list[str], _doc("how answers are read: strict, flexible, lm_eval_strict, lm_eval_flexible")] = (

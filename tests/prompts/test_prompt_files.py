@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from mae_cli.errors import ConfigError
-from mae_cli.prompts.prompt_files import Prompt, load_prompt, question_with_choices, quoted
+from mae_cli.prompts.prompt_files import (
+    Prompt,
+    load_prompt,
+    question_with_choices,
+    quoted,
+    solver_messages,
+    solver_prompt_digests,
+)
+from tests.support import a_problem
 
 SHIPPED = sorted(path.stem for path in (Path(__file__).parents[2] / "mae_cli" / "prompts").glob("*.txt"))
 
@@ -81,3 +89,22 @@ def test_other_tags_and_signs_stay() -> None:
 def test_choices_are_lettered_below_the_question() -> None:
     assert question_with_choices("Which?", ["x", "y"]) == "Which?\n(A) x\n(B) y"
     assert question_with_choices("Which?", []) == "Which?"
+
+
+def test_a_problem_is_asked_with_the_prompt_that_fits_it_unless_one_is_named() -> None:
+    function = a_problem("Add one.", test_list=["assert f(1) == 2"])
+    script = a_problem("Read n, print n.", input_output={"inputs": ["1\n"], "outputs": ["1\n"]})
+    starter = a_problem("Sum.", input_output={"fn_name": "s", "inputs": [[1]], "outputs": [1]}, starter_code="class S:")
+    texts = {
+        kind: solver_messages(None, problem)[-1].content or ""
+        for kind, problem in (("function", function), ("script", script), ("starter", starter), ("plain", a_problem()))
+    }
+
+    assert "code block" in texts["function"]
+    assert "assert f(1) == 2" in texts["function"]
+    assert "standard input" in texts["script"]
+    assert "class S:" in texts["starter"]
+    assert "<answer>" in texts["plain"]
+    assert "assert" not in (solver_messages("solve", function)[-1].content or "")
+    assert solver_prompt_digests("solve", [function]).keys() == {"prompt"}
+    assert solver_prompt_digests(None, [function, script]).keys() == {"prompt", "code_prompt", "script_prompt"}
