@@ -80,7 +80,7 @@ def run_filter(
     )
     if not any(row.kept for row in rows):
         steps = ", ".join(f"{name} {count}" for name, count in funnel.items())
-        raise GateError(f"{summary.path}: no row was kept ({steps})")
+        raise GateError(f"{summary.path}: no row was kept; left behind each filter: {steps}")
     return summary
 
 

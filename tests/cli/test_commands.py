@@ -210,7 +210,7 @@ def test_no_row_kept_is_exit_3_with_the_funnel_and_the_files(tmp_path: Path) -> 
     rejected = mae("filter", tmp_path / "r.jsonl", "-o", tmp_path / "t.jsonl", "--filters", "best_of_k")
     assert (rejected.returncode, only_line(rejected)) == (
         3,
-        f"mae: {tmp_path}/t.jsonl: no row was kept (candidates 2, best_of_k 0)",
+        f"mae: {tmp_path}/t.jsonl: no row was kept; left behind each filter: candidates 2, best_of_k 0",
     )
     assert len((tmp_path / "t.jsonl.dropped.jsonl").read_bytes().splitlines()) == 2
 
