@@ -76,9 +76,14 @@ def is_script_problem(problem: Problem) -> bool:
 
 
 def head_of(problem: Problem) -> str | None:
-    """The question where it is itself the beginning of a program, as in HumanEval; null otherwise."""
-    question = problem.question.rstrip()
-    return question if "def " in question and is_python(question) else None
+    """The question, or the `prompt` beside it, where that is the beginning of a program; null otherwise.
+
+    HumanEval's question is one; LeetCodeDataset has the imports and helpers of its tests in `prompt`.
+    """
+    for text in (problem.question, problem.meta.get("prompt")):
+        if isinstance(text, str) and "def " in text and is_python(text.rstrip()):
+            return text.rstrip()
+    return None
 
 
 def whole_program(problem: Problem, code: str) -> str:
