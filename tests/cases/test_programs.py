@@ -37,6 +37,13 @@ def test_a_reported_program_is_judged_as_cpython_does(case: dict[str, Any]) -> N
     assert verdict.score in ALLOWED[case["expected"]], verdict
 
 
+@pytest.mark.parametrize("case", given("programs_more.jsonl"), ids=lambda case: f"{case['kind']}: {case['name']}")
+def test_a_program_is_judged_by_tests_in_a_published_form(case: dict[str, Any]) -> None:
+    verdict = VERIFIER.check(problem_from(case["row"], "case"), case["answer"])
+
+    assert verdict.score in case["scores"], verdict
+
+
 @pytest.mark.parametrize(
     "case",
     given("program_completions.jsonl") + given("program_completions_more.jsonl"),

@@ -205,7 +205,7 @@ def _called(tree: ast.Module) -> list[str]:
     """
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     called = list(dict.fromkeys(node.func.id for node in calls if isinstance(node.func, ast.Name)))
-    free = [name for name in instrument.free_names(tree) if name in called]
+    free = [name for name in instrument.free_names(tree) if name in called and not name.startswith("assert")]
     return free or called[:1]
 
 

@@ -3,16 +3,16 @@
 Place in the flow: `tests` compiles what comes out. Contract: the tests mean what they meant. Counted are: asserts of
 something that can be false, calls of functions whose names begin with assert, fail or raises, an `if` that raises or
 leaves in one branch, and a `try` with something in it that must not be reached. An assert that failed is kept in mind
-even where the tests catch it.
+even where the tests catch it. `type(x)` and `x.__class__` ask the owner of an object of the program.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator
+import symtable
 
-COUNTED, CHECKED = "__mae_counted__", "__mae_checked__"
+COUNTED, CHECKED, KIND = "__mae_counted__", "__mae_checked__", "__mae_type__"
 _CHECKING = ("assert", "fail", "raises", "warns", "expect")
 _LEAVING = frozenset({"exit", "quit", "_exit", "fail"})
 
@@ -26,7 +26,14 @@ class _Counting(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1:
+            return _call(KIND, node.args[0])
         return _call(COUNTED, node) if _name_of(node.func).startswith(_CHECKING) else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        is_read = node.attr == "__class__" and isinstance(node.ctx, ast.Load)
+        return _call(KIND, node.value) if is_read else node
 
     def visit_If(self, node: ast.If) -> list[ast.stmt] | ast.AST:
         self.generic_visit(node)
@@ -58,12 +65,19 @@ def always_true(node: ast.expr) -> bool:
 
 
 def free_names(tree: ast.Module) -> list[str]:
-    """Names that a text uses and nowhere binds, in order."""
-    bound = set(_bound(tree))
+    """Names that a text uses and binds in no scope they are used in, in order."""
+    whole = symtable.symtable(ast.unparse(tree), "<tests>", "exec")
+    scopes = [whole]
+    for scope in scopes:
+        scopes += scope.get_children()
+    bound = {one.get_name() for one in whole.get_symbols() if one.is_assigned() or one.is_imported()}
+    bound |= {one.get_name() for scope in scopes for one in scope.get_symbols() if one.is_declared_global()}
+    used = {one.get_name() for scope in scopes for one in scope.get_symbols() if one.is_global() or scope is whole}
     found = dict.fromkeys(
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     )
-    return [name for name in found if name not in bound and not hasattr(builtins, name) and name[:6] != "__mae_"]
+    free = [name for name in found if name in used - bound]
+    return [name for name in free if not hasattr(builtins, name) and name[:6] != "__mae_"]
 
 
 def called_at_top(tree: ast.Module) -> set[str]:
@@ -73,20 +87,6 @@ def called_at_top(tree: ast.Module) -> set[str]:
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found |= {_name_of(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)}
     return found
-
-
-def _bound(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
 
 
 def _can_fail(statement: ast.stmt) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import io
 import json
 import operator
 import sys
@@ -23,6 +24,8 @@ from mae_cli.checking.code.guest.remotes import Remote, remote_for
 
 SAFE_MODULES = ("math", "operator", "cmath", "string")
 """Modules whose built-in functions travel by name."""
+_MODULES_OF_TESTS = ("unittest", "pytest", "_pytest", "mae_cli")
+"""Modules whose exceptions, raised by a program, do not end a test as they would out of the tests themselves."""
 TESTS_MODULE = "tests"
 """The name of the module the tests run as."""
 _NAMES = ("__name__", "__qualname__", "__doc__")
@@ -54,6 +57,7 @@ class Peer:
     ) -> None:
         self._send, self.guarded, self._lacks = send, guarded, lacks
         self._own: dict[int, Any] = {}
+        self._lent: dict[tuple[int, str], tuple[Any, Any, Any]] = {}
         self._number_of: dict[int, int] = {}
         self._remotes: dict[int, Remote] = {}
         self._exceptions: dict[int, type[BaseException]] = {}
@@ -67,6 +71,8 @@ class Peer:
         """The first operation on another side's object that says nothing about a program."""
         self.raised: BaseException | None = None
         """The last exception that came from the other side."""
+        self.stopped = False  # Whether a call raised what ends a loop of the tests without a word.
+        self.beyond: str | None = None  # What the other side did not get of an object here, though no cheat wants it.
         self.printed: Callable[[], str] = str
         """Gives what was printed since the last answer."""
         self.extra: dict[str, Callable[..., Any]] = {}
@@ -82,12 +88,25 @@ class Peer:
             EndedError: the other side is gone.
         """
         self.calls += operation in ("call", "get")
+        self._write_back()
         request = [operation, [self.encode(item) for item in arguments],
                    {name: self.encode(item) for name, item in options.items()}]  # fmt: skip
         answer = self._talk(["ask", *request])
         while answer[0] == "ask":
             answer = self._talk(self.serve(*answer[1:]))
-        return self._result(answer, arguments)
+        found = self._result(operation, answer, arguments)
+        if operation == "get" and self.guarded and type(found) in _CHANGEABLE and len(found) <= _MOST_LENT:
+            self._lent[id(arguments[0]), arguments[1]] = (arguments[0], found, self.encode(found))
+        return found
+
+    def _write_back(self) -> None:
+        """Let attributes of the program's objects follow what the tests did to their copies."""
+        lent, self._lent = self._lent, {}
+        for (number, name), (owner, value, tree) in lent.items():
+            now = self.encode(value)
+            if now != tree:
+                self.ask("assign", owner, name, value)
+            self._lent[number, name] = (owner, value, now)
 
     def _talk(self, message: Any) -> Any:
         try:
@@ -98,7 +117,7 @@ class Peer:
             raise EndedError("a message that cannot be read") from None
         raise EndedError(answer[1] if answer[0] == "gone" else "a message that cannot be read")
 
-    def _result(self, answer: list[Any], arguments: tuple[Any, ...]) -> Any:
+    def _result(self, operation: str, answer: list[Any], arguments: tuple[Any, ...]) -> Any:
         if len(answer) != 4:
             raise EndedError("a message that cannot be read")
         kind, content, changes, printed = answer
@@ -108,6 +127,8 @@ class Peer:
             values.assign(arguments[place], self.decode(tree))
         if kind == "raised":
             self.raised = self._exception(content)
+            if operation == "call" and isinstance(self.raised, StopIteration | StopAsyncIteration):
+                self.stopped = True
             raise self.raised
         if isinstance(content, list) and content and content[0] == "argument":
             return arguments[content[1]]
@@ -172,7 +193,8 @@ class Peer:
             is_name = operation == "get" and name in _NAMES  # what `functools.wraps` copies
             if not isinstance(name, str) or (name.startswith(_LEADS_INWARD) and not is_name):
                 raise AttributeError(f"the tests do not show {name}")
-            if module not in (TESTS_MODULE, "__main__") and not is_name:
+            if module not in (TESTS_MODULE, "__main__") and not is_name and not _is_tool(own, operation, name):
+                self.beyond = f"the program uses {name} of an object of the tests, which does not reach it"
                 raise AttributeError(f"the tests do not show {name}")
 
     # Trees
@@ -203,7 +225,10 @@ class Peer:
             raise values.CannotCrossError(f"module {name}")
         number = self._number_of.setdefault(id(value), len(self._own) + 1)
         self._own[number] = value
-        return ["mine", number, describe(value)]
+        about = describe(value)
+        if "exception" in about:
+            about["bases"] = [self._refer(base) for base in value.__bases__ if issubclass(base, BaseException)]
+        return ["mine", number, about]
 
     def _dereference(self, tree: list[Any]) -> Any:
         tag, *parts = tree
@@ -219,7 +244,7 @@ class Peer:
             raise values.CannotCrossError(f"no value: {tag}")
         number, about = parts
         if about.get("exception"):
-            return self._exception_class(number, about["name"], about["exception"], about["module"])
+            return self._exception_class(number, about)
         if number not in self._remotes:
             self.kinds.add((about["kind"], about["of"]))
             self._remotes[number] = remote_for(self, number, about)
@@ -243,6 +268,7 @@ class Peer:
             "arguments": arguments,
             "state": state,
             "text": text[:500],
+            "cause": None if error.__cause__ is None else self._describe_exception(error.__cause__),
             "lack": self._lacks(error) if self._lacks else None,
         }
 
@@ -262,15 +288,22 @@ class Peer:
                 setattr(error, name, self.decode(tree))
             except (AttributeError, TypeError):
                 continue
+        error.__cause__ = about["cause"] and self._exception(about["cause"])
         return error
 
-    def _exception_class(self, number: int, name: str, bases: list[str], module: str) -> type[BaseException]:
+    def _exception_class(self, number: int, about: dict[str, Any]) -> type[BaseException]:
+        name, module = about["name"], about["module"]
         loaded = getattr(sys.modules.get(module), name, None)
-        if isinstance(loaded, type) and issubclass(loaded, BaseException):
+        is_of_tests = self.guarded and module.partition(".")[0] in _MODULES_OF_TESTS
+        if isinstance(loaded, type) and issubclass(loaded, BaseException) and not is_of_tests:
             return loaded  # of the standard library, and the tests name it too
         if number not in self._exceptions:
-            base = next((getattr(builtins, base) for base in bases if hasattr(builtins, base)), Exception)
-            self._exceptions[number] = type(name, (base,), {})
+            base = next((getattr(builtins, base) for base in about["exception"] if hasattr(builtins, base)), Exception)
+            bases = tuple(map(self._dereference, about["bases"]))
+            try:
+                self._exceptions[number] = type(name, bases, {})
+            except TypeError:
+                self._exceptions[number] = type(name, (base,), {})
         return self._exceptions[number]
 
 
@@ -292,8 +325,19 @@ def describe(value: Any) -> dict[str, Any]:
     return about
 
 
+def _is_tool(own: Any, operation: str, name: str) -> bool:
+    """Whether this is what a program does with a text stream or a mock that the tests hand it."""
+    mock = sys.modules.get("unittest.mock")
+    is_mock = mock is not None and isinstance(own, mock.NonCallableMock) and not name.startswith(_OF_MOCKS)
+    return operation == "get" and (type(own) in (io.StringIO, io.BytesIO) or is_mock)
+
+
 def _nothing(*arguments: Any, **options: Any) -> None:
     """Stands for a built-in function that the tests do not run for a program."""
+
+
+def _as_raised(kind: Any, arguments: Any) -> tuple[Any, ...]:
+    return (kind, kind(*arguments), None) if isinstance(kind, type) else (None, None, None)
 
 
 def _wait_for(awaitable: Any) -> Any:
@@ -305,10 +349,12 @@ def _wait_for(awaitable: Any) -> Any:
     return asyncio.run(whole())
 
 
+_OF_MOCKS = ("assert", "attach_mock", "call_", "called", "configure_mock", "method_calls", "mock_", "reset_mock")
 _ABILITIES = ("__call__", "__iter__", "__next__", "__len__", "__getitem__", "__contains__", "__await__", "__aiter__",
               "__enter__", "__bool__", "__float__", "__int__", "__index__", "__hash__")  # fmt: skip
 _CHANGEABLE = frozenset({list, dict, set, bytearray, *(collections.deque, collections.OrderedDict),
                          collections.Counter, collections.defaultdict})  # fmt: skip
+_MOST_LENT = 1000
 _PURE = frozenset(
     (
         *("abs", "len", "min", "max", "sum", "sorted", "repr", "ord", "chr", "hash", "round", "divmod", "pow"),
@@ -347,6 +393,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "subclass": issubclass,
     "binary": lambda name, first, second: getattr(operator, name)(first, second),
     "enter": lambda manager: type(manager).__enter__(manager),
-    "exit": lambda manager: type(manager).__exit__(manager, None, None, None),
+    "exit": lambda manager, kind, text: type(manager).__exit__(manager, *_as_raised(kind, text)),
     "await": _wait_for,
+    "assign": lambda owner, name, new: values.assign(getattr(owner, name, None), new),
 }

@@ -16,6 +16,10 @@ class Skipped(BaseException):
     """A test that was skipped."""
 
 
+class MissingError(AttributeError):
+    """The tests use a part of pytest that is not here."""
+
+
 class Failed(AssertionError):
     """`pytest.fail`, or nothing raised where something should be."""
 
@@ -118,6 +122,8 @@ class _Mark:
         keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
 
         def mark(function: Any) -> Any:
+            if isinstance(function, type) or options.get("indirect"):
+                raise MissingError("this use of parametrize is not read here")
             rows = [dict(zip(keys, _row(value, len(keys)), strict=True)) for value in values]
             before = getattr(function, "mae_rows", [{}])
             function.mae_rows = [{**one, **row} for one in before for row in rows]
@@ -126,9 +132,30 @@ class _Mark:
         return mark
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("skip", "skipif", "xfail", "usefixtures"):
-            raise AttributeError(f"pytest.mark.{name} is not read here")
+        if name == "usefixtures":
+            raise MissingError("pytest.mark.usefixtures is not read here")
         return _Unmarked()
+
+    @staticmethod
+    def skip(function: Any = None, **options: Any) -> Any:
+        """Leave the test out; so does `xfail`, whose outcome says nothing."""
+        if not callable(function):
+            return _left_out
+        return _left_out(function)
+
+    xfail = skip
+
+    @staticmethod
+    def skipif(condition: Any, **options: Any) -> Callable[[Any], Any]:
+        """Leave the test out where a condition holds."""
+        return _left_out if condition else lambda function: function
+
+
+def _left_out(function: Any) -> Any:
+    if isinstance(function, type):
+        raise MissingError("a class of tests that is skipped is not read here")
+    function.mae_rows = []
+    return function
 
 
 class _Unmarked:
@@ -155,9 +182,16 @@ def _row(value: Any, length: int) -> Any:
 def fixture(function: Any = None, **options: Any) -> Any:
     """A function whose result tests take by its name."""
     if function is None:
-        return fixture
+        return lambda function: fixture(function, **options)
+    if options.get("params") or options.get("autouse"):
+        raise MissingError("fixtures with params or autouse are not read here")
     function.mae_fixture = True
+    function.mae_kept = [] if options.get("scope", "function") != "function" else None
     return function
+
+
+def __getattr__(name: str) -> Any:
+    raise MissingError(f"pytest.{name} is not read here")
 
 
 def main(*arguments: Any, **options: Any) -> int:

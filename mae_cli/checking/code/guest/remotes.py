@@ -148,6 +148,11 @@ def _indexed(self: Remote) -> Any:
     return operator.index(ask(self, "index"))
 
 
+def _of_owner(name: str) -> property:
+    """An attribute that every object has, and a remote one asks for."""
+    return property(lambda self: ask(self, "get", name))
+
+
 def _held(self: Remote, item: Any) -> bool:
     peer = object.__getattribute__(self, "_mae_peer")
     about = object.__getattribute__(self, "_mae_about")
@@ -156,8 +161,10 @@ def _held(self: Remote, item: Any) -> bool:
     return bool(peer.ask("holds", self, item)) if not peer.guarded else any(item == one for one in _iterated(self))
 
 
-def _left(self: Remote, *error: Any) -> Any:
-    ask(self, "exit")
+def _left(self: Remote, kind: Any, error: Any, trace: Any) -> bool:
+    """Leave a context of the program's; it may swallow an exception, but no failed check."""
+    swallows = ask(self, "exit", kind, None if error is None else list(error.args))
+    return bool(swallows) and isinstance(error, Exception) and not isinstance(error, AssertionError)
 
 
 _COMPARING = frozenset(f"__{name}__" for name in (*COMPARISONS, "contains"))
@@ -198,6 +205,7 @@ def remote_for(peer: Any, number: int, about: dict[str, Any]) -> Any:
             methods.update(_BY_ABILITY[ability])
         if "__next__" in abilities:
             methods.update(_BY_ABILITY["__next__"])
+        methods.update({name: _of_owner(name) for name in ("__doc__", "__dict__")})
         made = _CLASSES[abilities] = type("Remote", (Remote,), methods)
     remote = object.__new__(made)
     for name, value in (("_mae_peer", peer), ("_mae_number", number), ("_mae_about", about)):

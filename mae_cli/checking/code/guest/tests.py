@@ -18,7 +18,7 @@ from typing import Any
 
 from mae_cli.checking.code.guest import instrument, pytest_stub
 from mae_cli.checking.code.guest.peer import TESTS_MODULE, EndedError, Peer
-from mae_cli.checking.code.guest.remotes import Remote, UndecidedError
+from mae_cli.checking.code.guest.remotes import Remote, UndecidedError, ask
 from mae_cli.checking.code.guest.single_thread import make_room
 from mae_cli.checking.code.guest.values import CannotCrossError
 
@@ -38,6 +38,7 @@ class Runner:
         self.checks = self.failures = 0
         self.given: set[str] = set()
         self.constants = 0
+        self.copied: str | None = None  # A variable of the program that its functions may change later.
         self.unknown: set[str] = set()
 
     def report(self) -> dict[str, Any]:
@@ -47,19 +48,23 @@ class Runner:
             status, reason = "unsupported", "the tests catch their own failed asserts"
         if status == "passed" and not self.checks:
             status, reason = "unsupported", "the tests check nothing"
+        if status == "passed" and self.peer.stopped and "Stop" not in self.plan["source"]:
+            status, reason = "failed", "a call raised StopIteration"
         if status == "passed" and not self.peer.calls + self.constants:
             status, reason = "unsupported", "the tests never use the program"
         if self.peer.refused:
             status, reason = "unsupported", self.peer.refused
-        elif status == "failed" and (self.peer.lack or self._is_beyond_reach()):
-            status, reason = "unsupported", self.peer.lack or self._is_beyond_reach() or ""
+        elif status == "failed" and (why := self.peer.lack or self.peer.beyond or self._is_beyond_reach()):
+            status, reason = "unsupported", why
         return {"status": status, "reason": reason[:300], "checks": self.checks}
 
     def _is_beyond_reach(self) -> str | None:
         """Why a right program might fail here: the tests want what does not pass between two interpreters."""
-        found = _BEYOND_REACH.search(f"{self.plan['setup']}\n{self.plan['source']}")
+        found = _BEYOND_REACH.search(_IMPORTS.sub("", f"{self.plan['setup']}\n{self.plan['source']}"))
         if found:
             return f"the tests use {found[0]}, which does not reach a program in another interpreter"
+        if self.copied:
+            return f"the tests look at the program's variable {self.copied}, of which they have a copy"
         own = {name for name, value in vars(self.module).items() if isinstance(value, type)}
         own = own if _ASKS_TYPES.search(self.plan["source"]) else set()
         kinds = [kind for kind, module in self.peer.kinds if module not in _ORDINARY or kind in own]
@@ -96,6 +101,10 @@ class Runner:
             return "unsupported", f"the tests use {error.name}, which nothing defines"
         if isinstance(error, ImportError) and _raised_in(error) == "<tests>":
             return "unsupported", f"the tests need {error.name or error}"
+        if isinstance(error, pytest_stub.MissingError):
+            return "unsupported", str(error)
+        if isinstance(error, OSError) and error.errno and error is not self.peer.raised:
+            return "unsupported", f"the tests need files, network or processes: {error}"
         if _raised_in(error) in _OWN_FILES and error is not self.peer.raised:
             return "crashed", text
         return "failed", text
@@ -138,11 +147,14 @@ class Runner:
         names = [name for name in instrument.free_names(tree) if name not in space]
         # A function that is asked for may have the name of a built-in one.
         candidates = dict.fromkeys([*names, *(name for name in self.plan["asked"] if name not in space)])
-        known = self.peer.ask("has", list(candidates))
+        # A helper that asserts is the tests' own: what the program gives under its name would judge the program.
+        known = self.peer.ask("has", [name for name in candidates if not name.startswith("assert")])
         self.unknown = candidates.keys() - set(known)
         for name in known:
             space[name] = self._found(name)
             self.constants += not callable(space[name]) and name in names
+            if isinstance(space[name], list | dict | set):
+                self.copied = name
         return tree
 
     def _found(self, name: str) -> Any:
@@ -150,6 +162,8 @@ class Runner:
         value = self.peer.ask("find", name)
         about = object.__getattribute__(value, "_mae_about") if isinstance(value, Remote) else {}
         module = about.get("name", "") if about.get("kind") == "module" else ""
+        if name in _CHECKING_MODULES and re.search(rf"\b{name}\.", self.plan["source"]):
+            return __import__(_CHECKING_MODULES[name])
         return __import__(module) if module in _OWN_MODULES else value
 
     def _offer_modules(self, node: ast.ImportFrom | ast.Import) -> None:
@@ -162,6 +176,7 @@ class Runner:
     def _run(self, tree: ast.Module) -> None:
         space = self.module.__dict__
         space[instrument.CHECKED], space[instrument.COUNTED] = self._checked, self._counted
+        space[instrument.KIND] = _kind_of
         if self.plan["is_doctest"]:
             self._run_doctest()
             return
@@ -191,8 +206,7 @@ class Runner:
             if name in row:
                 found[name] = row[name]
             elif made is not None and hasattr(made, "mae_fixture"):
-                value = made(**self._arguments(made, {}))
-                found[name] = next(value) if isinstance(value, types.GeneratorType) else value
+                found[name] = self._of_fixture(made)
             elif name == "capsys":
                 found[name] = _Captured()
             elif self.plan["candidate"] is None or found or row:
@@ -200,6 +214,16 @@ class Runner:
             else:
                 found[name] = self._candidate()
         return found
+
+    def _of_fixture(self, made: Any) -> Any:
+        """The value of a fixture; the same one for all tests where its scope is wider than a test."""
+        if made.mae_kept:
+            return made.mae_kept[0]
+        value = made(**self._arguments(made, {}))
+        value = next(value) if isinstance(value, types.GeneratorType) else value
+        if made.mae_kept is not None:
+            made.mae_kept.append(value)
+        return value
 
     def _candidate(self) -> Any:
         name, _, method = self.plan["candidate"].partition("().")
@@ -213,11 +237,14 @@ class Runner:
         if unittest is not None and isinstance(made, type) and issubclass(made, unittest.TestCase):
             suite = unittest.defaultTestLoader.loadTestsFromTestCase(made)
             result = unittest.TestResult()
-            result.failfast = True
+            result.failfast, kept = True, _keeping(result)
             suite.run(result)
             if result.skipped and not result.testsRun - len(result.skipped):
                 raise BrokenError("the tests skip themselves")
             problems = [*result.failures, *result.errors, *((test, "passed") for test in result.unexpectedSuccesses)]
+            for error in kept:
+                if isinstance(error, OSError | pytest_stub.MissingError):
+                    raise error
             if problems:
                 raise AssertionError(problems[0][1].strip().rpartition("\n")[2])
         elif isinstance(made, type) and made.__name__.startswith("Test") and "__init__" not in vars(made):
@@ -285,6 +312,22 @@ class _Captured:
         return types.SimpleNamespace(out=text, err="")
 
 
+def _keeping(result: Any) -> list[Any]:
+    """The exceptions that a result of unittest will have kept as texts."""
+    kept, as_text = [], result._exc_info_to_string
+
+    def told(error: Any, test: Any) -> str:
+        kept.append(error[1])
+        return str(as_text(error, test))
+
+    result._exc_info_to_string = told
+    return kept
+
+
+def _kind_of(value: Any) -> Any:
+    return ask(value, "get", "__class__") if isinstance(value, Remote) else type(value)
+
+
 def _call_setup(setup: Callable[..., Any]) -> None:
     setup(*([None] if any(_parameters(setup)) else []))
 
@@ -334,12 +377,14 @@ def _raised_in(error: BaseException) -> str:
 _BEYOND_REACH = re.compile(
     r"\b(?:patch|monkeypatch|inspect|getsource|caplog|capfd|tmp_path|timeit|mock_open)\b|\brandom\.seed\b|__code__|__signature__"
 )
+_IMPORTS = re.compile(r"^[ \t]*(?:from|import)\b.*$", re.MULTILINE)
 _ASKS_TYPES = re.compile(r"\b(?:isinstance|type)\(")
 _ORDINARY = frozenset({"program", "builtins", "types", "functools", "typing", "enum", "abc", "_io", "itertools"})
 _OWN_FILES = frozenset({"peer.py", "values.py", "remotes.py", "tests.py"})
 _INPUT = input
 _MODULE_NAMES = frozenset(vars(types.ModuleType("m")))
 _OWN_MODULES = frozenset({*sys.stdlib_module_names, "numpy"})
+_CHECKING_MODULES = {"math": "math", "cmath": "cmath", "numpy": "numpy", "np": "numpy"}
 _PROGRAM_MODULES = (
     *("solution", "main", "program", "candidate", "submission", "your_module", "my_module", "answer"),
     *("code_under_test", "module", "script", "task", "user_code", "implementation"),

@@ -17,14 +17,17 @@ MAX_DEPTH = 150
 LARGEST = 2**63
 """Whole numbers beyond it travel in hexadecimal: decimal digits are limited in CPython."""
 Refer = Callable[[Any], Any]
+Seen = dict[int, tuple[int, Any]]
+_NUMBERED = frozenset({"list", "dict", "set", "bytearray", "deque", "OrderedDict", "Counter", "defaultdict"})
+"""Forms of containers that can be changed: each gets a number when it is complete."""
 
 
 class CannotCrossError(Exception):
     """A value that has no form here."""
 
 
-def encode(value: Any, refer: Refer, depth: int = MAX_DEPTH) -> Any:
-    """The JSON tree of a value.
+def encode(value: Any, refer: Refer, depth: int = MAX_DEPTH, seen: Seen | None = None) -> Any:
+    """The JSON tree of a value; a container that is in it twice is there once, and then by its number.
 
     Raises:
         CannotCrossError: nested too deeply, or `refer` has no form for a part.
@@ -38,14 +41,20 @@ def encode(value: Any, refer: Refer, depth: int = MAX_DEPTH) -> Any:
         return value if value - value == 0 else ["float", repr(value)]
     if depth == 0:
         raise CannotCrossError("nested too deeply")
+    seen = {} if seen is None else seen
+    if id(value) in seen:
+        return ["again", seen[id(value)][0]]
     form = _FORMS.get(kind)
     if form is not None:
-        return form(value, lambda item: encode(item, refer, depth - 1))
-    special = _special(value, kind, lambda item: encode(item, refer, depth - 1))
+        tree = form(value, lambda item: encode(item, refer, depth - 1, seen))
+        if tree[0] in _NUMBERED:
+            seen[id(value)] = (len(seen), value)  # the value is kept, so that its id stays its own
+        return tree
+    special = _special(value, kind, lambda item: encode(item, refer, depth - 1, seen))
     if special is not None:
         return special
     base = _base_of(kind)
-    return refer(value) if base is None else encode(base(value), refer, depth)
+    return refer(value) if base is None else encode(base(value), refer, depth, seen)
 
 
 def _items(tag: str) -> Callable[[Any, Any], Any]:
@@ -64,7 +73,11 @@ _FORMS: dict[type, Callable[[Any, Any], Any]] = {
     dict: _pairs("dict"),
     collections.OrderedDict: _pairs("OrderedDict"),
     collections.Counter: _pairs("Counter"),
-    collections.defaultdict: _pairs("defaultdict"),
+    collections.defaultdict: lambda value, inner: [
+        "defaultdict",
+        _FACTORIES.get(value.default_factory),
+        *([inner(key), inner(item)] for key, item in value.items()),
+    ],
     type({}.keys()): _items("keys"),
     type({}.values()): _items("values"),
     type({}.items()): _items("items"),
@@ -77,6 +90,7 @@ _FORMS: dict[type, Callable[[Any, Any], Any]] = {
     type(Ellipsis): lambda value, inner: ["ellipsis"],
     type(NotImplemented): lambda value, inner: ["not implemented"],
 }
+_FACTORIES: dict[Any, str] = {kind: kind.__name__ for kind in (list, dict, set, int, float, str, tuple, bool)}
 _BASES: tuple[type, ...] = (str, int, float, list, tuple, dict, set, frozenset, bytes)
 
 
@@ -134,7 +148,7 @@ def _raw(base: type, value: Any) -> Any:
     return base.__iter__(value)  # type: ignore[attr-defined]
 
 
-def decode(tree: Any, dereference: Refer) -> Any:
+def decode(tree: Any, dereference: Refer, made: list[Any] | None = None) -> Any:
     """The value of a tree; `dereference` gives what a reference stands for.
 
     Raises:
@@ -145,13 +159,19 @@ def decode(tree: Any, dereference: Refer) -> Any:
     if not tree or not isinstance(tree[0], str):
         raise CannotCrossError("no tree of a value")
     tag, *parts = tree
+    made = [] if made is None else made
     build = _BUILDERS.get(tag)
-    if build is None:
+    if build is None and tag != "again":
         return dereference(tree)
     try:
-        return build(parts, lambda part: decode(part, dereference))
+        if build is None:
+            return made[parts[0]]
+        value = build(parts, lambda part: decode(part, dereference, made))
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
         raise CannotCrossError(f"{tag}: {error}") from error
+    if tag in _NUMBERED:
+        made.append(value)
+    return value
 
 
 def _dict_of(parts: list[Any], inner: Callable[[Any], Any]) -> dict[Any, Any]:
@@ -198,7 +218,9 @@ _BUILDERS: dict[str, Callable[[Any, Any], Any]] = {
     "dict": _dict_of,
     "OrderedDict": lambda parts, inner: collections.OrderedDict(_dict_of(parts, inner)),
     "Counter": lambda parts, inner: collections.Counter(_dict_of(parts, inner)),
-    "defaultdict": lambda parts, inner: collections.defaultdict(None, _dict_of(parts, inner)),
+    "defaultdict": lambda parts, inner: collections.defaultdict(
+        next((kind for kind, name in _FACTORIES.items() if name == parts[0]), None), _dict_of(parts[1:], inner)
+    ),
     "keys": lambda parts, inner: dict.fromkeys(inner(part) for part in parts).keys(),
     "values": lambda parts, inner: dict(enumerate(inner(part) for part in parts)).values(),
     "items": lambda parts, inner: dict(inner(part) for part in parts).items(),
@@ -222,15 +244,20 @@ _BUILDERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def assign(old: Any, new: Any) -> Any:
+def assign(old: Any, new: Any, moved: dict[int, Any] | None = None) -> Any:
     """Make a container equal to its new state, in place where it can be, and give what then stands for it."""
+    moved = {} if moved is None else moved
+    if id(new) in moved:
+        return moved[id(new)]
     if old is new or type(old) is not type(new):
         return new
+    if isinstance(old, list | dict | set | collections.deque | bytearray):
+        moved[id(new)] = old
     if isinstance(old, list):
-        kept = [assign(a, b) for a, b in zip(old, new, strict=False)]
-        old[:] = [*kept, *new[len(kept) :]]
+        kept = [assign(a, b, moved) for a, b in zip(old, new, strict=False)]
+        old[:] = [*kept, *(moved.get(id(item), item) for item in new[len(kept) :])]
     elif isinstance(old, dict):
-        state = {key: assign(old[key], item) if key in old else item for key, item in new.items()}
+        state = {key: assign(old.get(key), item, moved) for key, item in new.items()}
         old.clear()
         old.update(state)
     elif isinstance(old, set | collections.deque):

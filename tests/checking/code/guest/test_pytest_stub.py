@@ -42,7 +42,19 @@ def test_raises_demands_the_exception_and_its_text() -> None:
 
 
 def test_what_is_not_there_is_an_error_and_no_failed_test() -> None:
-    with pytest.raises(AttributeError):
-        pytest_stub.mark.skip("later")
-    with pytest.raises(AttributeError):
+    with pytest.raises(pytest_stub.MissingError):
+        pytest_stub.mark.usefixtures("base")
+    with pytest.raises(pytest_stub.MissingError):
         pytest_stub.monkeypatch  # noqa: B018
+
+
+def test_a_skipped_test_has_no_rows_to_run() -> None:
+    marks = (
+        pytest_stub.mark.skip,
+        pytest_stub.mark.skip("later"),
+        pytest_stub.mark.skipif(True),
+        pytest_stub.mark.xfail,
+    )
+
+    assert [mark(lambda: None).mae_rows for mark in marks] == [[], [], [], []]
+    assert not hasattr(pytest_stub.mark.skipif(False)(lambda: None), "mae_rows")
