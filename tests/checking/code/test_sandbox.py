@@ -262,6 +262,8 @@ def test_a_script_reads_its_input_in_every_usual_way() -> None:
         ("print(input())\n1 / 0", "failed"),
         ("print(input())\nimport os\nos._exit(0)", "failed"),
         ("input(); input()", "failed"),
+        ("import sys\nprint(input())\nsys.stdout.close()", "passed"),
+        ("import sys\nsys.stdout.close()\nsys.stdout = None", "failed"),
         ("print(", "failed"),
         ("while True: pass", "timeout"),
         ("while True: print('x' * 10000)", "output|timeout"),

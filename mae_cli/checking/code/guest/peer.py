@@ -254,14 +254,14 @@ class Peer:
 
     def _describe_exception(self, error: BaseException) -> dict[str, Any]:
         try:
+            text = str(error)
+        except Exception:  # the program's own __str__
+            text = ""
+        try:
             arguments = [self.encode(item) for item in error.args]
             state = {name: self.encode(item) for name, item in vars(error).items() if name[:1] != "_"}
         except (values.CannotCrossError, TypeError):
-            arguments, state = [str(error)], {}
-        try:
-            text = str(error)
-        except Exception:
-            text = ""
+            arguments, state = [text], {}
         return {
             "class": self._refer(type(error)),
             "name": type(error).__name__,
