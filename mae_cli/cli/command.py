@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,12 +86,23 @@ def _crew(recipe: Recipe, common: Common) -> Any:
     return Crew(parse_devices(common.devices, recipe.engine)) if common.devices is not None else None
 
 
+def print_json(value: Any) -> None:
+    """Print a value as one JSON object; in ASCII where standard output is not UTF-8, as JSON has to be."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text = msgspec.json.encode(value).decode()
+        is_safe = text.isascii() or encoding.lower().replace("-", "").replace("_", "") == "utf8"
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        is_safe = False
+    print(text if is_safe else json.dumps(msgspec.to_builtins(value)))
+
+
 def print_summary(summary: StageSummary, common: Common) -> None:
     """Print a command's last line on standard error, and with --json the summary as one object."""
     if not common.quiet:
         print(summary.line(), file=sys.stderr)
     if common.json:
-        print(msgspec.json.encode(summary).decode())
+        print_json(summary)
 
 
 def is_dry_run(job: Job, common: Common, *inputs: Path | None, with_model: bool = True) -> bool:
@@ -110,5 +122,5 @@ def is_dry_run(job: Job, common: Common, *inputs: Path | None, with_model: bool 
     if not common.quiet:
         print(f"dry run: inputs and recipe are sound{f'; policy {policy.model}' if policy else ''}", file=sys.stderr)
     if common.json:
-        print(msgspec.json.encode({"dry_run": True, "policy": policy}).decode())
+        print_json({"dry_run": True, "policy": policy})
     return True

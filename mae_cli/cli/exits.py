@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.records.streams import STANDARD_OUTPUT
 
 
 class _TerminatedError(BaseException):
@@ -45,7 +46,8 @@ def exit_code_of(app: typer.Typer, arguments: list[str]) -> int:
     """Run the command line and return the exit code; the codes are listed in `errors.py` and the README."""
     try:
         result: Any = app(args=arguments or ["--help"], prog_name="mae", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BaseException as error:
         code = _code_of(error)
         if code is None:
@@ -69,6 +71,10 @@ def _code_of(error: BaseException) -> int | None:
     # The option parser turns a broken pipe into exit 1 by itself.
     if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
         return _broken_pipe()
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return _fail(f"{error.object!r}: a name that is not UTF-8 cannot be kept in a file of records; rename it", 2)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory; a smaller --batch-size needs less, then the same command goes on", 75)
     return _code_of_os_error(error) if isinstance(error, OSError) else None
 
 
@@ -82,22 +88,69 @@ def _interrupted() -> int:
 
 
 def _code_of_os_error(error: OSError) -> int | None:
+    if error.filename == STANDARD_OUTPUT:
+        _leave_standard_output()
+        return _fail(f"{STANDARD_OUTPUT}: {error.strerror}", TemporaryError.exit_code)
+    if error.errno in _TEMPORARY:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail(f"{_TEMPORARY[error.errno].format(what=what)}, then the same command goes on", 75)
+    if error.errno == errno.ENOENT and _is_folder_gone():
+        return _fail("the working directory does not exist any more; go to another one (cd) and run it again", 2)
     if error.errno in _USERS_ERRNOS:
-        return _fail(str(error), 2)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _fail(f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code)
+        return _fail(_with_advice(error), 2)
     return None
 
 
+def _with_advice(error: OSError) -> str:
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return text + _ADVICE.get(error.errno or 0, "")
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 INTERRUPTED = 130
+_FULL = "disk full: {what}; free some space"
+_BUSY = "{what}; try again when the machine has room"
+# What may be otherwise at the next try, and what to do.
+_TEMPORARY = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EMFILE: "{what}; raise the limit (ulimit -n 4096)",
+    errno.ENFILE: _BUSY,
+    errno.ENOMEM: _BUSY,
+    errno.EAGAIN: _BUSY,
+    errno.EIO: "{what}; look after the disk",
+    errno.ESTALE: "{what}; look after the network disk",
+    errno.ENOLCK: "{what}; look after the network disk",
+    errno.ETIMEDOUT: "{what}; look after the network disk",
+}
 # The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
-_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_USERS_ERRNOS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ELOOP, errno.EBUSY, errno.EXDEV, errno.ETXTBSY, errno.ENXIO, errno.ENODEV, errno.EFBIG),
+    *(errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTEMPTY),
+}
+_ADVICE = {
+    errno.EBUSY: "; a file that is itself a mount point cannot be replaced: mount its folder",
+    errno.EXDEV: "; give an output on the disk where its folder lies",
+    errno.EFBIG: "; the disk or a limit (ulimit -f) allows no file of this size",
+}
 
 
 def _broken_pipe() -> int:
+    _leave_standard_output()
+    return 141
+
+
+def _leave_standard_output() -> None:
     # What is still buffered must not raise again when the interpreter flushes it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 from msgspec import UNSET
 
-from mae_cli.cli.command import is_dry_run, open_command
+from mae_cli.cli.command import is_dry_run, open_command, print_json
 from mae_cli.cli.options import Common, with_options
 from mae_cli.recipe.sections import Recipe
 
@@ -64,7 +64,7 @@ def export(
     if not quiet:
         print(summary.line(), file=sys.stderr)
     if json:
-        print(msgspec.json.encode(summary).decode())
+        print_json(summary)
 
 
 def trace(
@@ -79,7 +79,10 @@ def trace(
     from mae_cli.runs.views.trace import trace_row, trace_text
 
     found = trace_row(run_dir, identity)
-    print(msgspec.json.encode(found).decode() if json else trace_text(found))
+    if json:
+        print_json(found)
+    else:
+        print(trace_text(found))
 
 
 @with_options(None)
@@ -118,7 +121,7 @@ def _print_result(result: RunResult | None, common: Common) -> None:
             if isinstance(text, str):
                 print(text, file=sys.stdout if not common.json else sys.stderr)
     if common.json:
-        print(msgspec.json.encode(msgspec.structs.replace(result, table=UNSET, gate=UNSET)).decode())
+        print_json(msgspec.structs.replace(result, table=UNSET, gate=UNSET))
 
 
 def list_command(
@@ -159,4 +162,7 @@ def diff(
     from mae_cli.runs.views.diff import difference, difference_text
 
     found = difference(first, second, num_examples=num_examples)
-    print(msgspec.json.encode(found).decode() if json else difference_text(found))
+    if json:
+        print_json(found)
+    else:
+        print(difference_text(found))

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from mae_cli.cli.command import In, MaybeIn, Out, Pool, is_dry_run, open_command, print_summary
+from mae_cli.cli.command import In, MaybeIn, Out, Pool, is_dry_run, open_command, print_json, print_summary
 from mae_cli.cli.options import Common, with_options
 from mae_cli.recipe.sections import Recipe
 
@@ -170,4 +170,4 @@ def review(
     summary = review_in_terminal(judged, output)
     print(summary.line(), file=sys.stderr)
     if as_json:
-        print(msgspec.json.encode(summary).decode())
+        print_json(summary)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,13 +20,14 @@ import msgspec
 from mae_cli.errors import DataError
 from mae_cli.records.encodings import LONGEST_MARK, bad_encoding, has_zero_bytes, marked_encoding
 from mae_cli.records.file_names import STDIO
+from mae_cli.records.streams import standard_input
 
 _ANY_DECODER = msgspec.json.Decoder()
 
 
 def _open_lines(path: Path) -> contextlib.AbstractContextManager[Iterable[bytes]]:
     if path == STDIO:
-        return contextlib.nullcontext(sys.stdin.buffer)
+        return contextlib.nullcontext(standard_input())
     try:
         if path.suffix == ".gz":
             return gzip.open(path, "rb")

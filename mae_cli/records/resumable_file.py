@@ -11,7 +11,6 @@ import gzip
 import io
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ from mae_cli.records.read import decode_row, iterate_rows, read_json
 from mae_cli.records.row import SCHEMA_VERSION, Row
 from mae_cli.records.schema_1 import as_schema_1
 from mae_cli.records.shards import Shard, name_of, shard_in
+from mae_cli.records.streams import require_output, write_output
 from mae_cli.records.worker_files import rows_elsewhere, work_folder
 
 _ENCODER = msgspec.json.Encoder()
@@ -128,6 +128,7 @@ class Output:
         if self.is_stream:
             if self.companion is not None and self.companion.exists():
                 raise ConfigError(f"{self.companion}: exists; give another --dropped")
+            require_output()
             return self
         self._lock = Lock(self.path)
         self._lock.__enter__()
@@ -261,11 +262,7 @@ class Output:
         if dropped is not None and dropped_path is not None:
             write_atomically(dropped_path, _canonical(dropped_path, dropped))
         if self.is_stream:
-            # Unbuffered (PYTHONUNBUFFERED, python -u) this is the bare file, and one write to a pipe may be short.
-            data = memoryview(encode_rows(rows))
-            while data:
-                data = data[sys.stdout.buffer.write(data) or 0 :]
-            sys.stdout.buffer.flush()
+            write_output(encode_rows(rows))
             return
         if self._file is not None:
             os.fsync(self._file.fileno())
