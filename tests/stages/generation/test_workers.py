@@ -165,7 +165,7 @@ os.execv(sys.executable, [sys.executable, "-m", "mae_cli.cli.worker", *arguments
 
 
 def let_the_first_die(monkeypatch: pytest.MonkeyPatch, death: str) -> None:
-    monkeypatch.setattr(workers, "WORKER", (sys.executable, "-c", DYING.format(death=death)))
+    monkeypatch.setattr(workers, "worker_command", lambda: [sys.executable, "-c", DYING.format(death=death)])
     monkeypatch.setattr(workers, "PAUSES", (0.0, 0.0, 0.0))
 
 
