@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import msgspec
 
 from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.recipe.numbers import faults
 from mae_cli.recipe.sections import Section, section_fields
 
 Kind = TypeVar("Kind", bound=Section)
@@ -93,7 +94,11 @@ def convert_section(tree: Mapping[str, Any], kind: type[Kind], where: str, origi
 
 def _converted(tree: dict[str, Any], kind: type[Kind], where: str, origins: Mapping[str, str], prefix: str) -> Kind:
     try:
-        return msgspec.convert(tree, kind)
+        converted = msgspec.convert(tree, kind)
+        for key, message in faults(converted):
+            field = f"{prefix}{key}"
+            raise ConfigError(f"{origins.get(field, where)}: {field}: {message}")
+        return converted  # noqa: TRY300 - what is found above belongs to the same check
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         field = prefix + place.strip("`$.") if place else prefix.rstrip(".") or "recipe"

@@ -19,6 +19,7 @@ from mae_cli.errors import ConfigError
 from mae_cli.recipe.keys import assign, check_keys, convert_section
 from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
 from mae_cli.recipe.steps import steps_of, written
+from mae_cli.recipe.yaml_text import hint_of, parse_yaml, read_yaml
 
 
 def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
@@ -26,24 +27,23 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
 
     Args:
         path: a YAML file, or none for the defaults.
-        settings: `section.key=value` strings; the value is read as YAML.
+        settings: `section.key=value` strings; the value is read as YAML, as in a file.
         flags: dotted keys to values; nulls are ignored.
 
     Raises:
         ConfigError: unreadable YAML, an unknown key (with the nearest known one) or a value of the wrong type.
     """
     tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     where = "defaults"
     if path is not None:
         where = str(path)
-        tree = _read_yaml(path)
-    origins: dict[str, str] = {}
+        tree, lines = _read_recipe(path)
+        origins = {key: f"{path}:{line}" for key, line in lines.items()}
     for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {setting}: expected section.key=value")
-        origins[key.strip()] = f"--set {setting}"
-        _assign(tree, key.strip(), _yaml_value(text), f"--set {setting}")
+        key, value = _set_value(setting)
+        origins[key] = f"--set {setting}"
+        _assign(tree, key, value, origins[key])
     for key, value in (flags or {}).items():
         if value is not None:
             origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
@@ -87,45 +87,25 @@ def _no_variable(field: str) -> ConfigError:
     )
 
 
-def _load_yaml(text: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML 1.1 reads 5e-4 as text; everyone who writes it means the number."""
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
-    return yaml.load(text, Loader)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        tree = _load_yaml(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', error)}") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
+def _read_recipe(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    tree, lines = read_yaml(path)
+    if tree is not None and not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
-    return tree
+    return tree or {}, lines
 
 
-def _yaml_value(text: str) -> Any:
+def _set_value(setting: str) -> tuple[str, Any]:
+    """(dotted key, value) of a `--set`; the value is read as YAML, or is a text where it is none."""
     import yaml
 
+    key, separator, text = setting.partition("=")
+    key = key.strip()
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {setting}: expected section.key=value")
     try:
-        return _load_yaml(text)
+        return key, parse_yaml(text, hint_of(key), f"--set {setting}", has_lines=False, key=key)[0]
     except yaml.YAMLError:
-        return text
+        return key, text
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:

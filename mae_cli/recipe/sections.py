@@ -258,7 +258,7 @@ class Recipe(Section):
         str | None, _free("name of the environment variable that holds the API key; else OPENAI_API_KEY where set")
     ] = None
     max_concurrent: Annotated[
-        int | Literal["auto"], _free("requests in flight to servers; auto finds out what they take")
+        Positive | Literal["auto"], _free("requests in flight to servers; auto finds out what they take")
     ] = "auto"
     timeout_seconds: Annotated[float, Meta(gt=0.0), _free("longest wait for one answer of a server")] = 600.0
     device: Annotated[str, _free("auto, cpu, cuda, cuda:N or mps")] = "auto"
@@ -266,9 +266,9 @@ class Recipe(Section):
         Literal["auto", "float32", "bfloat16", "float16"], _doc("auto: bfloat16 on CUDA, else float32")
     ] = "auto"
     load_in_4bit: Annotated[bool, _doc("store the base model in four bits (package bitsandbytes)")] = False
-    batch_size: Annotated[int | Literal["auto"], _free("rows generated at a time; auto measures this machine once")] = (
-        "auto"
-    )
+    batch_size: Annotated[
+        Positive | Literal["auto"], _free("rows generated at a time; auto measures this machine once")
+    ] = "auto"
     seed: Annotated[Count, _doc("the run's seed; every row's seed derives from it")] = 0
     rounds: Annotated[Positive, _free("rounds of `mae run`")] = 1
     chat_template: Annotated[str | None, _doc("file with a chat template for this model")] = None

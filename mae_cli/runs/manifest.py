@@ -37,8 +37,6 @@ def open_run(job: Job, run_dir: Path, recipe_path: Path | None) -> None:
         ConfigError: the folder holds a run of another recipe, or rounds of an unknown one; or what is given for the
             name of a key's variable is none.
     """
-    import yaml
-
     recipe = job.recipe
     tree = msgspec.to_builtins(recipe)
     manifest = run_dir / MANIFEST
@@ -54,7 +52,7 @@ def open_run(job: Job, run_dir: Path, recipe_path: Path | None) -> None:
     check_keys_are_names(recipe)
     facts = _facts(job, recipe_path)
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(run_dir / RESOLVED_RECIPE, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode())
+    write_atomically(run_dir / RESOLVED_RECIPE, dump_yaml(tree))
     write_json(manifest, {"recipe": tree, "schema": job.schema, "sees_dress": job.sees_dress, **facts})
 
 

@@ -19,6 +19,7 @@ import msgspec
 from mae_cli.errors import BudgetError, ConfigError, LockedError, MaeError, TemporaryError
 from mae_cli.recipe.load import check_keys_are_names
 from mae_cli.recipe.sections import Recipe
+from mae_cli.recipe.yaml_text import dump_yaml
 from mae_cli.records import Row, Usage
 from mae_cli.records.atomic import write_atomically
 from mae_cli.records.file_names import STDIO, beside
@@ -116,13 +117,11 @@ class Crew:
 
 
 def _recipe_file(recipe: Recipe) -> bytes:
-    import yaml
-
     tree = msgspec.to_builtins(recipe)
     for section in tree["roles"].values():
         # A worker has one device, for every model it loads.
         section.pop("device", None)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
+    return dump_yaml(tree)
 
 
 class _Worker:
