@@ -14,6 +14,7 @@ from mae_cli.cli.data_commands import data_app
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
+from mae_cli.records.python_process import keep_docstrings
 from mae_cli.records.streams import prepare_streams
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ def run_app(arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `mae` command."""
+    keep_docstrings()
     prepare_streams()
     quiet_libraries()
     signal.signal(signal.SIGTERM, on_terminate)

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.records.cache import keep_libraries_off_the_working_folder
 from mae_cli.records.streams import STANDARD_OUTPUT
 
 
@@ -36,6 +37,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    keep_libraries_off_the_working_folder()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

@@ -31,6 +31,13 @@ def module_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", code, os.pathsep.join(safe_path()), *arguments]
 
 
+def keep_docstrings() -> None:
+    """Under `python -OO`, start over without it: transformers reads its own docstrings, and help is made of ours."""
+    if sys.flags.optimize > 1:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONOPTIMIZE"}
+        os.execve(sys.executable, module_command("mae_cli.cli", *sys.argv[1:]), environment)
+
+
 def safe_path() -> list[str]:
     """This process's import path, with the working directory last where it is meant without being named."""
     named = [entry for entry in sys.path if entry]

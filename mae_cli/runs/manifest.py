@@ -20,6 +20,7 @@ from mae_cli.recipe.load import check_keys_are_names
 from mae_cli.recipe.roles import fixed_roles
 from mae_cli.recipe.sections import Recipe, is_free
 from mae_cli.recipe.steps import steps_of_tree
+from mae_cli.recipe.yaml_text import dump_yaml
 from mae_cli.records import SCHEMA_VERSION
 from mae_cli.records.atomic import write_atomically, write_json
 from mae_cli.records.fingerprint import compare_fingerprints, flatten

@@ -43,7 +43,7 @@ NAMES = (
         "email",
     ),
 )
-"""`types`, `enum`, `re` and the like are read by `python -m` itself before any line of ours; `mae` is not struck by them."""
+"""`types`, `enum` and the like are read by `python -m` before any line of ours; the command `mae` is not struck."""
 FOLDERS = ("datasets", "transformers", "peft", "tokenizers", "wandb", "mae_cli", "tests", "asyncio", "concurrent")
 
 
@@ -108,7 +108,8 @@ def test_a_plugin_in_the_working_directory_is_found(tmp_path: Path) -> None:
     write_sums(tmp_path / "q.jsonl", 2)
     (tmp_path / "my_checks.py").write_text(
         "import msgspec\nfrom mae_cli.plugins.contracts import Selection\n\n\n"
-        "class All(msgspec.Struct):\n    def select(self, rows):\n        return [Selection(r.id, 'kept') for r in rows]\n"
+        "class All(msgspec.Struct):\n    def select(self, rows):\n"
+        "        return [Selection(r.id, 'kept') for r in rows]\n"
     )
 
     done = mae("list", "steps", "--recipe", "quickstart", cwd=tmp_path)
@@ -130,3 +131,10 @@ def test_workers_start_under_any_setting_of_the_interpreter(tmp_path: Path, envi
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["written"] == 16
+
+
+def test_help_and_lists_are_the_same_without_docstrings(tmp_path: Path) -> None:
+    for arguments in (("--help",), ("solve", "--help"), ("list", "verifiers")):
+        usual, stripped = (mae(*arguments, cwd=tmp_path, **more) for more in ({}, {"PYTHONOPTIMIZE": "2"}))
+
+        assert (stripped.stdout, stripped.returncode) == (usual.stdout, 0)

@@ -81,7 +81,7 @@ def value_of(recipe: Any, key: str) -> Any:
         # keys are texts, values below free mappings keep their kind
         ("chat_template_kwargs: {yes: no, 1: 2, no: 1e-2, off: 1:30, d: 2024-01-01, n: ~}",
          "chat_template_kwargs", {"yes": False, "1": 2, "no": 0.01, "off": "1:30", "d": "2024-01-01", "n": None}),
-        ("filter: {filters: [{name: length, max_tokens: 1e2}]}", "filter.filters", [{"name": "length", "max_tokens": 100}]),
+        ("filter: {filters: [{name: length, a: 1e2}]}", "filter.filters", [{"name": "length", "a": 100.0}]),
         # anchors and merges
         ("solve: &s {top_k: 3, temperature: 0.5}\neval: {<<: *s, top_k: 4}", "eval.top_k", 4),
         ("solve: &s {top_k: 3, temperature: 0.5}\neval: {<<: *s, top_k: 4}", "eval.temperature", 0.5),

@@ -42,7 +42,7 @@ from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.prompts import chat_template
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
-from mae_cli.records.cache import cache_dir
+from mae_cli.records.cache import notes_dir
 
 log = logging.getLogger(__name__)
 SEGMENT_BATCHES = 4
@@ -139,7 +139,7 @@ class HfEngine:
         """Rows at a time for a job of so many rows; a job that fits two default batches is not worth a measurement."""
         if not self.prefiller.shares:
             return DEFAULT
-        size = DEFAULT if rows <= 2 * DEFAULT else best_size(self.prefiller, cache_dir(), self.policy.model)
+        size = DEFAULT if rows <= 2 * DEFAULT else best_size(self.prefiller, notes_dir(), self.policy.model)
         return fitting(min(size, self._most), longest + ROOM, self.model)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
