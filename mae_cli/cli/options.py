@@ -34,6 +34,11 @@ COMMON = (
     "seed",
     "chat_template",
 )
+# A command without a model takes no model's flags, and training none of a server's: nothing is accepted without effect.
+NOT_TAKEN: dict[str, frozenset[str]] = {
+    "filter": frozenset(COMMON) - {"seed"},
+    "finetune": frozenset({"base_url", "api_key_env", "max_concurrent", "timeout_seconds"}),
+}
 GENERATING = ("propose", "solve", "judge", "calibrate", "eval")
 RETRYING = ("propose", "solve", "judge", "eval")
 
@@ -125,7 +130,8 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
 
     The wrapped function gets its own parameters, then `recipe` (a checked `Recipe`) and `common` (a `Common`).
     """
-    options = _recipe_options("", Recipe, COMMON if section else None)
+    common = tuple(name for name in COMMON if name not in NOT_TAKEN.get(section or "", ()))
+    options = _recipe_options("", Recipe, common if section else None)
     if section is not None:
         options |= _recipe_options(f"{section}__", dict(section_structs())[section], None)
 
@@ -181,6 +187,8 @@ def _takes(section: str | None, flag: str) -> bool:
         return section in GENERATING
     if flag == "retry_failed":
         return section in RETRYING
+    if section is not None and flag in ("limit", "step"):
+        return section != {"limit": "finetune", "step": "calibrate"}[flag]
     if flag == "devices":
         return section in (*GENERATING, None)
     return section is not None or flag not in ("recipe", "step", "round_number", "limit")
