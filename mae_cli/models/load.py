@@ -179,7 +179,9 @@ def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
     found: set[int] = set()
     for source in (getattr(model, "generation_config", None), model.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
-        found.update(token_id for token_id in (value if isinstance(value, list | tuple) else [value]) if _is_id(token_id))
+        found.update(
+            token_id for token_id in (value if isinstance(value, list | tuple) else [value]) if _is_id(token_id)
+        )
     special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     found.update(special[name] for name in TURN_ENDS if name in special and name in template)
     return frozenset(found)

@@ -105,7 +105,9 @@ def check_names(folder: Path, model: Any, info: dict[str, Any]) -> list[str]:
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = sorted(name for name in info.get("missing_keys", ()) if name in parameters and name not in tied)
     unknown = sorted(info.get("unexpected_keys", ()))
-    mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get("mismatched_keys", ()))
+    mismatched = sorted(
+        str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get("mismatched_keys", ())
+    )
     if mismatched:
         raise EngineError(f"{folder}: {_count(mismatched, 'tensor')} of another shape than config.json says")
     foreign = [name for name in unknown if not NOT_NEEDED.search(name)]
@@ -148,7 +150,9 @@ def check_token_ids(folder: Path, model: Any, tokenizer: Any, template: str) -> 
         f"({sum(token_id in added for token_id in beyond.values())} of them added)"
     )
     if needed:
-        raise EngineError(f"{folder}: {told}; take the model's own tokenizer files, or resize the embedding and train it")
+        raise EngineError(
+            f"{folder}: {told}; take the model's own tokenizer files, or resize the embedding and train it"
+        )
     return [f"{told}; a prompt that holds one is refused"]
 
 
