@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from mae_cli.engines.hf.cache import PrefillLayer, cache_of
-from mae_cli.engines.hf.ways import Way, first_way, new_cache, run, run_cached
+from mae_cli.engines.hf.ways import Way, first_way, new_cache, placed, run, run_cached
 from mae_cli.models.shared_prefix import common_prefix_length
 
 MIN_SHARED = 16
@@ -112,7 +112,7 @@ class Prefiller:
         positions = shared + (mask.cumsum(-1) - 1).clamp_(min=0)
         mask = torch.cat([mask.new_ones((len(rests), shared)), mask], dim=-1)
         output, cache = run_cached(
-            self.model, cache, input_ids=ids, position_ids=positions, attention_mask=mask, logits_to_keep=1
+            *(self.model, cache), input_ids=ids, attention_mask=mask, logits_to_keep=1, **placed(self.way, positions)
         )
         return Prefilled(cache, mask, [shared + len(rest) for rest in rests], output.logits[:, -1].float(), ids)
 

@@ -15,6 +15,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ import transformers
 
 from mae_cli.engines.hf.prefill import Prefilled, Prefiller
 from mae_cli.engines.hf.score import score
-from mae_cli.engines.hf.slots import Slots, batch_for
+from mae_cli.engines.hf.slots import GraphSlots, Slots, batch_for
 from mae_cli.engines.hf.ways import Rows, Tree, Way, first_way, run, smallest_window
 from mae_cli.errors import EngineError, one_line
 from mae_cli.records import digest
@@ -36,7 +38,7 @@ SHARED, SHORT, MIDDLE, LONG, STEPS = 17, 3, 20, 23, 3
 """Tokens that the two longer prompts begin with, tokens of each prompt, tokens behind each."""
 LONGEST = 96
 """Tokens of the longest prompt where a window is to be passed: wider ones are taken from the config alone."""
-EXACT, ROUNDED = 2e-3, 0.05
+EXACT, ROUNDED = 1e-4, 0.05
 """Largest relative distance of log-probabilities that is rounding, with float32 weights and with shorter ones."""
 ERRORS = (
     *(RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, AssertionError),
@@ -107,12 +109,14 @@ class Probe:
         self._check_causal()
         first = first_way(self.model.config)
         way = self._slots(first) if first.rows == "slots" else None
-        for rows in ("batch", "equal", "single"):
-            for own in (False, True):
-                if way is None:
-                    tried = Way(rows=rows, prefix=False, tree="none", own_cache=own, switch=first.switch)
-                    name = f"{rows}{' own cache' if own else ''}"
-                    way = tried if self._agrees(name, lambda tried=tried: self._whole(tried)) else None  # type: ignore[misc]
+        plain = Way(prefix=False, tree="none", switch=first.switch)
+        for rows, own, mask, told in product(("batch", "equal", "single"), *[(True, False)] * 3):
+            if way is None:
+                tried = msgspec.structs.replace(plain, rows=rows, own_cache=not own, step_mask=mask, positions=told)
+                name = (
+                    f"{rows}{'' if own else ' own cache'}{'' if mask else ' no mask'}{'' if told else ' no positions'}"
+                )
+                way = tried if self._agrees(name, partial(self._whole, tried)) else None
         return Found(way or Way(rows="recompute", prefix=False, tree="none"), self.errors)
 
     def _reference(self, prompt: list[int], tokens: list[int]) -> Reference:
@@ -161,18 +165,21 @@ class Probe:
         return error <= self._bound
 
     def _slots(self, first: Way) -> Way | None:
-        if not self._agrees("slots", lambda: self._entering(first)):
+        if not self._agrees("slots", partial(self._entering, first, Slots)):
             return None
+        is_gpu = self.model.device.type == "cuda"
+        graph = not is_gpu or self._agrees("slots of fixed shape", partial(self._entering, first, _FixedSlots))
         prefix = self._agrees("shared beginning", lambda: self._behind(first))
         trees: tuple[Tree, ...] = ("bool", "additive")
-        tree: Tree = next((kind for kind in trees if self._agrees(f"options {kind}", lambda: self._tree(kind))), "none")  # noqa: B023
-        return msgspec.structs.replace(first, prefix=prefix, tree=tree)
+        tried = (kind for kind in trees if self._agrees(f"options {kind}", partial(self._tree, kind)))
+        tree: Tree = next(tried, "none")
+        return msgspec.structs.replace(first, prefix=prefix, tree=tree, graph=graph)
 
-    def _entering(self, first: Way) -> float:
+    def _entering(self, first: Way, kind: type[Slots]) -> float:
         """Two rows of unequal length; one leaves after a step, and a short one enters."""
         prefill = Prefiller(self.model, self._pad_id, captures=False, way=first)
         short, middle, long = self.references
-        batch = Slots(self.model, 2)
+        batch = kind(self.model, 2)
         watch = _Watch()
         chunk = prefill([long.prompt, middle.prompt])
         batch.enter(chunk, [0, 1], STEPS)
@@ -238,6 +245,14 @@ class Probe:
 
     def _fed(self, rows: Sequence[tuple[Reference, int]]) -> torch.Tensor:
         return torch.tensor([one.tokens[step] for one, step in rows], device=self.model.device)
+
+
+class _FixedSlots(GraphSlots):
+    """Steps of fixed shape without a capture: the numbers are the same."""
+
+    def __init__(self, model: Any, slots: int) -> None:
+        super().__init__(model, slots)
+        self._captures = False
 
 
 class _Watch:

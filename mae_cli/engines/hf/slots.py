@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from mae_cli.engines.hf.cache import SPARE, FixedLayer, SlotLayer, cache_of
 from mae_cli.engines.hf.prefill import Prefilled
-from mae_cli.engines.hf.ways import Way, run, run_cached
+from mae_cli.engines.hf.ways import Way, placed, run, run_cached
 from mae_cli.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -268,14 +268,15 @@ class WholeBatch:
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Feed one token per live row, (A,); returns (A, V) float32 logits."""
         self.mask = torch.cat([self.mask, self.mask.new_ones((self.count, 1))], dim=-1)
-        inputs = {"input_ids": tokens[:, None], "position_ids": self.next_position}
+        inputs = {"input_ids": tokens[:, None], **placed(self.way, self.next_position)}
         if self.ids is not None:
             self.ids = torch.cat([self.ids, tokens[:, None]], dim=-1)
             if self.mask.shape[-1] - 1 == self.way.switch:
                 # Rows of one length, and all of them count their positions anew from here.
                 self.cache = None if self.way.own_cache else DynamicCache(config=self.model.config)
-                inputs = {"input_ids": self.ids, "position_ids": (self.mask.cumsum(-1) - 1).clamp_(min=0)}
-        output, self.cache = run_cached(self.model, self.cache, attention_mask=self.mask, logits_to_keep=1, **inputs)
+                inputs = {"input_ids": self.ids, **placed(self.way, (self.mask.cumsum(-1) - 1).clamp_(min=0))}
+        mask = self.mask if self.way.step_mask or inputs["input_ids"].shape[-1] > 1 else None
+        output, self.cache = run_cached(self.model, self.cache, attention_mask=mask, logits_to_keep=1, **inputs)
         self.next_position = self.next_position + 1
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
@@ -319,5 +320,5 @@ class Recomputed:
 def batch_for(model: Any, slots: int, way: Way, *, captures: bool) -> Slots | WholeBatch | Recomputed:
     """The batch that goes this way."""
     if way.rows == "slots":
-        return slots_for(model, slots, captures=captures)
+        return slots_for(model, slots, captures=captures and way.graph)
     return Recomputed(model, slots) if way.rows == "recompute" else WholeBatch(model, slots, way)

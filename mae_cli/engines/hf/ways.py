@@ -32,6 +32,12 @@ class Way(msgspec.Struct, frozen=True):
     """Mask under which the options of a prompt are scored in one row; none: option by option."""
     own_cache: bool = False
     """The model makes its cache itself, where the library's common one does not fit."""
+    step_mask: bool = True
+    """A step is told which tokens so far are padding; where no layer but recurrent ones reads it, it must not be."""
+    positions: bool = True
+    """The model is told each token's position; some classes count positions with an offset of their own."""
+    graph: bool = True
+    """On a GPU, steps of fixed shape under a mask of four dimensions, which can be captured (slots only)."""
     switch: int | None = None
     """Length in tokens at which the model counts positions anew (LongRoPE): rows below, above and across it are
     decoded apart."""
@@ -107,6 +113,11 @@ def cache_name(kind: type) -> str:
     """The argument under which a class takes its cache."""
     parameters = inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
     return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])
+
+
+def placed(way: Way, positions: Any) -> dict[str, Any]:
+    """The positions as an argument, where the model is told them."""
+    return {"position_ids": positions} if way.positions else {}
 
 
 def run_cached(model: Any, kept: Any, **inputs: Any) -> tuple[Any, Any]:
