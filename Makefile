@@ -6,7 +6,7 @@ MODEL ?= smollm2-135m
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu clean \
+.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu clean families \
         iterate round FORCE
 
 help: ## list the targets
@@ -106,3 +106,6 @@ FORCE:
 endif
 
 round: $(STEPS) ## one round: RECIPE=... RUN=... ROUND=N
+
+families: setup ## every model family through every stage, written to tests/FAMILIES.md
+	$(BIN)/python -m tests.families.table

@@ -1,5 +1,8 @@
 """Loading a causal language model, its tokenizer and its type: safetensors only, never code from the model's folder.
 
+Attention is torch's `scaled_dot_product_attention` where the family has it, else the family's own; which way of
+decoding is then right for the model is found out by the `hf` engine (`engines/hf/probe.py`).
+
 Place in the flow: the `hf` engine, training and `export` load here. Left out: finding the folder (`models.locate`) and
 LoRA adapters (`models.adapters`).
 """
@@ -17,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
 from mae_cli.models.launcher import local_rank, num_processes
+from mae_cli.models.weights import check_folder, check_names, embedding_rows
 
 # Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
@@ -67,33 +71,74 @@ def load_tokenizer(folder: Path) -> Any:
         raise EngineError(f"{folder}: no usable tokenizer: {one_line(error)}") from error
 
 
-def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_in_4bit: bool = False) -> Any:
-    """The folder's causal LM in eval mode, attention by scaled_dot_product_attention.
+def load_model(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    load_in_4bit: bool = False,
+    notices: list[str] | None = None,
+) -> Any:
+    """The folder's causal LM in eval mode, with the fastest attention that its class has.
 
     With `load_in_4bit` its linear layers are stored in four bits (NF4 with nested constants; Dettmers et al. 2023,
-    QLoRA, section 3) and computed in `dtype`.
+    QLoRA, section 3) and computed in `dtype`. What was left out of the files is added to `notices`.
 
     Raises:
         MissingDependencyError: four bits without the package bitsandbytes.
-        EngineError: not a causal LM with safetensors weights that this version of transformers knows.
+        EngineError: not a causal LM with safetensors weights that this version of transformers knows, or one whose
+            weights do not fit its config, tensor for tensor.
     """
     # Its progress bar goes to stderr for every load, and mae says what it loads itself.
     transformers.utils.logging.disable_progress_bar()
     four_bits = _four_bits(device, dtype) if load_in_4bit else {}
+    check_folder(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            attn_implementation="sdpa",
-            **four_bits,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        model, info = _from_pretrained(folder, {"dtype": dtype, **four_bits})
+    except _LOAD_ERRORS as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {one_line(error)}") from error
+    told = check_names(folder, model, info)
+    if notices is not None:
+        notices += told
     # A quantised model is put on its device while it is loaded, and refuses to be moved.
     return model.eval() if four_bits else model.to(device).eval()
+
+
+_LOAD_ERRORS = (
+    *(OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, IndexError),
+    SafetensorError,
+)
+"""Errors of the library on a folder it cannot load: configs with impossible numbers end in the later ones."""
+
+
+def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model and the library's report on loading it.
+
+    A class refuses an attention it has not while it is built, before weights are read, so asking twice costs little.
+    """
+    for attention in ("sdpa", "eager", None):
+        try:
+            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                # A shape that differs is named by `check_names`; without this the library ends in a page of text.
+                ignore_mismatched_sizes=True,
+                **({} if attention is None else {"attn_implementation": attention}),
+                **options,
+            )
+        except (ValueError, ImportError) as error:
+            if attention is None or not _is_about_attention(error):
+                raise
+        else:
+            return loaded
+    raise AssertionError("unreachable")
+
+
+def _is_about_attention(error: Exception) -> bool:
+    return any(word in str(error) for word in ("scaled_dot_product_attention", "attn_implementation", "attention impl"))
 
 
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -108,10 +153,25 @@ def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def context_length(model: Any) -> int | None:
-    """The most tokens, prompt and completion, the model takes; none when its config does not say."""
+    """The most tokens, prompt and completion, the model takes; none when neither config nor weights set an end."""
     config = model.config.get_text_config(decoder=True)
-    length = getattr(config, "max_position_embeddings", None)
-    return int(length) if length else None
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+    told = [getattr(config, name, None) for name in names]
+    lengths = [int(length) for length in told if isinstance(length, int | float) and length > 0][:1]
+    lengths += [_table_length(name, module) for name, module in model.named_modules() if name.endswith(_TABLES)]
+    return min((length for length in lengths if length > 0), default=None)
+
+
+_TABLES = ("position_embeddings", "embed_positions", "wpe", "position_embedding", "pos_embed")
+
+
+def _table_length(name: str, module: Any) -> int:
+    """Positions in a learned table; some families leave its first rows unused (OPT two, RoBERTa the padding's)."""
+    if not isinstance(module, torch.nn.Embedding) or any(part in name for part in ("vision", "visual", "audio")):
+        return 0
+    padding = module.padding_idx
+    unused = getattr(module, "offset", None)
+    return int(module.num_embeddings) - int(unused if unused is not None else 0 if padding is None else padding + 1)
 
 
 def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
@@ -119,20 +179,27 @@ def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
     found: set[int] = set()
     for source in (getattr(model, "generation_config", None), model.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
-        if value is not None:
-            found.update([value] if isinstance(value, int) else value)
+        found.update(
+            token_id for token_id in (value if isinstance(value, list | tuple) else [value]) if _is_id(token_id)
+        )
     special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     found.update(special[name] for name in TURN_ENDS if name in special and name in template)
     return frozenset(found)
 
 
+def _is_id(value: Any) -> bool:
+    """Whether a config's value is a token id; some files say -1 for none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
-    """A token id to fill masked places with."""
+    """A token id to fill masked places with: any that the model has an embedding for."""
+    rows = embedding_rows(model)
     for source in (getattr(model, "generation_config", None), tokenizer):
         value = getattr(source, "pad_token_id", None)
-        if isinstance(value, int):
-            return value
-    return min(end_ids, default=0)
+        if _is_id(value) and value < rows:
+            return int(value)
+    return min((token_id for token_id in end_ids if token_id < rows), default=0)
 
 
 def detach_adapter(peft_model: Any) -> Any:

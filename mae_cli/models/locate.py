@@ -60,8 +60,13 @@ def _check_folder(path: Path) -> None:
         return
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
-        raise EngineError(f"{path}: {pickled} is pickled and can run code; save the model as safetensors first")
-    raise EngineError(f"{path}: no model there: *.safetensors is missing")
+        raise EngineError(
+            f"{path}: {pickled} is pickled and can run code; save the model as safetensors first: load it with "
+            "transformers where you trust it, then model.save_pretrained(folder)"
+        )
+    gguf = next((file.name for file in path.glob("*.gguf")), None)
+    hint = f" ({gguf} is for llama.cpp: serve it and use --engine openai, or take the original weights)" if gguf else ""
+    raise EngineError(f"{path}: no model there: *.safetensors is missing{hint}")
 
 
 def _hub_folder(hub_id: str, revision: str | None) -> Path:

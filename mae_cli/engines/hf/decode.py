@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
 
 from mae_cli.engines.hf.prefill import Prefilled, Prefiller, take
 from mae_cli.engines.hf.sampling import next_tokens, noise_for
-from mae_cli.engines.hf.slots import Slots, WholeBatch, slots_for
+from mae_cli.engines.hf.slots import Recomputed, Slots, WholeBatch, batch_for
 from mae_cli.records import Sampling
 
 ENTER_SHARE = 0.25
@@ -34,6 +35,8 @@ class Decoded(NamedTuple):
 
     ids: list[int]
     stopped: bool
+    failed: bool = False
+    """The model's next logits are not numbers; the row ends before them."""
 
 
 class _Waiting:
@@ -71,6 +74,8 @@ class _Waiting:
             ahead = list(self._groups)[: max(64, free)]
             prompts, weights = [self._prompts[prompt] for prompt, _ in ahead], [len(rows) for _, rows in ahead]
             count = take(prompts, weights, free, self._prefill.tokens_at_once)
+            if self._prefill.way.rows == "equal":
+                count = sum(1 for _ in takewhile(lambda one: len(one) == len(prompts[0]), prompts[:count]))
             if self._limit is not None:
                 while sum(len(rows) for _, rows in ahead[:count]) > free:
                     count -= 1
@@ -97,6 +102,7 @@ def decode(
     hits_stop: Callable[[list[int]], bool] | None = None,
     done: Callable[[int, Decoded], None],
     entered: Callable[[int], None] | None = None,
+    known_ids: int | None = None,
 ) -> None:
     """Decode every row to an ending token, a stop string or its own limit.
 
@@ -110,10 +116,11 @@ def decode(
         hits_stop: whether the ids so far end in a stop string.
         done: called with (row, what it became) as each row ends, so that what is finished outlives a failure.
         entered: called with the number of live rows whenever rows have entered.
+        known_ids: ids from here on are padding of the output layer, without a text, and are never chosen.
     """
     model = prefill.model
-    slots = min(slots, len(asks))
-    batch = slots_for(model, slots, captures=prefill.captures) if prefill.shares else WholeBatch(model, slots)
+    slots = 1 if prefill.way.rows in ("single", "recompute") else min(slots, len(asks))
+    batch = batch_for(model, slots, prefill.way, captures=prefill.captures)
     waiting = _Waiting(prefill, prompts, asks, slots)
     noise = noise_for(model.device) if sampling.temperature > 0 else None
     rows: list[int] = []
@@ -133,10 +140,18 @@ def decode(
             if entered is not None:
                 entered(batch.count)
         assert logits is not None
+        if known_ids is not None:
+            logits[:, known_ids:] = float("-inf")
         tokens = next_tokens(logits, rows, noise, sampling)
         ended = []
-        for place, token in enumerate(tokens.tolist()):
+        for place, token in enumerate(_told(tokens, logits)):
             row = rows[place]
+            if token < 0:
+                ended.append(place)
+                done(row, Decoded(ids.pop(row), False, failed=True))
+                if noise is not None:
+                    noise.close(row)
+                continue
             ids[row].append(token)
             stopped = token in end_ids or (hits_stop is not None and hits_stop(ids[row]))
             if stopped or len(ids[row]) >= asks[row].max_new_tokens:
@@ -151,7 +166,14 @@ def decode(
         logits = batch.step(tokens) if rows else None
 
 
-def _may_enter(batch: Slots | WholeBatch, waiting: _Waiting) -> bool:
+def _told(tokens: torch.Tensor, logits: torch.Tensor) -> list[int]:
+    """The chosen tokens as numbers, -1 in rows without any: not-a-number is the largest of a row, so it was chosen."""
+    chosen = logits.gather(-1, tokens[:, None])[:, 0]
+    numbers: list[int] = torch.where(chosen.isnan(), -1, tokens).tolist()
+    return numbers
+
+
+def _may_enter(batch: Slots | WholeBatch | Recomputed, waiting: _Waiting) -> bool:
     free = batch.slots - batch.count
     if batch.count == 0:
         return True

@@ -13,17 +13,21 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 
 from mae_cli.engines.hf.batch_size import DEFAULT, SIZES, best_size, fitting
-from mae_cli.engines.hf.decode import Decoded, RowRequest, decode
+from mae_cli.engines.hf.decode import Decoded, RowRequest
+from mae_cli.engines.hf.lengths import decode_by_length
 from mae_cli.engines.hf.paged import decode_paged
 from mae_cli.engines.hf.prefill import Prefiller, order_for_sharing
+from mae_cli.engines.hf.probe import find_way
 from mae_cli.engines.hf.sampling import draw_one
 from mae_cli.engines.hf.score import score
-from mae_cli.engines.token_texts import TokenTexts
+from mae_cli.engines.hf.ways import Way, first_way, notice
+from mae_cli.engines.token_texts import RenderedPrompt, TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.adapters import load_adapter
 from mae_cli.models.digests import adapter_digest
@@ -38,6 +42,7 @@ from mae_cli.models.load import (
     resolve_dtype,
 )
 from mae_cli.models.locate import local_model
+from mae_cli.models.weights import check_token_ids, embedding_rows, known_token_ids
 from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.prompts import chat_template
 from mae_cli.recipe.sections import Recipe
@@ -65,19 +70,24 @@ class HfEngine:
         self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
         self.chat = self.texts.chat
         dtype = resolve_dtype(recipe.dtype, device)
-        self.model = load_model(self.folder, device=device, dtype=dtype, load_in_4bit=recipe.load_in_4bit)
+        self._notices: list[str] = list(self.chat.notices)
+        options: dict[str, Any] = {"load_in_4bit": recipe.load_in_4bit, "notices": self._notices}
+        self.model = load_model(self.folder, device=device, dtype=dtype, **options)
         self._is_auto = recipe.batch_size == "auto"
         self.batch_size = DEFAULT if recipe.batch_size == "auto" else recipe.batch_size
         """Rows decoded at a time."""
         self._most = max(SIZES)
         self.batch_sizes_used: list[int] = []
         self._numerics = numerics(self.model.dtype, paged=paged, in_four_bits=recipe.load_in_4bit)
-        self._notices: list[str] = list(self.chat.notices)
         self.policy = self.texts.policy
         self._base = self.model
         self.end_ids = end_token_ids(self.model, self.tokenizer, self.chat.template)
         self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
         self.texts.context = context_length(self.model)
+        self._notices += check_token_ids(self.folder, self.model, self.tokenizer, self.chat.template)
+        self._known_ids = known_token_ids(self.model, self.tokenizer)
+        self._embedded_ids = embedding_rows(self.model)
+        self._way = self._find_way()
         self.prefiller = self._new_prefiller()
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
@@ -114,8 +124,32 @@ class HfEngine:
         """Digest of the adapter's files."""
         return adapter_digest(adapter)
 
+    def _find_way(self) -> Way:
+        """The fastest way of decoding that is right for this model; told where it is not the everyday one."""
+        named = {"folder": cache_dir(), "model_digest": self.policy.model}
+        try:
+            way = find_way(self.model, self.tokenizer, self._pad_id, **named).way
+        except EngineError as error:
+            raise EngineError(f"{self.folder}: {error}") from error
+        told = notice(self.model.config.model_type, way, first_way(self.model.config))
+        if told is not None:
+            self._notices.append(told)
+        if self.paged and way.rows not in ("slots", "batch"):
+            raise EngineError(f"{self.folder}: {told}: use --engine hf, not hf:paged")
+        return way
+
     def _new_prefiller(self) -> Prefiller:
-        return Prefiller(self.model, self._pad_id, captures=self._captures)
+        return Prefiller(self.model, self._pad_id, captures=self._captures, way=self._way)
+
+    def _refusal(self, prompt: RenderedPrompt) -> Completion | None:
+        """The completion that stands for a prompt that cannot be fed; null where it can."""
+        refusal = self.texts.refusal(prompt)
+        if refusal is None and max(prompt.ids, default=0) >= self._embedded_ids:
+            odd = next(token_id for token_id in prompt.ids if token_id >= self._embedded_ids)
+            name = self.tokenizer.convert_ids_to_tokens(odd)
+            reason = f"the prompt holds token {odd} ({name}), the model has {self._embedded_ids} embeddings"
+            return Completion(prompt_token_ids=prompt.ids, status="error", error=reason, finish_reason="error")
+        return refusal
 
     def plan(self, requests: Sequence[Request], batch_size: int) -> list[list[int]]:
         """Segments of one to four micro-batches: equal prompts side by side, then those that begin alike.
@@ -147,7 +181,7 @@ class HfEngine:
         answers: dict[int, Completion] = {}
         ready: list[int] = []
         for index, request in enumerate(requests):
-            refusal = self.texts.refusal(self.texts.prompt(request.messages))
+            refusal = self._refusal(self.texts.prompt(request.messages))
             if refusal is None:
                 ready.append(index)
             else:
@@ -189,7 +223,7 @@ class HfEngine:
         result: list[list[float | None]] = [[None] * len(choices) for choices in options]
         for place, (request, choices) in enumerate(zip(requests, options, strict=True)):
             prompt = self.texts.prompt(request.messages)
-            if prompt.error is not None:
+            if prompt.error is not None or max(prompt.ids, default=0) >= self._embedded_ids:
                 continue
             encoded = [self.texts.option_ids(request.messages, choice) for choice in choices]
             longest = max((len(ids) for ids in encoded), default=0)
@@ -279,12 +313,21 @@ class HfEngine:
         def done(row: int, decoded: Decoded) -> None:
             place = places[row]
             prompt = self.texts.prompt(requests[place].messages)
-            answers[indices[place]] = self.texts.completion(prompt, decoded.ids, sampling, stopped=decoded.stopped)
+            answer = self.texts.completion(prompt, decoded.ids, sampling, stopped=decoded.stopped)
+            if decoded.failed:
+                reason = f"the model's logits are not numbers (NaN) behind {len(decoded.ids)} new tokens"
+                answer = msgspec.structs.replace(answer, status="error", error=reason, finish_reason="error")
+            answers[indices[place]] = answer
 
         run = (
             partial(decode_paged, self.model)
             if self.paged
-            else partial(decode, self.prefiller, entered=self.batch_sizes_used.append)
+            else partial(
+                decode_by_length,
+                self.prefiller,
+                entered=self.batch_sizes_used.append,
+                known_ids=self._known_ids,
+            )
         )
         run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from mae_cli.engines.hf.cache import PrefillLayer, cache_of, has_plain_layers
+from mae_cli.engines.hf.cache import PrefillLayer, cache_of
+from mae_cli.engines.hf.ways import Way, first_way, new_cache, placed, run, run_cached
 from mae_cli.models.shared_prefix import common_prefix_length
 
 MIN_SHARED = 16
@@ -37,6 +38,8 @@ class Prefilled(NamedTuple):
     lengths: list[int]
     logits: torch.Tensor
     """(N, V) float32, of the next token."""
+    ids: torch.Tensor | None = None
+    """(N, T), the tokens fed."""
 
 
 class _Prefix(NamedTuple):
@@ -49,16 +52,28 @@ class Prefiller:
 
     Attributes:
         captures: whether steps behind these prompts may be captured as a CUDA graph.
+        way: how the model's rows are decoded.
     """
 
-    def __init__(self, model: Any, pad_id: int, *, captures: bool = True) -> None:
+    def __init__(self, model: Any, pad_id: int, *, captures: bool = True, way: Way | None = None) -> None:
         self.model, self.captures = model, captures
-        self.shares = has_plain_layers(model.config)
+        self.way = first_way(model.config) if way is None else way
         self.reused_tokens = 0
         """Prompt tokens that were not computed again."""
         self.tokens_at_once = PREFILL_TOKENS if model.device.type == "cpu" else GPU_PREFILL_TOKENS
         self._pad_id = pad_id
         self._kept: list[_Prefix] = []
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows may enter and leave at any step, each with its own columns of the cache."""
+        return self.way.rows == "slots"
+
+    def on(self, way: Way) -> Prefiller:
+        """Another one for the same model that goes another way, with nothing kept."""
+        other = Prefiller(self.model, self._pad_id, captures=self.captures, way=way)
+        other.tokens_at_once = self.tokens_at_once
+        return other
 
     def forget(self) -> None:
         """Free the kept prefixes."""
@@ -67,7 +82,9 @@ class Prefiller:
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         """Prefill prompts of at least one token each; about `tokens_at_once` of them at most, see `take`."""
-        prefix = self._prefix(prompts) if self.shares else None
+        if self.way.rows == "recompute":
+            return self._read(prompts[0])
+        prefix = self._prefix(prompts) if self.shares and self.way.prefix else None
         if prefix is None:
             layers = [PrefillLayer() for _ in range(_num_layers(self.model))] if self.shares else None
             return self._forward(prompts, 0, layers)
@@ -75,22 +92,29 @@ class Prefiller:
         self.reused_tokens += shared * len(prompts)
         return self._forward([prompt[shared:] for prompt in prompts], shared, _layers(prefix.states, shared))
 
+    def behind(self, prompts: Sequence[Sequence[int]], shared: int) -> Prefilled:
+        """Prefill prompts whose first `shared` tokens are equal, behind these; whatever that saves."""
+        made = self._forward([prompts[0][:shared]], 0, [PrefillLayer() for _ in range(_num_layers(self.model))])
+        states = [layer.whole() for layer in made.cache.layers]
+        return self._forward([prompt[shared:] for prompt in prompts], shared, _layers(states, shared))
+
+    def _read(self, prompt: Sequence[int]) -> Prefilled:
+        """One prompt without any cache; its tokens stand in for one."""
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        output = run(self.model, input_ids=ids, use_cache=False)
+        return Prefilled(None, torch.ones_like(ids), [len(prompt)], output.logits[:, -1].float(), ids)
+
     def _forward(self, rests: Sequence[Sequence[int]], shared: int, layers: list[PrefillLayer] | None) -> Prefilled:
         config = self.model.config
-        cache = DynamicCache(config=config) if layers is None else cache_of(config, layers)
+        cache = new_cache(config, own=self.way.own_cache) if layers is None else cache_of(config, layers)
         ids, mask = left_pad(rests, self._pad_id, self.model.device)
         # Padding gets the first position; nothing attends to it.
         positions = shared + (mask.cumsum(-1) - 1).clamp_(min=0)
         mask = torch.cat([mask.new_ones((len(rests), shared)), mask], dim=-1)
-        output = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+        output, cache = run_cached(
+            *(self.model, cache), input_ids=ids, attention_mask=mask, logits_to_keep=1, **placed(self.way, positions)
         )
-        return Prefilled(cache, mask, [shared + len(rest) for rest in rests], output.logits[:, -1].float())
+        return Prefilled(cache, mask, [shared + len(rest) for rest in rests], output.logits[:, -1].float(), ids)
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> _Prefix | None:
         """What these prompts begin with, cached; none when that is too little."""

@@ -14,6 +14,7 @@ import torch
 
 from mae_cli.engines.hf.cache import PrefillLayer, cache_of
 from mae_cli.engines.hf.prefill import Prefilled, Prefiller, order_for_sharing, take
+from mae_cli.engines.hf.ways import run
 
 NODES_AT_ONCE = 512
 """Nodes of one forward pass: each needs the logits of the whole vocabulary."""
@@ -67,7 +68,9 @@ def score(
         count = take([prompts[place] for place in ahead], [1] * len(ahead), len(ahead), prefill.tokens_at_once)
         chosen, order = order[:count], order[count:]
         trees = [OptionTree(options[place]) for place in chosen]
-        if prefill.shares:
+        longest = max(len(prompts[place]) + max(map(len, options[place]), default=0) for place in chosen)
+        below = prefill.way.switch is None or longest <= prefill.way.switch
+        if prefill.shares and prefill.way.tree != "none" and below:
             chunk = prefill([prompts[place] for place in chosen])
             logprobs = _node_logprobs(prefill, chunk, trees)
         else:
@@ -118,9 +121,13 @@ def _feed(prefill: Prefiller, chunk: Prefilled, rows: Sequence[int], trees: Sequ
     chosen = torch.tensor(rows, device=device)
     prompt = chunk.mask[chosen].bool()[:, None, :].expand(-1, width, -1)
     mask = torch.cat([prompt, seen.to(device)], dim=-1)[:, None]
+    if prefill.way.tree == "additive":
+        dtype = prefill.model.dtype
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
     whole = list(rows) == list(range(len(chunk.lengths)))
     layers = [PrefillLayer(layer.whole(None if whole else chosen)) for layer in chunk.cache.layers]
-    output = prefill.model(
+    output = run(
+        prefill.model,
         input_ids=ids.to(device),
         position_ids=positions.to(device),
         attention_mask=mask,
@@ -137,7 +144,8 @@ def _one_by_one(prefill: Prefiller, prompt: Sequence[int], tree: OptionTree) -> 
     for path in tree.paths:
         ids = [*prompt, *(tree.tokens[node] for node in path)]
         device = prefill.model.device
-        logits = prefill.model(torch.tensor([ids], device=device), logits_to_keep=len(path) + 1).logits[0]
+        inputs = {"input_ids": torch.tensor([ids], device=device), "logits_to_keep": len(path) + 1, "use_cache": False}
+        logits = run(prefill.model, **inputs).logits[0, -len(path) - 1 :]
         for place, node in enumerate(path):
             values[node] = float(logits[place].float().log_softmax(-1)[tree.tokens[node]])
     return values

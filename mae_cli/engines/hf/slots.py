@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from mae_cli.engines.hf.cache import SPARE, FixedLayer, SlotLayer, cache_of
 from mae_cli.engines.hf.prefill import Prefilled
+from mae_cli.engines.hf.ways import Way, placed, run, run_cached
 from mae_cli.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ class Slots:
         """Feed one token per live row, (A,); returns (A, V) float32 logits."""
         self._make_room()
         self.mask[: self.count, self.end] = 1
-        output = self.model(
+        output = run(
+            self.model,
             input_ids=tokens[:, None],
             position_ids=self.next_position[: self.count],
             attention_mask=self.mask[: self.count, self.layers[0].start : self.end + 1],
@@ -169,7 +172,8 @@ class GraphSlots(Slots):
         self.mask.index_fill_(1, self._column, 1)
         bias = torch.zeros_like(self.mask, dtype=self.layers[0].key_buffer.dtype)
         bias = bias.masked_fill_(self.mask == 0, float("-inf"))[:, None, None]
-        output = self.model(
+        output = run(
+            self.model,
             input_ids=self._tokens,
             position_ids=self.next_position,
             attention_mask=bias,
@@ -236,17 +240,17 @@ class WholeBatch:
 
     joins = False
 
-    def __init__(self, model: Any, slots: int) -> None:
-        self.model, self.slots = model, slots
+    def __init__(self, model: Any, slots: int, way: Way) -> None:
+        self.model, self.slots, self.way = model, slots, way
         self.count = 0
 
     def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
         """All rows of a prefill at once."""
         places = torch.tensor(sources, device=self.model.device)
-        self.cache = prefilled.cache
-        self.cache.reorder_cache(places)
+        self.cache = _reordered(prefilled.cache, list(sources), len(prefilled.lengths), places)
         self.mask = prefilled.mask[places]
         self.next_position = self.mask.sum(-1, keepdim=True)
+        self.ids = None if prefilled.ids is None else prefilled.ids[places]
         self.count = len(sources)
 
     def leave(self, places: Sequence[int]) -> list[int]:
@@ -255,22 +259,66 @@ class WholeBatch:
         order = [place for place in range(self.count) if place not in ended]
         if order:
             chosen = torch.tensor(order, device=self.model.device)
-            self.cache.reorder_cache(chosen)
+            self.cache = _reordered(self.cache, order, self.count, chosen)
             self.mask, self.next_position = self.mask[chosen], self.next_position[chosen]
+            self.ids = None if self.ids is None else self.ids[chosen]
         self.count = len(order)
         return order
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Feed one token per live row, (A,); returns (A, V) float32 logits."""
         self.mask = torch.cat([self.mask, self.mask.new_ones((self.count, 1))], dim=-1)
-        output = self.model(
-            input_ids=tokens[:, None],
-            position_ids=self.next_position,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        inputs = {"input_ids": tokens[:, None], **placed(self.way, self.next_position)}
+        if self.ids is not None:
+            self.ids = torch.cat([self.ids, tokens[:, None]], dim=-1)
+            if self.mask.shape[-1] - 1 == self.way.switch:
+                # Rows of one length, and all of them count their positions anew from here.
+                self.cache = None if self.way.own_cache else DynamicCache(config=self.model.config)
+                inputs = {"input_ids": self.ids, **placed(self.way, (self.mask.cumsum(-1) - 1).clamp_(min=0))}
+        mask = self.mask if self.way.step_mask or inputs["input_ids"].shape[-1] > 1 else None
+        output, self.cache = run_cached(self.model, self.cache, attention_mask=mask, logits_to_keep=1, **inputs)
         self.next_position = self.next_position + 1
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+
+def _reordered(kept: Any, order: list[int], held: int, places: torch.Tensor) -> Any:
+    """A cache with those rows of the `held` it has, in that order."""
+    if order == list(range(held)):
+        return kept
+    if isinstance(kept, list | tuple):
+        return [part.index_select(0, places) for part in kept]
+    kept.reorder_cache(places)
+    return kept
+
+
+class Recomputed:
+    """One row of a model whose cache changes its text: each step reads the whole row again."""
+
+    joins = False
+
+    def __init__(self, model: Any, slots: int) -> None:
+        self.model, self.slots, self.count = model, slots, 0
+
+    def enter(self, prefilled: Prefilled, sources: Sequence[int], room: int) -> None:
+        """The row."""
+        assert prefilled.ids is not None
+        self.ids, self.count = prefilled.ids, 1
+
+    def leave(self, places: Sequence[int]) -> list[int]:
+        """End it."""
+        self.count = 0
+        return []
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Feed the row with one token more; returns (1, V) float32 logits."""
+        self.ids = torch.cat([self.ids, tokens[:, None]], dim=-1)
+        logits: torch.Tensor = run(self.model, input_ids=self.ids, use_cache=False).logits[:, -1].float()
+        return logits
+
+
+def batch_for(model: Any, slots: int, way: Way, *, captures: bool) -> Slots | WholeBatch | Recomputed:
+    """The batch that goes this way."""
+    if way.rows == "slots":
+        return slots_for(model, slots, captures=captures and way.graph)
+    return Recomputed(model, slots) if way.rows == "recompute" else WholeBatch(model, slots, way)
