@@ -17,28 +17,22 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mae_cli.engines.openai.constraints import FIELDS, FORMS, choice_fields, tokens_for
+from mae_cli.engines.openai.refusal import Refusal
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.prompts.chat_template import fold_system
 from mae_cli.records import Request, Sampling
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 DEFAULT_URL_ENV = "OPENAI_BASE_URL"
-MESSAGE_LIMIT = 300
-"""Characters of a server's own words that go into a row or an error."""
 # A row records its sampling, and servers fill fields left out from the model's generation_config (vLLM) or from
 # defaults of their own (llama.cpp: top_k 40, min_p 0.05), so every one of them is sent at the value that is off.
 _OFF: dict[str, Any] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 # Left out with a notice where refused: no text is another one's for it.
-_OPTIONAL = ("seed", "return_token_ids", *_OFF)
-_CONTEXT = re.compile(r"context (?:length|window|size)\D{0,20}?(\d+)", re.IGNORECASE)
-_PROMPT = re.compile(
-    r"(\d+) (?:input tokens|prompt tokens|in the messages|of text input)|prompt contains at least (\d+)", re.IGNORECASE
-)
-_OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|model's context|context (?:length|size|window)"
-    r"|(?:prompt|input) is too long|input validation error: `inputs`|maximum (?:input|prompt) length",
-    re.IGNORECASE,
-)
+_OPTIONAL = ("seed", "return_token_ids", "stream", *_OFF)
+# Some hosted models take no other value of these than 1, and refuse the field even then.
+_FIXED = ("temperature", "top_p")
+_ONLY_ONE_VALUE = re.compile(r"only the default|not support", re.IGNORECASE)
 _SYSTEM_ROLE = re.compile(r"system role|only user and assistant roles", re.IGNORECASE)
 
 
@@ -60,7 +54,11 @@ def base_urls(told: str | Sequence[str] | None) -> list[str]:
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--base-url {text}: expected an address such as http://localhost:8000/v1")
-        path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+        path = parts.path.rstrip("/")
+        for end in ("/chat/completions", "/chat", "/completions", "/models", "/responses"):
+            path = path.removesuffix(end)
+        # A client that appends the version itself was told an address without it; here it stands once.
+        path = re.sub(r"(/v1)+$", "/v1", path) or "/v1"
         found.append(f"{parts.scheme}://{parts.netloc}{path}")
     if not found:
         raise ConfigError("engine openai: no server; give --base-url, for example http://localhost:8000/v1")
@@ -112,54 +110,6 @@ def _number(text: str | None) -> float | None:
     return float(text)
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """A server's refusal (a 4xx answer) in its own words, shortened and without the key."""
-
-    status: int
-    message: str
-    code: str | None = None
-
-    @property
-    def is_overflow(self) -> bool:
-        """Whether prompt and completion do not fit into the model's context."""
-        return self.status in (400, 413, 422) and bool(_OVERFLOW.search(f"{self.code} {self.message}"))
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """Tokens of the prompt, where an overflow tells them."""
-        found = _PROMPT.search(self.message)
-        return int(found[1] or found[2]) if found else None
-
-    @property
-    def room(self) -> int | None:
-        """New tokens that would still fit, where the server told both numbers; below 1 the prompt alone is too long."""
-        context, prompt = _CONTEXT.search(self.message), self.prompt_tokens
-        return None if context is None or prompt is None else int(context[1]) - prompt
-
-    def names(self, field: str) -> bool:
-        """Whether the message is about a field of the request."""
-        return re.search(rf"(?<!\w){re.escape(field)}(?!\w)", self.message) is not None
-
-
-def read_refusal(status: int, body: bytes, key: str | None) -> Refusal:
-    """A refusal from any of the shapes that servers give it: `error.message`, `message`, `detail`, or plain text."""
-    message, code = body.decode("utf-8", "replace"), None
-    try:
-        tree = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        tree = None
-    if isinstance(tree, dict):
-        error = tree.get("error")
-        inner = error if isinstance(error, dict) else tree
-        told = inner.get("message") or inner.get("detail") or inner.get("error") or inner
-        message = told if isinstance(told, str) else msgspec.json.encode(told).decode()
-        code = next((str(inner[name]) for name in ("code", "type") if isinstance(inner.get(name), str)), None)
-    message = " ".join(message.split())
-    if key:
-        message = message.replace(key, "***")
-    return Refusal(status, message[:MESSAGE_LIMIT] or f"HTTP {status}", code)
-
-
 class Dialect:
     """The form of request that a server accepts; it changes with each refusal."""
 
@@ -170,6 +120,7 @@ class Dialect:
         """Grows with every change, so that a refusal of an older form is known as such."""
         self._limit_field = "max_tokens"
         self._folds_system = False
+        self._choice_form = 0
         self._say = say
 
     def body(
@@ -191,8 +142,12 @@ class Dialect:
             "top_p": sampling.top_p,
             **_OFF,
             "return_token_ids": True,
+            "stream": False,
             **more,
         }
+        if sampling.choices:
+            ask.update(choice_fields(FORMS[self._choice_form], sampling.choices))
+            ask[self._limit_field] = max(max_new_tokens, tokens_for(sampling.choices))
         if sampling.top_k:
             ask["top_k"] = sampling.top_k
         if sampling.stop:
@@ -227,16 +182,41 @@ class Dialect:
             self.version += 1
             self._say("system text folded into the first user turn: the server's chat template takes no system role")
             return True
-        for field in ("top_k", "chat_template_kwargs"):
-            asked = sampling.top_k if field == "top_k" else self.template_kwargs
-            if asked and refusal.names(field):
-                raise EngineError(f"the server refuses {field}, which the recipe sets: {refusal.message}")
-        named = [field for field in _OPTIONAL if field not in self.dropped and refusal.names(field)]
+        if sampling.choices and any(refusal.names(field) for field in FIELDS):
+            self.next_choice_form(refusal.message)
+            return True
+        self._refuse_what_is_set(refusal, sampling)
+        optional = (*_OPTIONAL, *(_FIXED if _ONLY_ONE_VALUE.search(refusal.message) else ()))
+        named = [field for field in optional if field not in self.dropped and refusal.names(field)]
         if number > 1 and refusal.names("n"):
             named.append("n")
         for field in named:
             self.drop(field, "refuses")
         return bool(named)
+
+    def _refuse_what_is_set(self, refusal: Refusal, sampling: Sampling) -> None:
+        """End the command where the refused field is one that the recipe sets, which no other field can say."""
+        asked: dict[str, Any] = {
+            "top_k": sampling.top_k,
+            "chat_template_kwargs": self.template_kwargs,
+        }
+        if _ONLY_ONE_VALUE.search(refusal.message):
+            asked |= {"temperature": sampling.temperature != 1.0, "top_p": sampling.top_p != 1.0}
+        for field in (field for field, is_set in asked.items() if is_set and refusal.names(field)):
+            raise EngineError(f"the server refuses {field}, which the recipe sets: {refusal.message}")
+
+    def next_choice_form(self, why: str) -> None:
+        """Ask for one of several replies in another form from now on.
+
+        Raises:
+            EngineError: the server has refused or passed over every form.
+        """
+        if self._choice_form + 1 >= len(FORMS):
+            raise EngineError(
+                f"the server does not keep to the allowed replies: {why}; set constrain: false, or use --engine hf"
+            )
+        self._choice_form += 1
+        self.version += 1
 
     def drop(self, field: str, how: str) -> None:
         """Leave a field out from now on; said once."""

@@ -9,6 +9,7 @@ nothing left to do needs none.
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ import httpx2
 import msgspec
 from msgspec import Meta
 
-from mae_cli.engines.openai.dialect import Dialect, Refusal, api_key, base_urls
+from mae_cli.engines.openai.dialect import Dialect, api_key, base_urls
 from mae_cli.engines.openai.jobs import Query
+from mae_cli.engines.openai.option_scores import EXACT_KINDS, is_one_token_at_most
 from mae_cli.engines.openai.pool import Pool
+from mae_cli.engines.openai.refusal import Refusal
 from mae_cli.engines.openai.reply import Reply, option_logprobs, read_completions
 from mae_cli.engines.openai.send import Sender, ServerRequest
-from mae_cli.errors import ConfigError, EngineError
+from mae_cli.errors import ConfigError, DataError, EngineError
 from mae_cli.models.digests import adapter_digest
 from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 MANY_REFUSALS = 16
 """Refusals before the first answer after which the fault is not in the rows."""
 CONNECT_SECONDS = 5.0
+OWN_NAME = re.compile("mae-([0-9a-f]{20})")
+"""Name under which an adapter folder is loaded: its digest."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +75,7 @@ class OpenAiEngine:
         self._urls = base_urls(recipe.base_url)
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self.dialect = Dialect(recipe.chat_template_kwargs, self._notice)
-        self._sender = Sender(self.dialect, recipe.model, key, recipe.timeout_seconds)
+        self._sender = Sender(self.dialect, recipe.model, key, recipe.timeout_seconds, self._notice)
         template = digest("template options", recipe.chat_template_kwargs) if recipe.chat_template_kwargs else None
         # Not the address: the same model on another replica is the same policy.
         self.policy = Policy(model=recipe.model, revision=recipe.revision, adapter=None, template=template)
@@ -92,6 +97,7 @@ class OpenAiEngine:
             scores=True,
             streams=True,
             checks=True,
+            constrains=True,
             notices=tuple(self._notices),
         )
 
@@ -146,13 +152,51 @@ class OpenAiEngine:
         self._tell_counts(pool)
 
     def score(self, requests: Sequence[Request], options: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        """Natural log-probability of each option as the next token; null where the server did not list it.
+        """Natural log-probability of each option as the continuation of its prompt; null where it cannot be told.
 
-        Servers list the 20 likeliest tokens at most, so an unlikely option, or one of several tokens, stays unknown.
+        vLLM and llama.cpp tell that of any text. Other servers list the 20 likeliest first tokens at most, so there an
+        option must be one token, and an unlikely one stays unknown.
 
         Raises:
-            EngineError: the server gives no log-probabilities.
+            EngineError: the server gives no log-probabilities, or only of single tokens where an option has several.
         """
+        pool = self._ready_pool()
+        pool.greet()
+        if self._sender.kinds and self._sender.kinds <= set(EXACT_KINDS):
+            return self._exact_scores(pool, requests, options)
+        if long := next((name for names in options for name in names if not is_one_token_at_most(name)), None):
+            raise EngineError(
+                f"the server tells how likely single tokens are, and {long!r} is longer: use read: sampled, a server "
+                "of vLLM or llama.cpp, or --engine hf"
+            )
+        return self._listed_scores(pool, requests, options)
+
+    def _exact_scores(
+        self, pool: Pool, requests: Sequence[Request], options: Sequence[Sequence[str]]
+    ) -> list[list[float | None]]:
+        scores: list[list[float | None]] = [[None] * len(names) for names in options]
+        if any(not name for names in options for name in names):
+            raise DataError("an option to score is empty")
+        refused: list[Query] = []
+        is_any_answered = False
+        asks = (
+            Query(ServerRequest([(row, column)], requests[row], Sampling(max_new_tokens=1), option=option))
+            for row, names in enumerate(options)
+            for column, option in enumerate(names)
+        )
+        for job in pool.run(asks):
+            ((row, column),) = job.ask.places
+            if isinstance(job.value, Refusal):
+                refused.append(job)
+                if not is_any_answered:
+                    self._check_refusals(refused)
+            elif job.error is None:
+                scores[row][column], is_any_answered = job.value, True
+        return scores
+
+    def _listed_scores(
+        self, pool: Pool, requests: Sequence[Request], options: Sequence[Sequence[str]]
+    ) -> list[list[float | None]]:
         scores: list[list[float | None]] = [[None] * len(names) for names in options]
         sampling = Sampling(max_new_tokens=1)
         refused: list[Query] = []
@@ -161,7 +205,7 @@ class OpenAiEngine:
             Query(ServerRequest([(number, 0)], request, sampling, scores=True))
             for number, request in enumerate(requests)
         )
-        for job in self._ready_pool().run(asks):
+        for job in pool.run(asks):
             number = job.ask.places[0][0]
             if isinstance(job.value, Reply):
                 found = option_logprobs(job.value, options[number])
@@ -200,7 +244,10 @@ class OpenAiEngine:
 
     def adapter_digest(self, adapter: Path) -> str:
         """The name of an adapter in a row's policy: a folder's digest, or the name of one that is served."""
-        return adapter_digest(adapter) if _is_folder(adapter) else digest("served adapter", str(adapter))
+        if _is_folder(adapter):
+            return adapter_digest(adapter)
+        ours = OWN_NAME.fullmatch(str(adapter))
+        return ours[1] if ours else digest("served adapter", str(adapter))
 
     def check(self) -> None:
         """Ask the servers whether they are there, for `--dry-run`.
@@ -213,7 +260,7 @@ class OpenAiEngine:
     def close(self) -> None:
         """Close the connections."""
         if self._pool is not None:
-            self._pool.close()
+            self._pool.close(before=self._sender.unload_all)
             self._pool = None
 
     # ---- inside
@@ -274,7 +321,9 @@ class OpenAiEngine:
     def _answers(self, job: Query) -> list[Completion]:
         """What a job brought; a refusal holds for all its places."""
         if isinstance(job.value, Reply):
-            return read_completions(job.value, self._think_tags)[: len(job.ask.places)]
+            ask: ServerRequest = job.ask
+            found = read_completions(job.value, self._think_tags, limit=ask.limit, choices=ask.sampling.choices)
+            return found[: len(ask.places)]
         if job.error is not None:
             failed = Completion(status="error", error=job.error, finish_reason="error")
         elif job.value.is_overflow:

@@ -133,11 +133,14 @@ class Pool:
         for server in self.servers:
             server.is_greeted = False
 
-    def close(self) -> None:
-        """Close every connection."""
+    def close(self, *, before: Callable[[Server, Any], Awaitable[None]] | None = None) -> None:
+        """Close every connection; `before` takes leave of each server that is up."""
         if self._turns.is_closed:
             return
         self._abandon()
+        if before is not None:
+            known = [server for server in self.servers if server.is_up and server.lanes]
+            self._turns.complete([before(server, server.lanes[0]) for server in known])
         lanes = [lane for server in self.servers for lane in server.lanes]
         self._turns.complete([lane.aclose() for lane in lanes])
         self._turns.close()

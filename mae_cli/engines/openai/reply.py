@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import msgspec
 
 from mae_cli.answers.reasoning import split_reasoning, think_pairs
+from mae_cli.engines.openai.constraints import chosen
 from mae_cli.records import Completion, FinishReason, Usage
 
-# Names in use: OpenAI, vLLM, SGLang, llama.cpp ("stop", "length"); TGI ("eos_token", "stop_sequence").
-_STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
-_CUT = ("length", "max_tokens")
-_BROKEN_OFF = ("abort", "cancelled", "error")
+# Names in use, in small letters: OpenAI, vLLM, SGLang, llama.cpp ("stop", "length"); TGI ("eos_token",
+# "stop_sequence"); Together ("eos"); Mistral ("model_length"); Gemini ("STOP", "MAX_TOKENS"); Cohere ("COMPLETE").
+_STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete")
+_CUT = ("length", "max_tokens", "model_length", "max_length")
+_UNTOLD = ("", "null", "none")
+_BROKEN_OFF = ("abort", "aborted", "cancelled", "canceled", "error", "timeout", "insufficient_system_resource")
 """The server itself gave the answer up; it is asked for again."""
 
 
@@ -48,10 +52,15 @@ class ReplyChoice(msgspec.Struct):
     token_ids: list[int] | None = None
     logprobs: _Logprobs | None = None
 
+    @property
+    def text(self) -> str:
+        """The text of the answer, without reasoning that the server has split off."""
+        return _text(self.message.content) or ""
+
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: int | float | None = None
+    completion_tokens: int | float | None = None
 
 
 class Reply(msgspec.Struct):
@@ -64,12 +73,12 @@ class Reply(msgspec.Struct):
     @property
     def is_broken_off(self) -> bool:
         """Whether the server gave up in the middle, so that the same request may succeed."""
-        return not self.choices or any(choice.finish_reason in _BROKEN_OFF for choice in self.choices)
+        return not self.choices or any(_plain(choice.finish_reason) in _BROKEN_OFF for choice in self.choices)
 
     @property
     def num_tokens(self) -> int:
         """Generated tokens as the server counts them; 1 where it does not tell. A measure of work, never stored."""
-        return (self.usage.completion_tokens if self.usage else None) or 1
+        return int((self.usage.completion_tokens if self.usage else None) or 1)
 
 
 _DECODER = msgspec.json.Decoder(Reply)
@@ -80,15 +89,32 @@ def read_reply(body: bytes) -> Reply | None:
     try:
         return _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        # Servers in Python write NaN and Infinity where a log-probability is none; no JSON, but whole.
+        return msgspec.convert(json.loads(body), Reply)
+    except (ValueError, RecursionError, msgspec.ValidationError):
         return None
 
 
-def read_completions(reply: Reply, think_tags: Sequence[str]) -> list[Completion]:
-    """One completion per choice, reasoning apart, whether the server split it off or left it in the text."""
-    return [_completion(reply, choice, think_tags) for choice in reply.choices]
+def read_completions(
+    reply: Reply, think_tags: Sequence[str], *, limit: int | None = None, choices: Sequence[str] = ()
+) -> list[Completion]:
+    """One completion per choice, reasoning apart, whether the server split it off or left it in the text.
+
+    Args:
+        reply: the answer.
+        think_tags: the recipe's tags around reasoning.
+        limit: new tokens that were asked for: a server that does not say how it ended has reached it or not.
+        choices: the only texts that were allowed, where there were any.
+    """
+    found = [_completion(reply, choice, think_tags, limit) for choice in reply.choices]
+    for completion in found if choices else ():
+        completion.completion = chosen(completion.completion or "", choices) or completion.completion
+    return found
 
 
-def _completion(reply: Reply, choice: ReplyChoice, think_tags: Sequence[str]) -> Completion:
+def _completion(reply: Reply, choice: ReplyChoice, think_tags: Sequence[str], limit: int | None) -> Completion:
     message = choice.message
     told = message.reasoning_content or (message.reasoning if isinstance(message.reasoning, str) else None)
     text = _text(message.content)
@@ -102,7 +128,10 @@ def _completion(reply: Reply, choice: ReplyChoice, think_tags: Sequence[str]) ->
     parts = split_reasoning(raw, think_tags, False)
     if told:
         parts = parts._replace(reasoning=told.strip(), completion=(text or "").strip())
+    usage = _usage(reply, choice)
     finish = _finish_reason(choice.finish_reason)
+    if _plain(choice.finish_reason) in _UNTOLD and usage is not None and usage.completion_tokens == limit:
+        finish = "length"
     completion = Completion(
         raw=raw,
         reasoning=parts.reasoning,
@@ -111,9 +140,13 @@ def _completion(reply: Reply, choice: ReplyChoice, think_tags: Sequence[str]) ->
         completion_token_ids=choice.token_ids,
         status="ok" if finish == "stop" and parts.closed else "truncated",
         finish_reason=finish,
-        usage=_usage(reply, choice),
+        usage=usage,
     )
-    if finish == "error" or (text is None and not told):
+    if not raw and usage is not None and usage.completion_tokens == 0:
+        # Even an answer that ends at once costs its end token: nothing was generated (LM Studio, prompt too long).
+        completion.status, completion.finish_reason = "error", "error"
+        completion.error = "the server: an answer of 0 tokens; is the prompt longer than its context?"
+    elif finish == "error" or (text is None and not told):
         reason = f"ended with {choice.finish_reason}" + ("" if text else " and without a text")
         completion.status, completion.error, completion.finish_reason = "error", f"the server: {reason}", "error"
     return completion
@@ -126,9 +159,14 @@ def _text(content: str | list[dict[str, Any]] | None) -> str | None:
 
 
 def _finish_reason(told: str | None) -> FinishReason:
-    if told in _CUT:
+    name = _plain(told)
+    if name in _CUT:
         return "length"
-    return "stop" if told in _STOPPED or not told else "error"
+    return "stop" if name in (*_STOPPED, *_UNTOLD) else "error"
+
+
+def _plain(told: str | None) -> str:
+    return (told or "").strip().lower()
 
 
 def _usage(reply: Reply, choice: ReplyChoice) -> Usage | None:
@@ -138,7 +176,7 @@ def _usage(reply: Reply, choice: ReplyChoice) -> Usage | None:
     completion = counts.completion_tokens if counts and len(reply.choices) == 1 else None
     if choice.token_ids is not None:
         completion = len(choice.token_ids)
-    return Usage(prompt, completion) if prompt is not None and completion is not None else None
+    return Usage(int(prompt), int(completion)) if prompt is not None and completion is not None else None
 
 
 def option_logprobs(reply: Reply, options: Sequence[str]) -> list[float | None] | None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_cli.engines.openai.dialect import Dialect, api_key, base_urls, read_refusal, retry_after_seconds
+from mae_cli.engines.openai.dialect import Dialect, api_key, base_urls, retry_after_seconds
+from mae_cli.engines.openai.refusal import read_refusal
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.records import Message, Request, Sampling
 
@@ -217,7 +218,7 @@ def test_a_refusal_about_the_row_itself_teaches_nothing() -> None:
             -1,
         ),
         ("the request exceeds the available context size, try increasing it", "exceed_context_size_error", None),
-        ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", None, None),
+        ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", None, -904),
     ],
 )
 def test_an_overflow_is_known_and_what_still_fits_is_read(message: str, code: str | None, room: int | None) -> None:
