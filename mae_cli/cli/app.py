@@ -14,6 +14,7 @@ from mae_cli.cli.data_commands import data_app
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
+from mae_cli.cli.recipe_commands import recipe_app
 
 app = typer.Typer(
     name="mae",
@@ -40,6 +41,7 @@ app.command("diff")(run_commands.diff)
 app.command("export")(run_commands.export)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(recipe_app, name="recipe")
 
 
 def _version(wanted: bool) -> None:

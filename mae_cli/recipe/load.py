@@ -43,7 +43,7 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
         if not separator:
             raise ConfigError(f"--set {setting}: expected section.key=value")
         origins[key.strip()] = f"--set {setting}"
-        _assign(tree, key.strip(), _yaml_value(text), f"--set {setting}")
+        _assign(tree, key.strip(), yaml_value(text), f"--set {setting}")
     for key, value in (flags or {}).items():
         if value is not None:
             origins[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
@@ -119,7 +119,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _yaml_value(text: str) -> Any:
+def yaml_value(text: str) -> Any:
+    """Return the value of a `--set` text; what is no YAML is a text."""
     import yaml
 
     try:
