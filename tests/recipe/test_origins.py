@@ -87,10 +87,10 @@ def test_texts_that_look_like_something_else_come_back_as_texts(value: str, tmp_
         (["judge={votes: 9}"], "judge.temperature", 0.7, "{file}:4"),
         (["judge.votes=9", "judge.votes=8"], "judge.votes", 8, "--set judge.votes=8"),
         (
-            ["judge.judge.scale=1-10"],
-            "judge.judge",
-            {"name": "rubric", "scale": "1-10"},
-            "--set judge.judge.scale=1-10",
+            ["judge.rewards.judge=win_rate"],
+            "judge.rewards",
+            {"judge": "win_rate"},
+            "--set judge.rewards.judge=win_rate",
         ),
     ],
 )
