@@ -11,6 +11,7 @@ import typer
 from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
 from mae_cli.cli.data_commands import data_app
+from mae_cli.cli.doctor_command import doctor
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
@@ -35,6 +36,7 @@ app.command("run")(run_commands.run)
 app.command("calibrate")(stage_commands.calibrate)
 app.command("judge-calibrate", hidden=True)(stage_commands.calibrate)  # its name until 0.1
 app.command("review")(stage_commands.review)
+app.command("doctor")(doctor)
 app.command("list")(run_commands.list_command)
 app.command("trace")(run_commands.trace)
 app.command("diff")(run_commands.diff)
