@@ -11,9 +11,11 @@ import typer
 from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
 from mae_cli.cli.data_commands import data_app
+from mae_cli.cli.doctor_command import doctor
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
+from mae_cli.cli.recipe_commands import recipe_app
 from mae_cli.records.python_process import keep_docstrings
 from mae_cli.records.streams import prepare_streams
 
@@ -36,12 +38,14 @@ app.command("run")(run_commands.run)
 app.command("calibrate")(stage_commands.calibrate)
 app.command("judge-calibrate", hidden=True)(stage_commands.calibrate)  # its name until 0.1
 app.command("review")(stage_commands.review)
+app.command("doctor")(doctor)
 app.command("list")(run_commands.list_command)
 app.command("trace")(run_commands.trace)
 app.command("diff")(run_commands.diff)
 app.command("export")(run_commands.export)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(recipe_app, name="recipe")
 
 
 def _version(wanted: bool) -> None:

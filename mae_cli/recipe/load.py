@@ -41,7 +41,7 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
         tree, lines = _read_recipe(path)
         origins = {key: f"{path}:{line}" for key, line in lines.items()}
     for setting in settings:
-        key, value = _set_value(setting)
+        key, value = set_value(setting)
         origins[key] = f"--set {setting}"
         _assign(tree, key, value, origins[key])
     for key, value in (flags or {}).items():
@@ -94,7 +94,7 @@ def _read_recipe(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return tree or {}, lines
 
 
-def _set_value(setting: str) -> tuple[str, Any]:
+def set_value(setting: str) -> tuple[str, Any]:
     """(dotted key, value) of a `--set`; the value is read as YAML, or is a text where it is none."""
     import yaml
 
