@@ -134,7 +134,7 @@ def train(
     begin = time.monotonic()
     start, callbacks = start or Start(), callbacks or Callbacks()
     say = callbacks.on_text or _silent
-    tuning = _tuning(base, task, start)
+    tuning = _tuning(base, task, start, say)
     origin = tuning.origin()
     determined_by = {
         "seed": task.seed,
@@ -165,9 +165,9 @@ def train(
     return _report(loop, time.monotonic() - begin)
 
 
-def _tuning(base: BaseModel, task: TrainingTask, start: Start) -> Tuning:
+def _tuning(base: BaseModel, task: TrainingTask, start: Start, say: Callable[[str], None]) -> Tuning:
     if not task.section.full:
-        return LoraTuning(task.section, start.adapter)
+        return LoraTuning(task.section, start.adapter, say)
     if start.folders is None:
         raise ValueError("a full fine-tuning needs the folders of the model and of the base")
     return FullTuning(task.section, start.folders, base.model.dtype)
@@ -356,6 +356,7 @@ def _report(loop: Loop, seconds: float) -> TrainReport:
         last_loss=notes[-1]["loss"] if notes else None,
         data=loop.job.data,
         micro_batch_tokens=loop.forward.micro_batch_tokens,
+        left_on=getattr(loop.tuning, "left_on", None),
     )
 
 

@@ -25,11 +25,10 @@ from mae_cli.engines.hf.sampling import draw_one
 from mae_cli.engines.hf.score import score
 from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
-from mae_cli.models.adapters import load_adapter
+from mae_cli.models.adapters import load_adapter, strip_adapter
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.load import (
     context_length,
-    detach_adapter,
     end_token_ids,
     load_model,
     load_tokenizer,
@@ -102,7 +101,8 @@ class HfEngine:
             EngineError: the adapter is missing, broken or for another base; the base is left without one.
         """
         if self.model is not self._base:
-            self._base = self.model = detach_adapter(self.model)
+            strip_adapter(self._base)
+            self.model = self._base
             self.policy = msgspec.structs.replace(self.policy, adapter=None)
         if adapter is not None:
             self.model = load_adapter(self._base, adapter)
