@@ -39,6 +39,7 @@ NOT_TAKEN: dict[str, frozenset[str]] = {
     "filter": frozenset(COMMON) - {"seed"},
     "finetune": frozenset({"base_url", "api_key_env", "max_concurrent", "timeout_seconds"}),
 }
+OWN_BATCH = "finetune__batch_size"
 GENERATING = ("propose", "solve", "judge", "calibrate", "eval")
 RETRYING = ("propose", "solve", "judge", "eval")
 
@@ -109,8 +110,8 @@ def _recipe_options(prefix: str, struct: type[msgspec.Struct], only: tuple[str, 
     for name, kind, doc, default in section_fields(struct):
         if only is not None and name not in only:
             continue
-        if prefix and (name in COMMON or name in _PLAIN):
-            continue  # finetune.batch_size and eval.limit are other things than the flags of that name: use --set
+        if prefix and (name in COMMON or name in _PLAIN) and f"{prefix}{name}" != OWN_BATCH:
+            continue  # eval.limit is another thing than the flag of that name: use --set
         flag_type = _flag_type(kind)
         if flag_type is None:
             continue
@@ -130,7 +131,9 @@ def with_options(section: str | None) -> Callable[[Callable[..., None]], Callabl
 
     The wrapped function gets its own parameters, then `recipe` (a checked `Recipe`) and `common` (a `Common`).
     """
-    common = tuple(name for name in COMMON if name not in NOT_TAKEN.get(section or "", ()))
+    # Training generates nothing, so its --batch-size is the rows of an optimizer step.
+    left_out = NOT_TAKEN.get(section or "", frozenset())
+    common = tuple(name for name in COMMON if name not in left_out and f"{section}__{name}" != OWN_BATCH)
     options = _recipe_options("", Recipe, common if section else None)
     if section is not None:
         options |= _recipe_options(f"{section}__", dict(section_structs())[section], None)

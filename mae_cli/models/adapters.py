@@ -6,15 +6,13 @@ adapter that does not fit is an error, and the base is then left without one.
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 from mae_cli.errors import EngineError, one_line
+from mae_cli.models.adapter_checks import CONFIG, WEIGHTS, check_kind, tensor_names
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+__all__ = ["CONFIG", "WEIGHTS", "add_adapter", "load_adapter", "strip_adapter", "tensor_names"]
 
 
 def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
@@ -25,7 +23,8 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     """
     from peft import PeftModel
 
-    _check_files(folder)
+    check_kind(folder)
+    _check_weights(folder)
     try:
         peft_model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
     except _load_errors() as error:
@@ -34,7 +33,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     odd = _odd_name(peft_model, folder, "default")
     if odd is not None:
         strip_adapter(model)
-        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+        raise EngineError(_misfit(folder, odd))
     return peft_model if trainable else peft_model.eval()
 
 
@@ -44,7 +43,8 @@ def add_adapter(peft_model: Any, folder: Path, name: str) -> None:
     Raises:
         EngineError: as `load_adapter`; the model is left as it was.
     """
-    _check_files(folder)
+    check_kind(folder)
+    _check_weights(folder)
     try:
         peft_model.load_adapter(str(folder), adapter_name=name, is_trainable=False, local_files_only=True)
     except _load_errors() as error:
@@ -54,18 +54,21 @@ def add_adapter(peft_model: Any, folder: Path, name: str) -> None:
     odd = _odd_name(peft_model, folder, name)
     if odd is not None:
         peft_model.delete_adapter(name)
-        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
+        raise EngineError(_misfit(folder, odd))
 
 
-def _check_files(folder: Path) -> None:
-    for path in (folder / CONFIG, folder / WEIGHTS):
-        if not path.is_file():
-            raise EngineError(f"{folder}: no adapter there: {path.name} is missing")
-    tensor_names(folder / WEIGHTS)
+def _check_weights(folder: Path) -> None:
+    """Refuse a file whose numbers are no numbers: every text after it would be empty."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
     try:
-        json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{folder}: the adapter does not fit this model: {one_line(error)}") from error
+        bad = [name for name, value in load_file(path).items() if not bool(value.float().isfinite().all())]
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise EngineError(f"{path}: not a safetensors file: {one_line(error)}") from error
+    if bad:
+        raise EngineError(f"{path}: {bad[0]} holds values that are not finite ({len(bad)} tensors)")
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -85,28 +88,34 @@ def _odd_name(peft_model: Any, folder: Path, name: str) -> str | None:
     return min(held ^ tensor_names(folder / WEIGHTS), default=None)
 
 
-def strip_adapter(model: Any) -> None:
-    """Take the LoRA layers out of a base, also those a failed load left there; its weights never changed."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def _misfit(folder: Path, odd: str) -> str:
+    if ".lora_" not in odd and "modules_to_save" not in odd and "trainable_tokens" not in odd:
+        return (
+            f"{folder}: the adapter brings {odd} as a whole (saved with a resized vocabulary, or with the embedding "
+            "among its targets), which would replace the base's own; put it into the base first"
+        )
+    return f"{folder}: the adapter is for another base model: {odd} is on one side only"
 
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+
+def strip_adapter(model: Any) -> None:
+    """Take every layer of an adapter out of a base, also those a failed load left there; its weights never changed.
+
+    Layers that wrap layers (two stacked weights of one module) and modules trained as a whole included.
+    """
+    for name, child in list(model.named_children()):
+        base = _under(child)
+        if base is not child:
+            setattr(model, name, base)
+        strip_adapter(base)
     if hasattr(model, "peft_config"):
         del model.peft_config
 
 
-def tensor_names(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file, from its header alone.
+def _under(module: Any) -> Any:
+    """The base's own module under the wrappers of an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
-    Raises:
-        EngineError: not such a file.
-    """
-    try:
-        with path.open("rb") as file:
-            size = struct.unpack("<Q", file.read(8))[0]
-            header = json.loads(file.read(size))
-    except (OSError, ValueError, struct.error, MemoryError) as error:
-        raise EngineError(f"{path}: not a safetensors file: {one_line(error)}") from error
-    return {name for name in header if name != "__metadata__"}
+    while isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        module = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
+    return module

@@ -10,6 +10,7 @@ import torch
 
 from mae_cli.errors import EngineError
 from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.base_noise import same_modes_afterwards
 from mae_cli.training.batches import MICRO_BATCH_TOKENS, PASS_COST, MicroBatch, collate, micro_batches, shared_prefix
 from mae_cli.training.examples import TrainingExample
 from mae_cli.training.logprobs import can_share_prefix, completion_logprobs
@@ -62,11 +63,9 @@ class Forward:
                 for number, row in enumerate(batch.indices):
                     found[row] = logprobs[number, : len(examples[row].completion)].cpu()
 
-        was_training = self.policy.training
-        self.policy.eval()
-        with torch.no_grad():
+        with same_modes_afterwards(self.policy), torch.no_grad():
+            self.policy.eval()
             self.fitting(work, examples)
-        self.policy.train(was_training)
         return found
 
     def fitting(self, work: Callable[[], Any], examples: Sequence[TrainingExample]) -> Any:

@@ -88,6 +88,8 @@ class TrainReport(msgspec.Struct, frozen=True):
     data: DataNote
     micro_batch_tokens: int
     """As asked for, or what memory allowed."""
+    left_on: str | None = None
+    """Why the adapter could not be taken off the model, which must be read anew then."""
 
 
 def row_values(units: Sequence[Unit]) -> dict[int, float | None]:

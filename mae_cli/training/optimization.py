@@ -117,6 +117,15 @@ class Loop:
                 self._save(self.folder)
             if on_step is not None:
                 on_step(note, self.job.data.steps)
+        self._check_last_update()
+
+    def _check_last_update(self) -> None:
+        """Take back an update that left weights that are no numbers: no later loss shows what the last one did."""
+        finite = all(bool(torch.isfinite(value.detach()).all()) for _, value in self.parameters)
+        if all(self.world.gather(finite)):
+            return
+        self.collapse = f"the weights after step {self.step} are not finite"
+        self._take_back()
 
     def _train_step(self, step: int, epoch: int, indices: list[int]) -> StepNote:
         units = [self.job.units[index] for index in indices]
@@ -167,12 +176,16 @@ class Loop:
         reason = self.guard.check(nll) if math.isfinite(loss) else "is not finite"
         if reason is None:
             return None
+        self._take_back()
+        return f"the loss of step {step} {reason}"
+
+    def _take_back(self) -> None:
+        """The weights as they were before the last update."""
         if self._before is not None:
             with torch.no_grad():
                 for name, parameter in self.parameters:
                     parameter.copy_(self._before[name])
             self.step -= 1
-        return f"the loss of step {step} {reason}"
 
     def _accumulate(self, step: int, indices: list[int]) -> StepSums:
         """Gradients of one optimizer step, over all its micro-batches."""

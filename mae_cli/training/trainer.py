@@ -18,9 +18,11 @@ import msgspec
 
 from mae_cli.errors import CollapseError, GateError
 from mae_cli.models.digests import reference_identity
+from mae_cli.models.load import context_length
 from mae_cli.plugins.contracts import Objective, Unit
 from mae_cli.recipe.sections import FinetuneSection, is_free
 from mae_cli.records import Policy, digest
+from mae_cli.training.base_noise import noise_of, without_base_noise
 from mae_cli.training.batches import num_steps, steps
 from mae_cli.training.examples import Examples, Renderer, TrainingExample, marked, read_examples
 from mae_cli.training.full_tuning import FullTuning, ModelFolders
@@ -132,7 +134,7 @@ def train(
     begin = time.monotonic()
     start, callbacks = start or Start(), callbacks or Callbacks()
     say = callbacks.on_text or _silent
-    tuning = _tuning(base, task, start)
+    tuning = _tuning(base, task, start, say)
     origin = tuning.origin()
     determined_by = {
         "seed": task.seed,
@@ -141,9 +143,12 @@ def train(
         "reference": reference_identity(task.section.reference),
         **({"policy": msgspec.to_builtins(start.policy)} if start.policy else {}),
     }
-    job = prepare(task, base.chat, end_ids=base.end_ids, origin=determined_by)
+    job = prepare(
+        task, base.chat, end_ids=base.end_ids, origin=determined_by, context=context_length(base.model), say=say
+    )
     _announce(job, base.chat, say)
-    with tuning.attached(base.model, seed=task.seed) as policy:
+    _say_noise(base.model, say)
+    with tuning.attached(base.model, seed=task.seed) as policy, without_base_noise(policy):
         if task.section.full:
             _say_size(policy, say)
         loop = Loop(policy, job, checkpoint_dir, say, world, tuning)
@@ -160,16 +165,32 @@ def train(
     return _report(loop, time.monotonic() - begin)
 
 
-def _tuning(base: BaseModel, task: TrainingTask, start: Start) -> Tuning:
+def _tuning(base: BaseModel, task: TrainingTask, start: Start, say: Callable[[str], None]) -> Tuning:
     if not task.section.full:
-        return LoraTuning(task.section, start.adapter)
+        return LoraTuning(task.section, start.adapter, say)
     if start.folders is None:
         raise ValueError("a full fine-tuning needs the folders of the model and of the base")
     return FullTuning(task.section, start.folders, base.model.dtype)
 
 
-def prepare(task: TrainingTask, chat: Renderer, *, end_ids: frozenset[int], origin: Mapping[str, Any]) -> TrainingJob:
+def prepare(
+    task: TrainingTask,
+    chat: Renderer,
+    *,
+    end_ids: frozenset[int],
+    origin: Mapping[str, Any],
+    context: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> TrainingJob:
     """Token ids, advantages and step plan of a training; needs no model, so `--dry-run` can use it.
+
+    Args:
+        task: rows, settings, objective and seed.
+        chat: tokenizer and template.
+        end_ids: ids that end a completion.
+        origin: what else determines the result.
+        context: positions of the model; a row with more tokens is dropped, whatever `max_length` allows.
+        say: told where `context` is what rows were too long for.
 
     Raises:
         DataError: no row with a trained token.
@@ -177,7 +198,13 @@ def prepare(task: TrainingTask, chat: Renderer, *, end_ids: frozenset[int], orig
     """
     section, objective, seed = task.section, task.objective, task.seed
     needs = objective.needs
-    found = read_examples(task.rows, chat, ends=end_ids, max_length=section.max_length, needs_reward=needs.reward)
+    longest = min(section.max_length, context or section.max_length)
+    found = read_examples(task.rows, chat, ends=end_ids, max_length=longest, needs_reward=needs.reward)
+    if say is not None and longest < section.max_length and found.dropped.get("too_long"):
+        say(
+            f"{found.dropped['too_long']} rows are longer than the model's {longest} positions and not trained "
+            "(too_long)"
+        )
     require_rows(found)
     # By id: the order of the file must not matter from here.
     order = sorted(range(len(found.examples)), key=lambda index: found.examples[index].id)
@@ -270,6 +297,14 @@ def _announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> N
         say(marked(job.examples[row], chat.tokenizer))
 
 
+def _say_noise(model: Any, say: Callable[[str], None]) -> None:
+    """Say which rates of the model's config are not used."""
+    noise = noise_of(model.config)
+    if noise:
+        rates = ", ".join(f"{key} {value:g}" for key, value in noise.items())
+        say(f"the model's own dropout is off while it is trained ({rates} in its config)")
+
+
 def _say_size(policy: Any, say: Callable[[str], None]) -> None:
     """Say how much memory a full fine-tuning takes besides activations, before the first step."""
     numbers = sum(parameter.numel() for _, parameter in trainable(policy))
@@ -321,6 +356,7 @@ def _report(loop: Loop, seconds: float) -> TrainReport:
         last_loss=notes[-1]["loss"] if notes else None,
         data=loop.job.data,
         micro_batch_tokens=loop.forward.micro_batch_tokens,
+        left_on=getattr(loop.tuning, "left_on", None),
     )
 
 

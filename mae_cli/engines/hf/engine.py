@@ -29,11 +29,10 @@ from mae_cli.engines.hf.score import score
 from mae_cli.engines.hf.ways import Way, first_way, notice
 from mae_cli.engines.token_texts import RenderedPrompt, TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
-from mae_cli.models.adapters import load_adapter
+from mae_cli.models.adapters import load_adapter, strip_adapter
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.load import (
     context_length,
-    detach_adapter,
     end_token_ids,
     load_model,
     load_tokenizer,
@@ -112,7 +111,8 @@ class HfEngine:
             EngineError: the adapter is missing, broken or for another base; the base is left without one.
         """
         if self.model is not self._base:
-            self._base = self.model = detach_adapter(self.model)
+            strip_adapter(self._base)
+            self.model = self._base
             self.policy = msgspec.structs.replace(self.policy, adapter=None)
         if adapter is not None:
             self.model = load_adapter(self._base, adapter)
@@ -126,7 +126,7 @@ class HfEngine:
 
     def _find_way(self) -> Way:
         """The fastest way of decoding that is right for this model; told where it is not the everyday one."""
-        named = {"folder": cache_dir(), "model_digest": self.policy.model}
+        named = {"folder": notes_dir(), "model_digest": self.policy.model}
         try:
             way = find_way(self.model, self.tokenizer, self._pad_id, **named).way
         except EngineError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import ConfigError
+from mae_cli.models.adapter_checks import check_base, check_kind
 from mae_cli.models.digests import is_whole_model
 from mae_cli.models.locate import local_model
 from mae_cli.plugins import contracts, registry
@@ -37,6 +38,8 @@ class Engines:
         self._engines: dict[str, contracts.Engine] = {}
         self._trained: dict[str, str] = {}
         """Of the engines of the trained policy, by key: their model."""
+        self._checked: set[tuple[str, str]] = set()
+        """(model, adapter) that belong together."""
 
     def wear(self, adapter: Path | None) -> None:
         """Let the trained policy have this adapter (or whole model) on from now on, or none."""
@@ -65,6 +68,7 @@ class Engines:
             self._leave_models_but(recipe.model)
             self._trained[key] = recipe.model
         if key in self._engines:
+            self._check(self._engines[key], adapter, recipe)
             _put_on(self._engines[key], adapter, recipe.engine)
             return self._engines[key]
         if name in LOADING_ENGINES:
@@ -80,11 +84,24 @@ class Engines:
             engine = registry.open_engine(recipe)
         if adapter and not engine.facts.attaches:
             raise ConfigError(f'engine "{recipe.engine}" cannot use an adapter')
+        self._check(engine, adapter, recipe)
         if role is not None and is_fixed(self._recipe, role):
             model = "" if name in ("scripted", "replay") else f" {recipe.model}"
             self._progress.say(f"{role}: played by another policy than the trained one: {recipe.engine}{model}")
         self._engines[key] = engine
         return engine
+
+    def _check(self, engine: contracts.Engine, adapter: Path | None, recipe: Recipe) -> None:
+        """Refuse an adapter of another kind or base than the engine's, and say once what may not fit."""
+        if adapter is None or not contracts.can_attach(engine):
+            return
+        digest = engine.adapter_digest(adapter)
+        if (engine.policy.model, digest) in self._checked:
+            return
+        check_kind(adapter)
+        for notice in check_base(adapter, engine.policy, recipe.model):
+            self._progress.say(notice)
+        self._checked.add((engine.policy.model, digest))
 
     def close(self) -> None:
         """Free the engines."""

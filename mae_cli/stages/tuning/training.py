@@ -60,6 +60,11 @@ def train_rows(
 
     def on_saved(folder: Path, facts: TrainedFacts) -> None:
         describe(folder, facts, task, base_name=base_name, policy=start.policy, round_number=job.round_number)
+        if facts.stopped is None:
+            # Whole and in its place while the model still wears it: nothing that fails afterwards can harm it.
+            if questions is not None:
+                write_json(folder / TRAINED_QUESTIONS, questions)
+            output.finish(folder)
 
     try:
         with _progress(job, output, world, on_saved) as callbacks:
@@ -77,14 +82,10 @@ def train_rows(
     finally:
         if recipe.finetune.full:
             job.engines.close_others(None)  # its weights are not those of its model any more
-    if world.is_main:
-        if questions is not None:
-            write_json(made / TRAINED_QUESTIONS, questions)
-        output.finish(made)
     if not recipe.finetune.full:
         engine.release_caches()
-    if job.engines.crew is not None:
-        job.engines.close_others(None)  # the workers of the next stage need the memory
+    if job.engines.crew is not None or report.left_on:
+        job.engines.close_others(None)  # its memory is needed by the workers of the next stage
     return report
 
 
