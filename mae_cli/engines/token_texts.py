@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from mae_cli.answers import reasoning
 from mae_cli.errors import DataError, EngineError
 from mae_cli.models.digests import model_digest
 from mae_cli.prompts import chat_template
+from mae_cli.prompts.answer_ids import ids_behind
+from mae_cli.prompts.base_prompts import next_question_stops
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Policy, Request, Sampling, Usage
 
@@ -21,6 +24,8 @@ class RenderedPrompt(msgspec.Struct, frozen=True):
     ids: list[int]
     opens_think: bool
     error: str | None = None
+    stops: tuple[str, ...] = ()
+    """Strings that end an answer to this very prompt."""
 
 
 class TokenTexts:
@@ -32,15 +37,17 @@ class TokenTexts:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
-        template = chat_template.read_template(recipe.chat_template) if recipe.chat_template else None
         self.tokenizer = tokenizer
-        self.chat = chat_template.open_chat(tokenizer, recipe.chat_template_kwargs, template)
+        self.chat = chat_template.named_chat(tokenizer, recipe.chat_template, recipe.chat_template_kwargs)
         self.policy = Policy(
             model=model_digest(folder), revision=recipe.revision, adapter=None, template=self.chat.digest
         )
         self.context: int | None = None
         self._think_tags = recipe.think_tags
-        self._hidden = chat_template.hidden_token_ids(tokenizer, self._think_tags)
+        self._end = self.chat.turn_end()
+        # An end that is added but not special would stand in the text.
+        ends = self._end.ids if len(self._end.ids) == 1 else ()
+        self._hidden = chat_template.hidden_token_ids(tokenizer, self._think_tags) | frozenset(ends)
         self._prompts: dict[tuple[Message, ...], RenderedPrompt] = {}
 
     def prompt(self, messages: tuple[Message, ...]) -> RenderedPrompt:
@@ -49,7 +56,9 @@ class TokenTexts:
             try:
                 text = self.chat.text(messages)
                 ids = chat_template.encode(self.tokenizer, text)
-                self._prompts[messages] = RenderedPrompt(ids, reasoning.opens_think(text, self._think_tags))
+                stops = next_question_stops(text) if self.chat.is_raw else ()
+                opens = reasoning.opens_think(text, self._think_tags)
+                self._prompts[messages] = RenderedPrompt(ids, opens, stops=stops)
             except EngineError as error:
                 self._prompts[messages] = RenderedPrompt([], False, str(error))
         return self._prompts[messages]
@@ -89,21 +98,22 @@ class TokenTexts:
         """
         if not option:
             raise DataError("an option to score is empty")
-        prompt = self.prompt(messages)
-        whole = chat_template.encode(self.tokenizer, self.chat.text(messages) + option)
-        # A token that spans the border would make the prompt another one; then the option is encoded by itself.
-        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
-            return whole[len(prompt.ids) :]
-        return chat_template.encode(self.tokenizer, option)
+        found = self.chat.answered(messages, option)
+        # A token that spans the border would make the prompt another one; then the option is encoded behind a line end.
+        return ids_behind(self.tokenizer, option) if found.is_joined or not found.answer else found.answer
 
-    def stops(self, sampling: Sampling) -> list[str]:
-        """Strings that end a row: the recipe's, and those of the plain template."""
-        return [*sampling.stop, *(chat_template.PLAIN_STOP if self.chat.is_plain else ())]
+    def stops(self, sampling: Sampling, prompts: Iterable[RenderedPrompt] = ()) -> list[str]:
+        """Strings that end a row: the recipe's, those of the template, and those of the row's own prompt."""
+        own = [stop for prompt in prompts for stop in prompt.stops]
+        # An end of turn that is no token of this tokenizer is seen in the text only.
+        ends = [self._end.text] if self._end.is_written and len(self._end.ids) > 1 else []
+        plain = chat_template.PLAIN_STOP if self.chat.is_plain else ()
+        return list(dict.fromkeys([*sampling.stop, *plain, *ends, *own]))
 
     def completion(self, prompt: RenderedPrompt, ids: list[int], sampling: Sampling, *, stopped: bool) -> Completion:
         """A row's answer from its generated ids; `stopped` is false where a limit cut it."""
         raw = chat_template.decode(self.tokenizer, ids, self._hidden)
-        cuts = [raw.find(stop) for stop in self.stops(sampling) if stop in raw]
+        cuts = [raw.find(stop) for stop in self.stops(sampling, [prompt]) if stop in raw]
         if cuts:
             raw = raw[: min(cuts)]
         parts = reasoning.split_reasoning(raw, self._think_tags, prompt.opens_think)

@@ -186,7 +186,7 @@ class VllmEngine:
         gc.collect()
 
     def _params(self, request: Request, sampling: Sampling) -> Any:
-        stops = self.texts.stops(sampling)
+        stops = self.texts.stops(sampling, [self.texts.prompt(request.messages)])
         return self._vllm.SamplingParams(
             n=1,
             temperature=sampling.temperature,

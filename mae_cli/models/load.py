@@ -21,8 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
 from mae_cli.models.launcher import local_rank, num_processes
 from mae_cli.models.weights import check_folder, check_names, embedding_rows
+from mae_cli.prompts.chat_template import end_of_turn
 
-# Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
+# Special tokens that end a turn in one family or another; one that stands in a chat template that takes no chat with an
+# answer, from which the end could be read, ends a row.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 
 
@@ -175,13 +177,16 @@ def _table_length(name: str, module: Any) -> int:
 
 
 def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
-    """Every id that ends a row: those of generation_config, config and tokenizer, and turn ends of the template."""
+    """Every id that ends a row: those of generation_config, config and tokenizer, and the template's end of turn."""
     found: set[int] = set()
     for source in (getattr(model, "generation_config", None), model.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
         found.update(
             token_id for token_id in (value if isinstance(value, list | tuple) else [value]) if _is_id(token_id)
         )
+    end = end_of_turn(tokenizer, template, frozenset(found))
+    if end.is_written and len(end.ids) == 1:
+        return frozenset([*found, *end.ids])
     special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     found.update(special[name] for name in TURN_ENDS if name in special and name in template)
     return frozenset(found)

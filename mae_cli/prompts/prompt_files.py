@@ -87,7 +87,7 @@ def load_prompt(name: str) -> Prompt:
         known = [file.stem for file in FOLDER.glob("*.txt")]
         raise ConfigError(f'no prompt "{name}": not a file, and {did_you_mean(name, known)}')
     try:
-        return Prompt(name, path.read_text("utf-8"))
+        return Prompt(name, path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"prompt {path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -15,6 +15,8 @@ from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.recipe.numbers import faults
 from mae_cli.recipe.sections import Section, section_fields
 
+NONE_IS_A_VALUE = ("chat_template",)
+"""Keys where "none" is not the absence of a value: `chat_template: none` sends prompts as they stand."""
 Kind = TypeVar("Kind", bound=Section)
 
 
@@ -63,7 +65,8 @@ def spelled_out(tree: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str
         elif inner is not None:
             result[key] = spelled_out(value or {}, inner)
         else:
-            result[key] = None if value == "none" and type(None) in get_args(hints[key]) else value
+            is_null = value == "none" and type(None) in get_args(hints[key]) and key not in NONE_IS_A_VALUE
+            result[key] = None if is_null else value
     return result
 
 

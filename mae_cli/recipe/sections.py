@@ -7,6 +7,7 @@ Unknown keys are refused with the nearest known name; values are checked before 
 from __future__ import annotations
 
 import functools
+import re
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -41,7 +42,20 @@ class GeneratingSection(Section):
     temperature: Annotated[float, Meta(ge=0.0, description="0 is greedy")] = 1.0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0, description="nucleus mass; 1 is off")] = 1.0
     top_k: Annotated[Count, _doc("keep the k likeliest tokens; 0 is off")] = 0
-    stop: Annotated[list[str], _doc("strings that end a completion")] = []
+    stop: Annotated[list[Annotated[str, Meta(min_length=1)]], _doc("strings that end a completion")] = []
+
+    def __post_init__(self) -> None:
+        """Refuse a backslash and a letter where a shell or quotes kept them from being a line end.
+
+        Raises:
+            ValueError: such a stop string.
+        """
+        for stop in self.stop:
+            if re.match(r"\\[nrt](?![a-z])", stop):
+                raise ValueError(
+                    f"{stop} begins with a backslash and a letter, not with a line end; write --stop $'{stop}' in a "
+                    f'shell, "{stop}" in double quotes in a recipe'
+                )
 
     def sampling(self) -> Sampling:
         """The sampling an engine gets and a row records."""
@@ -240,7 +254,7 @@ class RoleSection(Section):
     api_key_env: Annotated[str | UnsetType | None, _free("environment variable with that server's key")] = UNSET
     device: Annotated[str | UnsetType, _free("auto, cpu, cuda, cuda:N or mps")] = UNSET
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | UnsetType, _doc("type of its weights")] = UNSET
-    chat_template: Annotated[str | UnsetType | None, _doc("file with a chat template for its model")] = UNSET
+    chat_template: Annotated[str | UnsetType | None, _doc("chat template for its model, as above")] = UNSET
     chat_template_kwargs: Annotated[dict[str, Any] | UnsetType, _doc("options handed to its template")] = UNSET
 
 
@@ -271,7 +285,9 @@ class Recipe(Section):
     ] = "auto"
     seed: Annotated[Count, _doc("the run's seed; every row's seed derives from it")] = 0
     rounds: Annotated[Positive, _free("rounds of `mae run`")] = 1
-    chat_template: Annotated[str | None, _doc("file with a chat template for this model")] = None
+    chat_template: Annotated[
+        str | None, _doc("file with a chat template for this model; none: prompts are sent as they stand")
+    ] = None
     chat_template_kwargs: Annotated[
         dict[str, Any], _doc("options handed to the template, e.g. {enable_thinking: false}")
     ] = {}

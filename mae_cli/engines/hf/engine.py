@@ -189,9 +189,12 @@ class HfEngine:
         if sampling.choices:
             chosen = self._choose([requests[index] for index in ready], sampling)
             answers.update(zip(ready, chosen, strict=True))
-        stop = self._stop_check(sampling)
         while len(answers) < len(requests):
             left = [index for index in ready if index not in answers]
+            # Rows go together that end at the same strings: those of a prompt without a template are its own.
+            ends = self.texts.prompt(requests[left[0]].messages)
+            left = [index for index in left if self.texts.prompt(requests[index].messages).stops == ends.stops]
+            stop = self._stop_check(sampling, ends)
             try:
                 self._decode([requests[index] for index in left], left, sampling, stop, answers)
             except torch.cuda.OutOfMemoryError as error:
@@ -201,7 +204,7 @@ class HfEngine:
                         "what is done is kept"
                     ) from error
             else:
-                break
+                continue
             # Outside the handler: inside it the traceback would keep the failed batch's memory.
             self.release_caches()
             self.batch_size = self._most = max(1, min(self.batch_size, len(left)) // 2)
@@ -331,8 +334,8 @@ class HfEngine:
         )
         run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
 
-    def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
-        stops = self.texts.stops(sampling)
+    def _stop_check(self, sampling: Sampling, prompt: RenderedPrompt) -> Callable[[list[int]], bool] | None:
+        stops = self.texts.stops(sampling, [prompt])
         if not stops:
             return None
         # A token is at least one byte of text, so a tail this long always holds a whole stop string.
