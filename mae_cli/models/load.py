@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
-from mae_cli.models.launcher import local_rank, num_processes
+from mae_cli.models.launcher import is_sharded, local_rank, num_processes
+from mae_cli.models.sharded import sharding_options
 
 # Special tokens that end a turn in one family or another; one that stands in the chat template ends a row.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>", "<|endoftext|>", "</s>")
@@ -71,7 +72,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_i
     """The folder's causal LM in eval mode, attention by scaled_dot_product_attention.
 
     With `load_in_4bit` its linear layers are stored in four bits (NF4 with nested constants; Dettmers et al. 2023,
-    QLoRA, section 3) and computed in `dtype`.
+    QLoRA, section 3) and computed in `dtype`. Under FSDP the model is this process's part, see `models.sharded`.
 
     Raises:
         MissingDependencyError: four bits without the package bitsandbytes.
@@ -79,7 +80,10 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_i
     """
     # Its progress bar goes to stderr for every load, and mae says what it loads itself.
     transformers.utils.logging.disable_progress_bar()
-    four_bits = _four_bits(device, dtype) if load_in_4bit else {}
+    if is_sharded():
+        placed = sharding_options(folder, device=device, load_in_4bit=load_in_4bit)
+    else:
+        placed = _four_bits(device, dtype) if load_in_4bit else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -88,12 +92,12 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype, load_i
             trust_remote_code=False,
             local_files_only=True,
             attn_implementation="sdpa",
-            **four_bits,
+            **placed,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {one_line(error)}") from error
-    # A quantised model is put on its device while it is loaded, and refuses to be moved.
-    return model.eval() if four_bits else model.to(device).eval()
+    # A quantised model, or a part of one, is put on its device while it is loaded, and refuses to be moved.
+    return model.eval() if placed else model.to(device).eval()
 
 
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

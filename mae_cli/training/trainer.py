@@ -39,6 +39,7 @@ from mae_cli.training.logs import (
 from mae_cli.training.lora_tuning import LoraTuning
 from mae_cli.training.optimization import Loop
 from mae_cli.training.processes import World
+from mae_cli.training.sharding import sharded_full, sharded_lora
 from mae_cli.training.tuning import Origin, Tuning, save_tokenizer, trainable
 
 
@@ -132,7 +133,7 @@ def train(
     begin = time.monotonic()
     start, callbacks = start or Start(), callbacks or Callbacks()
     say = callbacks.on_text or _silent
-    tuning = _tuning(base, task, start)
+    tuning = _tuning(base, task, start, world)
     origin = tuning.origin()
     determined_by = {
         "seed": task.seed,
@@ -160,11 +161,15 @@ def train(
     return _report(loop, time.monotonic() - begin)
 
 
-def _tuning(base: BaseModel, task: TrainingTask, start: Start) -> Tuning:
+def _tuning(base: BaseModel, task: TrainingTask, start: Start, world: World | None) -> Tuning:
+    shards = world is not None and world.shards
     if not task.section.full:
-        return LoraTuning(task.section, start.adapter)
+        lora = LoraTuning(task.section, start.adapter)
+        return sharded_lora(lora, base.model, task.section) if shards else lora
     if start.folders is None:
         raise ValueError("a full fine-tuning needs the folders of the model and of the base")
+    if shards:
+        return sharded_full(start.folders, base.model, task.section)
     return FullTuning(task.section, start.folders, base.model.dtype)
 
 
