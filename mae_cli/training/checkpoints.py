@@ -124,7 +124,7 @@ def _gather_into(file: BinaryIO, state: dict[str, Any]) -> None:
 
     with FakeTensorMode() as mode:
         outline = _mapped(state, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
-    with torch.serialization.skip_data():
+    with torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save(outline, file)
     file.flush()
     with mode:

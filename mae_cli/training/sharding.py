@@ -139,8 +139,9 @@ def _set_up(model: Any, device: torch.device) -> None:
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise EngineError("FSDP needs torch 2.13 or later")
-    # A folder that is written later must not speak of this launch.
-    model.config.distributed_config = None
+    # A folder that is written later must not speak of this launch, and PEFT takes these for tensor parallelism: its
+    # `save_pretrained` would then gather the whole model in the one process that saves.
+    model.config.distributed_config = model._device_mesh = model._tp_size = None
     for module in model.modules():
         if not isinstance(module, FSDPModule):
             continue
