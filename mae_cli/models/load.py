@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
-from mae_cli.models.launcher import local_rank, num_processes
+from mae_cli.models.launcher import is_sharded, local_rank, num_processes
+from mae_cli.models.sharded import sharding_options
 from mae_cli.models.weights import check_folder, check_names, embedding_rows
 from mae_cli.prompts.chat_template import end_of_turn
 
@@ -84,7 +85,8 @@ def load_model(
     """The folder's causal LM in eval mode, with the fastest attention that its class has.
 
     With `load_in_4bit` its linear layers are stored in four bits (NF4 with nested constants; Dettmers et al. 2023,
-    QLoRA, section 3) and computed in `dtype`. What was left out of the files is added to `notices`.
+    QLoRA, section 3) and computed in `dtype`. Under FSDP the model is this process's part, see `models.sharded`. What
+    was left out of the files is added to `notices`.
 
     Raises:
         MissingDependencyError: four bits without the package bitsandbytes.
@@ -93,17 +95,20 @@ def load_model(
     """
     # Its progress bar goes to stderr for every load, and mae says what it loads itself.
     transformers.utils.logging.disable_progress_bar()
-    four_bits = _four_bits(device, dtype) if load_in_4bit else {}
     check_folder(folder)
+    if is_sharded():
+        placed = sharding_options(folder, device=device, load_in_4bit=load_in_4bit)
+    else:
+        placed = _four_bits(device, dtype) if load_in_4bit else {}
     try:
-        model, info = _from_pretrained(folder, {"dtype": dtype, **four_bits})
+        model, info = _from_pretrained(folder, {"dtype": dtype, **placed})
     except _LOAD_ERRORS as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {one_line(error)}") from error
     told = check_names(folder, model, info)
     if notices is not None:
         notices += told
-    # A quantised model is put on its device while it is loaded, and refuses to be moved.
-    return model.eval() if four_bits else model.to(device).eval()
+    # A quantised model, or a part of one, is put on its device while it is loaded, and refuses to be moved.
+    return model.eval() if placed else model.to(device).eval()
 
 
 _LOAD_ERRORS = (

@@ -19,6 +19,7 @@ from mae_cli.errors import EngineError
 from mae_cli.models.digests import model_digest
 from mae_cli.models.load import load_model
 from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.parts import is_part, local
 from mae_cli.training.tuning import Origin, training_mode
 
 HALF = (torch.bfloat16, torch.float16)
@@ -61,7 +62,7 @@ class FullTuning:
         flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         with training_mode(model, self.section, seed=seed):
             try:
-                if self.compute_dtype is not None:
+                if model.dtype != torch.float32 and self.compute_dtype is not None:
                     put_weights(model, self.source.start, torch.float32)
                 model.requires_grad_(requires_grad=True)
                 model.train()
@@ -103,7 +104,7 @@ def put_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
     """Give a model the weights of a folder; its own are freed before the others are read.
 
     The parameters stay the same objects, so an optimizer or a tied layer goes on with them. A model whose weights could
-    not be replaced has none left.
+    not be replaced has none left. Where the model is divided over processes, each replaces its part.
 
     Raises:
         EngineError: the folder's model has other parameters.
@@ -111,11 +112,16 @@ def put_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
     device = model.device
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
-        parameter.data = parameter.data.new_empty(0)
+        if not is_part(parameter):
+            parameter.data = parameter.data.new_empty(0)
     loaded = dict(load_model(folder, device=device, dtype=dtype).named_parameters())
     found = {name: parameter.shape for name, parameter in loaded.items()}
     if found != shapes:
         odd = min({name for name in {**found, **shapes} if found.get(name) != shapes.get(name)})
         raise EngineError(f"{folder}: not a model of the same shape as the trained one: {odd} differs")
     for name, parameter in model.named_parameters():
-        parameter.data = loaded[name].data
+        if is_part(parameter):
+            # FSDP holds the memory of its part itself.
+            local(parameter.detach()).copy_(local(loaded[name].detach()))
+        else:
+            parameter.data = loaded[name].data

@@ -14,7 +14,7 @@ from mae_cli.plugins.contracts import ObjectiveBatch, ObjectiveOutput
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import seed_from
 from mae_cli.training.batches import MicroBatch
-from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from mae_cli.training.checkpoints import Checkpoint, load_checkpoint, note_smaller, noted_smaller, save_checkpoint
 from mae_cli.training.collapse_guard import Guard
 from mae_cli.training.forward import Forward, padded
 from mae_cli.training.frozen_policies import Frozen, read_frozen, read_sums
@@ -22,7 +22,9 @@ from mae_cli.training.job import TrainingJob
 from mae_cli.training.logprobs import completion_logprobs
 from mae_cli.training.logs import StepNote, line, role_notes, row_values
 from mae_cli.training.lora_tuning import LoraTuning
+from mae_cli.training.parts import divided, is_part, local, part_of, whole
 from mae_cli.training.processes import World
+from mae_cli.training.sharding import ShardedForward, ShardedTuning
 from mae_cli.training.tuning import Tuning, trainable
 
 
@@ -79,7 +81,9 @@ class Loop:
         self.job = job
         self.folder = checkpoint_dir if job.section.save_every else None
         self.say = say
-        self.forward = Forward(policy, job.section, say, self.tuning.compute_dtype)
+        self._noted = self.world.from_main(noted_smaller(self.folder)) if self.folder and self.world.shards else None
+        """A micro-batch that memory allowed an earlier try."""
+        self.forward = self._forward()
         self.parameters = trainable(policy)
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.parameters],
@@ -93,9 +97,36 @@ class Loop:
         self.frozen = Frozen()
         self._before: dict[str, torch.Tensor] | None = None
 
+    def _forward(self) -> Forward:
+        job, dtype = self.job, self.tuning.compute_dtype
+        if not self.world.shards:
+            return Forward(self.policy, job.section, self.say, dtype)
+        folder = self.folder
+
+        def note(tokens: int) -> None:
+            if folder:
+                note_smaller(folder, tokens)
+
+        filler = job.examples[0]
+        forward = ShardedForward(self.policy, job.section, self.say, dtype, world=self.world, filler=filler, note=note)
+        forward.micro_batch_tokens = min(forward.micro_batch_tokens, self._noted or forward.micro_batch_tokens)
+        return forward
+
     def run(self, on_step: Callable[[StepNote, int], None] | None) -> None:
         """Train to the end, to the last good step, or from where the checkpoint stands."""
-        checkpoint = load_checkpoint(self.folder, self.job.fingerprint) if self.folder else None
+        self._run(on_step)
+        if isinstance(self.tuning, ShardedTuning):
+            # Only the weights are wanted from here.
+            self.optimizer.state.clear()
+            self._before = None
+            self.tuning.collect(self.policy, self.world)
+
+    def _run(self, on_step: Callable[[StepNote, int], None] | None) -> None:
+        for text in self.world.notices:
+            self.say(text)
+        checkpoint = None
+        if self.folder:
+            checkpoint = load_checkpoint(self.folder, self.job.fingerprint, mapped=self.world.shards)
         self.frozen = read_frozen(
             self.forward,
             self.job,
@@ -113,7 +144,7 @@ class Loop:
                 return
             self.step = step
             self.notes.append(line(note))
-            if self.folder and self.world.is_main and step % self.job.section.save_every == 0:
+            if self.folder and step % self.job.section.save_every == 0:
                 self._save(self.folder)
             if on_step is not None:
                 on_step(note, self.job.data.steps)
@@ -136,7 +167,7 @@ class Loop:
             self.world.sum_gradients(parameters)
             sums = sums.join(self.world.gather(sums))
         nll = sums.nll / tokens
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.job.section.max_grad_norm))
+        grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self.job.section.max_grad_norm)))
         rate = learning_rate(self.job.section, step, self.job.data.steps)
         self.collapse = self._collapse(step, sums.loss, nll, grad_norm)
         if self.collapse is None:
@@ -165,9 +196,11 @@ class Loop:
         """Copy what is trained; into main memory where that is the whole model."""
         if self._before is None:
             place = "cpu" if self.job.section.full else self.policy.device
-            self._before = {name: torch.empty_like(value.detach(), device=place) for name, value in self.parameters}
+            self._before = {
+                name: torch.empty_like(local(value.detach()), device=place) for name, value in self.parameters
+            }
         for name, parameter in self.parameters:
-            self._before[name].copy_(parameter.detach())
+            self._before[name].copy_(local(parameter.detach()))
 
     def _collapse(self, step: int, loss: float, nll: float, grad_norm: float) -> str | None:
         """Why this step must not be taken; a bad loss also takes back the update before it, which led there."""
@@ -184,7 +217,7 @@ class Loop:
         if self._before is not None:
             with torch.no_grad():
                 for name, parameter in self.parameters:
-                    parameter.copy_(self._before[name])
+                    local(parameter).copy_(self._before[name])
             self.step -= 1
 
     def _accumulate(self, step: int, indices: list[int]) -> StepSums:
@@ -201,13 +234,16 @@ class Loop:
         for part in sorted({unit.part for unit in units}):
             own = self.world.share([place for place, unit in enumerate(units) if unit.part == part])
             for group, batch in self.forward.batches(job.examples, [units[place].rows for place in own]):
+                if not group:
+                    self._idle(batch)
+                    continue
                 places = [own[index] for index in group]
                 output = self._loss(batch, [units[place].value for place in places], part, divergence, sums)
                 weights = output.losses.new_tensor([scales[place] * tokens for place in places])
                 loss = (output.losses * weights).sum()
                 sums.loss += float(loss.detach()) / tokens
                 sums.add(output)
-                if not math.isfinite(sums.loss):
+                if not math.isfinite(sums.loss) and not self.world.shards:
                     return sums
                 # Divided afterwards: a loss of the size of a token keeps float16 gradients over their smallest number.
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -215,6 +251,12 @@ class Loop:
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return sums
+
+    def _idle(self, batch: MicroBatch) -> None:
+        """A pass that adds nothing: other processes need this one's part of the weights."""
+        with self.forward.precision():
+            current = completion_logprobs(self.policy, batch)
+        (current.logprobs * 0.0).sum().backward()  # type: ignore[no-untyped-call]
 
     def _loss(
         self, batch: MicroBatch, values: list[float], part: int, divergence: float | None, sums: StepSums
@@ -251,32 +293,56 @@ class Loop:
         return math.fsum(sums[name] - reference[name] for name in sums) / len(sums) if sums else 0.0
 
     def _save(self, folder: Path) -> None:
-        save_checkpoint(
-            folder,
-            Checkpoint(
-                fingerprint=self.job.fingerprint,
-                step=self.step,
-                micro_batch_tokens=self.forward.micro_batch_tokens,
-                weights={name: parameter.detach().cpu() for name, parameter in self.parameters},
-                optimizer=self.optimizer.state_dict(),
-                log=self.notes,
-                before=self._before and {name: tensor.cpu() for name, tensor in self._before.items()},
-            ),
+        """A checkpoint, by the first process; gathered from all where the weights are divided."""
+        if not self.world.is_main and not self.world.shards:
+            return
+        parameters = dict(self.parameters)
+        before = self._before and {name: divided(kept, parameters[name]) for name, kept in self._before.items()}
+        checkpoint = Checkpoint(
+            fingerprint=self.job.fingerprint,
+            step=self.step,
+            micro_batch_tokens=self.forward.micro_batch_tokens,
+            weights={name: _on_cpu(parameter.detach()) for name, parameter in self.parameters},
+            optimizer=self.optimizer.state_dict(),
+            log=self.notes,
+            before=before and {name: _on_cpu(tensor) for name, tensor in before.items()},
         )
+        save_checkpoint(folder, checkpoint, is_main=self.world.is_main)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters:
-                parameter.copy_(checkpoint.weights[name])
+                local(parameter).copy_(part_of(checkpoint.weights[name], parameter))
         if checkpoint.before is not None:
             self._keep()
-            self._before = {name: kept.copy_(checkpoint.before[name]) for name, kept in (self._before or {}).items()}
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.forward.micro_batch_tokens = checkpoint.micro_batch_tokens
+            for name, parameter in self.parameters:
+                (self._before or {})[name].copy_(part_of(checkpoint.before[name], parameter))
+        self.optimizer.load_state_dict(self._own_part(checkpoint.optimizer))
+        self.forward.micro_batch_tokens = min(
+            checkpoint.micro_batch_tokens, self._noted or checkpoint.micro_batch_tokens
+        )
         self.notes = list(checkpoint.log)
         self.guard.history = [msgspec.json.decode(text)["nll"] for text in self.notes]
         self.step = self.resumed_from = checkpoint.step
         self.say(f"going on from the checkpoint after step {self.step} of {self.job.data.steps}")
+
+    def _own_part(self, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state, of divided parameters this process's part."""
+        state = dict(optimizer["state"])
+        for place, (_, parameter) in enumerate(self.parameters):
+            if is_part(parameter) and place in state:
+                state[place] = {
+                    name: divided(part_of(value, parameter).clone(), parameter)
+                    if isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                    else value
+                    for name, value in state[place].items()
+                }
+        return {**optimizer, "state": state}
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in main memory; a part stays where it is until it is gathered."""
+    return tensor if is_part(tensor) else tensor.cpu()
 
 
 def learning_rate(section: FinetuneSection, step: int, total: int) -> float:

@@ -41,6 +41,7 @@ from mae_cli.training.logs import (
 from mae_cli.training.lora_tuning import LoraTuning
 from mae_cli.training.optimization import Loop
 from mae_cli.training.processes import World
+from mae_cli.training.sharding import sharded_full, sharded_lora
 from mae_cli.training.tuning import Origin, Tuning, save_tokenizer, trainable
 
 
@@ -134,7 +135,7 @@ def train(
     begin = time.monotonic()
     start, callbacks = start or Start(), callbacks or Callbacks()
     say = callbacks.on_text or _silent
-    tuning = _tuning(base, task, start, say)
+    tuning = _tuning(base, task, start, world, say)
     origin = tuning.origin()
     determined_by = {
         "seed": task.seed,
@@ -165,11 +166,17 @@ def train(
     return _report(loop, time.monotonic() - begin)
 
 
-def _tuning(base: BaseModel, task: TrainingTask, start: Start, say: Callable[[str], None]) -> Tuning:
+def _tuning(
+    base: BaseModel, task: TrainingTask, start: Start, world: World | None, say: Callable[[str], None]
+) -> Tuning:
+    shards = world is not None and world.shards
     if not task.section.full:
-        return LoraTuning(task.section, start.adapter, say)
+        lora = LoraTuning(task.section, start.adapter, say)
+        return sharded_lora(lora, base.model, task.section) if shards else lora
     if start.folders is None:
         raise ValueError("a full fine-tuning needs the folders of the model and of the base")
+    if shards:
+        return sharded_full(start.folders, base.model, task.section)
     return FullTuning(task.section, start.folders, base.model.dtype)
 
 
