@@ -115,7 +115,7 @@ def memory_of(recipe: Recipe) -> MemoryPlan:
 def kv_bytes_per_token(config: Any, size: int) -> int:
     """Bytes of keys and values of one token: 2 x layers x key-value heads x head width x bytes of a number.
 
-    Source: Pope et al. 2022, arXiv:2211.05102, section 3.3, with the heads that grouped queries share (arXiv:2305.13245).
+    Source: Pope et al. 2022, arXiv:2211.05102, section 3.3; with grouped queries heads are shared (arXiv:2305.13245).
     A sliding window makes it less, which is left out.
     """
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -169,5 +169,5 @@ def _empty(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - whatever a config makes transformers raise
+    except Exception as error:
         raise EngineError(f"{folder}: transformers cannot build it from config.json: {one_line(error)}") from error

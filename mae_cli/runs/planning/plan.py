@@ -214,7 +214,8 @@ def plan_text(plan: Plan) -> str:
         )
     text = [table(("step", "where", "rows", "tokens", "time", "disk"), lines)]
     text.append(
-        f"in all: {_time(plan.seconds)}, {plan.rows:,} rows, {plan.tokens:,} tokens, {_bytes(plan.disk_bytes)} of disk, "
+        f"in all: {_time(plan.seconds)}, {plan.rows:,} rows, {plan.tokens:,} tokens, "
+        f"{_bytes(plan.disk_bytes)} of disk, "
         f"{_bytes(plan.peak_memory_bytes)} of memory at most ({plan.memory_of})"
     )
     text.append(f"most of the time: {plan.bottleneck}")

@@ -1,4 +1,4 @@
-"""The whole run from a small round: rows step by step as the recipe has them, then time, tokens and bytes in proportion.
+"""The whole run from a small round: rows step by step as the recipe has them, then time, tokens, bytes in proportion.
 
 Rows follow from the recipe's numbers and from shares of the small round (proposals with a question, answers kept). The
 questions of a judge and the choice of the filters are not computed from shares: the small round's rows are repeated to
@@ -24,6 +24,7 @@ from mae_cli.stages.generation.job import Job
 from mae_cli.stages.judging.panel import Panel
 from mae_cli.stages.judging.questions import _plan as plan_questions
 from mae_cli.stages.solve import proposals
+from mae_cli.stages.tuning.planned_rows import rows_to_train
 
 
 class PlannedStep(msgspec.Struct, kw_only=True):
@@ -159,7 +160,7 @@ class _Prediction:
 
     def _training(self, number: int, step: Step, given: Sequence[Row], measured: Measured) -> PlannedStep:
         section = section_of(self._job, step)
-        rows = sum(row.kept is not False and row.purpose in section.purposes for row in given)
+        rows = len(rows_to_train(self._job.of_step(step, round_number=number), given))
         if section.max_steps:
             rows = min(rows, section.max_steps * section.batch_size)
         planned = PlannedStep(round=number, step=step.name, stage=step.stage, rows=rows)

@@ -8,7 +8,7 @@ enough is made as it will be.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.stages.judge import run_judge
 from mae_cli.stages.propose import run_propose
 from mae_cli.stages.solve import run_solve
+from mae_cli.stages.tuning.planned_rows import rows_to_train
 
 FEWEST_ROWS = 8
 """Rows that a training is measured on at least, kept ones or not."""
@@ -118,7 +119,7 @@ class Sampler:
             section = msgspec.structs.replace(job.recipe.propose, num_problems=count, proposer="zero")
             path = self._folder / "self_seeds.jsonl"
             found = self._timed(
-                path, lambda: run_propose(_with(job, "propose", section), None, path), lambda: read_rows(path)
+                path, lambda: run_propose(_with(job, "propose", section), None, path), lambda: self._rows_of(path)
             )
             self.sample.self_seeds = found
             seeds += list({row.problem.id: row.problem for row in found.rows if row.problem}.values())
@@ -141,7 +142,7 @@ class Sampler:
             return playing
         work = {"propose": self._propose, "solve": self._solve, "judge": self._judge, "filter": self._filter}
         found = work[step.stage](job, inputs, out)
-        known = {row.id for path in inputs for row in self._rows_of(path)}
+        known = known_ids(row for path in inputs for row in self._rows_of(path))
         self.sample.outputs[step.name] = found.rows
         found.rows = [row for row in found.rows if row.id not in known]
         found.count = len(found.rows)
@@ -152,7 +153,7 @@ class Sampler:
         section = job.recipe.propose
         count = min(section.num_problems, self._rows)
         smaller = _with(job, "propose", msgspec.structs.replace(section, num_problems=count))
-        return self._timed(out, lambda: run_propose(smaller, self._round.questions, out), lambda: read_rows(out))
+        return self._timed(out, lambda: run_propose(smaller, self._round.questions, out), lambda: self._rows_of(out))
 
     def _solve(self, job: Job, inputs: Sequence[Path], out: Path) -> Measured:
         """As many problems as give the wanted rows: of the pool and of the proposals, in the recipe's proportion."""
@@ -165,13 +166,13 @@ class Sampler:
         share = min(1.0, self._rows / max(total, 1))
         if total:
             section = msgspec.structs.replace(section, num_problems=-int(-drawn * share // 1))
-        left = {row.id for row in proposed[: max(1, round(len(proposed) * share))]} if each else set()
+        left = {row.id for row in proposed[: max(1, round(len(proposed) * share))]} if each else known_ids(proposed)
         part = self._part(out, [row for row in rows if not row.is_proposal or row.id in left])
         smaller = _with(job, "solve", section)
         return self._timed(
             out,
             lambda: run_solve(smaller, [part] if inputs else [], out, pool_path=self._round.questions),
-            lambda: read_rows(out),
+            lambda: self._rows_of(out),
         )
 
     def _judge(self, job: Job, inputs: Sequence[Path], out: Path) -> Measured:
@@ -188,7 +189,7 @@ class Sampler:
         part = self._part(out, kept)
         smaller = _with(job, "judge", few)
         return self._timed(
-            out, lambda: run_judge(smaller, [part], out, pool_path=self._round.pairs), lambda: read_rows(out)
+            out, lambda: run_judge(smaller, [part], out, pool_path=self._round.pairs), lambda: self._rows_of(out)
         )
 
     def _filter(self, job: Job, inputs: Sequence[Path], out: Path) -> Measured:
@@ -199,7 +200,7 @@ class Sampler:
         """Train on what was kept; where that is too little to measure, on other training rows as well."""
         section, out = job.recipe.finetune, self._round.output(step)
         rows = [row for path in inputs for row in self._rows_of(path)]
-        kept = [row for row in rows if row.kept is not False and row.purpose in section.purposes]
+        kept = rows_to_train(job, rows)
         wanted = max(FEWEST_ROWS, 2 * section.batch_size)
         if len(kept) < wanted:
             self.sample.is_forced.add(step.name)
@@ -213,7 +214,7 @@ class Sampler:
 
     def _others(self, kept: Sequence[Row], purposes: Sequence[str]) -> list[Row]:
         """Rows of every step that might have been trained, those that are rewarded and whole first."""
-        known = {row.id for row in kept}
+        known = known_ids(kept)
         found: dict[str, Row] = {}
         for rows in self.sample.outputs.values():
             found |= {row.id: row for row in rows if row.purpose in purposes and row.completion}
@@ -236,7 +237,7 @@ class Sampler:
         found = self._timed(
             out,
             lambda: evaluate(job, few, out, adapter=adapter, with_base=adapter is None),
-            lambda: read_rows(out),
+            lambda: self._rows_of(out),
         )
         found.count = len(found.rows)
         return found
@@ -250,7 +251,11 @@ class Sampler:
         summary: StageSummary | None = None
         try:
             summary = work()
-        except (GateError, DataError) as error:
+        except GateError as error:
+            found.failure = str(error)
+        except DataError as error:
+            if path.suffix:  # what a training finds nothing to learn in is no fault of a file
+                raise
             found.failure = str(error)
         found.seconds = time.monotonic() - started
         found.rows = rows()
@@ -269,6 +274,11 @@ class Sampler:
         path = self._folder / f"{out.stem}.part.jsonl"
         path.write_bytes(encode_rows(rows))
         return path
+
+
+def known_ids(rows: Iterable[Row]) -> set[str]:
+    """The ids of rows."""
+    return {row.id for row in rows}
 
 
 def tokens_of(row: Row) -> int:
