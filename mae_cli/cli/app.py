@@ -15,6 +15,7 @@ from mae_cli.cli.doctor_command import doctor
 from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
+from mae_cli.cli.plan_command import plan
 from mae_cli.cli.recipe_commands import recipe_app
 from mae_cli.records.python_process import keep_docstrings
 from mae_cli.records.streams import prepare_streams
@@ -39,6 +40,7 @@ app.command("calibrate")(stage_commands.calibrate)
 app.command("judge-calibrate", hidden=True)(stage_commands.calibrate)  # its name until 0.1
 app.command("review")(stage_commands.review)
 app.command("doctor")(doctor)
+app.command("plan")(plan)
 app.command("list")(run_commands.list_command)
 app.command("trace")(run_commands.trace)
 app.command("diff")(run_commands.diff)
