@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, one_line
 from mae_cli.models.launcher import is_sharded, local_rank, num_processes
@@ -101,7 +102,7 @@ def load_model(
     else:
         placed = _four_bits(device, dtype) if load_in_4bit else {}
     try:
-        model, info = _from_pretrained(folder, {"dtype": dtype, **placed})
+        model, info = _from_pretrained(folder, {"config": _config(folder), "dtype": dtype, **placed})
     except _LOAD_ERRORS as error:
         raise EngineError(f"{folder}: cannot be loaded as a causal language model: {one_line(error)}") from error
     told = check_names(folder, model, info)
@@ -113,9 +114,19 @@ def load_model(
 
 _LOAD_ERRORS = (
     *(OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, IndexError),
-    SafetensorError,
+    *(AssertionError, SafetensorError, StrictDataclassError),
 )
 """Errors of the library on a folder it cannot load: configs with impossible numbers end in the later ones."""
+
+
+def _config(folder: Path) -> Any:
+    """The folder's config; a padding id outside the vocabulary is none, for the embedding cannot be built with it."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    text = config.get_text_config(decoder=True)
+    padding, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if isinstance(padding, int) and isinstance(size, int) and padding >= size:
+        text.pad_token_id = None
+    return config
 
 
 def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from mae_cli.models.shared_prefix import takes_common_cache
 from mae_cli.training.batches import MicroBatch
 
 
@@ -52,7 +53,7 @@ def can_share_prefix(model: Any) -> bool:
     Not so with recurrent layers or sliding windows.
     """
     layers = DynamicCache(config=model.config).layers
-    return all(type(layer) is DynamicLayer for layer in layers)
+    return takes_common_cache(model) and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def _prefix_cache(model: Any, batch: MicroBatch) -> Any:

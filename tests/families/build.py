@@ -89,7 +89,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "longcat_flash": {**MLA, "expert_ffn_hidden_size": 64, "moe_topk": 2, "zero_expert_num": 2},
     "kimi_linear": {
         **MLA,
-        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"],
         "linear_head_dim": 16,
         "linear_num_heads": 4,
         "num_local_experts": 4,

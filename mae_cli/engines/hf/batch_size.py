@@ -18,6 +18,7 @@ import torch
 
 from mae_cli.engines.hf.prefill import Prefiller
 from mae_cli.engines.hf.slots import slots_for
+from mae_cli.models.load import context_length
 from mae_cli.records import digest
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -107,9 +108,11 @@ def seconds_per_step(prefill: Prefiller, rows: int) -> float:
     model = prefill.model
     if fitting(rows, 2 * PROMPT_TOKENS, model) < rows:
         return float("inf")
-    slots = slots_for(model, rows, captures=prefill.captures)
+    slots = slots_for(model, rows, captures=prefill.captures and prefill.way.graph)
+    # A learned table of positions may be shorter.
+    length = max(1, min(PROMPT_TOKENS, (context_length(model) or 2 * PROMPT_TOKENS) - STEPS))
     try:
-        slots.enter(prefill([[0] * PROMPT_TOKENS]), [0] * rows, STEPS)
+        slots.enter(prefill([[0] * length]), [0] * rows, STEPS)
         tokens = torch.zeros(rows, dtype=torch.long, device=model.device)
         best = float("inf")
         for _ in range(STEPS):

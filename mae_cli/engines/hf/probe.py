@@ -34,6 +34,9 @@ from mae_cli.records import digest
 log = logging.getLogger(__name__)
 VERSION = 1
 """Counts changes of the probe: what an older one found is not used."""
+EVERYDAY = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+PROVEN_WITH = "5.23."
+"""Classes whose every way is right under this version of the library (`make families`): one prompt is read, no more."""
 SHARED, SHORT, MIDDLE, LONG, STEPS = 17, 3, 20, 23, 3
 """Tokens that the two longer prompts begin with, tokens of each prompt, tokens behind each."""
 LONGEST = 96
@@ -103,11 +106,15 @@ class Probe:
     @torch.inference_mode()
     def find(self) -> Found:
         """The fastest way that gives what the plain model gives."""
+        first = first_way(self.model.config)
+        is_proven = type(self.model).__name__ in EVERYDAY and transformers.__version__.startswith(PROVEN_WITH)
+        if is_proven and first.rows == "slots":
+            self._reference(self._prompts[1], self._tails[1])
+            return Found(first)
         self.references = [self._reference(*row) for row in zip(self._prompts, self._tails, strict=True)]
         if self.model.dtype not in (torch.float32, torch.float64) or getattr(self.model, "is_quantized", False):
             self._bound = max(ROUNDED, 4 * self._rounding())
         self._check_causal()
-        first = first_way(self.model.config)
         way = self._slots(first) if first.rows == "slots" else None
         plain = Way(prefix=False, tree="none", switch=first.switch)
         for rows, own, mask, told in product(("batch", "equal", "single"), *[(True, False)] * 3):

@@ -67,6 +67,7 @@ def notice(kind: str, way: Way, first: Way) -> str | None:
 def first_way(config: Any) -> Way:
     """The way a config promises, before anything was tried."""
     if has_plain_layers(config):
+        # A class that takes no common cache is found out by the probe.
         return Way(switch=longrope_switch(config))
     return Way(rows="batch", prefix=False, tree="none", switch=longrope_switch(config))
 

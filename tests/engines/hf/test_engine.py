@@ -14,6 +14,7 @@ from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.hf.cache import SlotLayer
 from mae_cli.engines.hf.prefill import Prefiller
 from mae_cli.engines.hf.slots import GraphSlots, Slots
+from mae_cli.engines.hf.ways import Way
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.locate import resolve_model
 from mae_cli.recipe.sections import Recipe
@@ -86,7 +87,7 @@ def test_slots_of_fixed_shape_give_the_rows_of_slots_that_shrink(
     shapes: list[tuple[int, ...]] = []
     monkeypatch.setattr("mae_cli.engines.hf.slots.SPARE", 5)
     monkeypatch.setattr(GraphSlots, "spare", 5)
-    monkeypatch.setattr("mae_cli.engines.hf.decode.slots_for", lambda model, slots, **_: GraphSlots(model, slots))
+    monkeypatch.setattr("mae_cli.engines.hf.slots.slots_for", lambda model, slots, **_: GraphSlots(model, slots))
     forward = GraphSlots._forward
 
     def noted(slots: GraphSlots) -> torch.Tensor:
@@ -183,7 +184,7 @@ def test_a_model_whose_layers_forget_is_decoded_without_sharing(
     requests = requests_for(10, samples=3)
     expected = answers(engine, requests, SAMPLED, 4)
 
-    monkeypatch.setattr("mae_cli.engines.hf.prefill.has_plain_layers", lambda config: False)
+    monkeypatch.setattr(engine, "_way", Way(rows="batch", prefix=False, tree="none"))
     engine.attach(None)
     whole = answers(engine, requests, SAMPLED, 4)
 

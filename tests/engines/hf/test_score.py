@@ -9,6 +9,7 @@ import torch
 
 from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.hf.score import OptionTree
+from mae_cli.engines.hf.ways import Way
 from mae_cli.errors import DataError
 from mae_cli.prompts import chat_template
 from mae_cli.recipe.sections import Recipe
@@ -135,7 +136,7 @@ def test_a_model_whose_layers_forget_scores_option_by_option(
     requests = [request(index) for index in range(5)]
     expected = engine.score(requests, [OPTIONS] * 5)
 
-    monkeypatch.setattr("mae_cli.engines.hf.prefill.has_plain_layers", lambda config: False)
+    monkeypatch.setattr(engine, "_way", Way(rows="batch", prefix=False, tree="none"))
     engine.attach(None)
 
     for row, other in zip(engine.score(requests, [OPTIONS] * 5), expected, strict=True):
