@@ -120,7 +120,7 @@ def _config(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             if name == WEIGHTS and (folder / PICKLED).is_file():
                 raise EngineError(
-                    f"{folder}: {PICKLED} is a pickle, which can run code and is never read; save the adapter as {WEIGHTS}"
+                    f"{folder}: {PICKLED} is a pickle, which can run code and is never read; save it as {WEIGHTS}"
                 )
             raise EngineError(f"{folder}: no adapter there: {name} is missing")
     try:

@@ -71,7 +71,8 @@ def _fits(model: Any, name: str, module: torch.nn.Module) -> bool:
     forward = type(module).forward
     is_stock = forward in _STOCK or type(module).__module__.startswith(("bitsandbytes", "torch."))
     parent, _, leaf = name.rpartition(".")
-    return is_stock and leaf not in _read_directly(type(model.get_submodule(parent)))
+    kind: type = type(model.get_submodule(parent))
+    return is_stock and leaf not in _read_directly(kind)
 
 
 @cache

@@ -114,7 +114,7 @@ class LoraTuning:
     def _take_off(self, model: Any, states: list[tuple[torch.nn.Parameter, bool, torch.dtype]]) -> None:
         try:
             strip_adapter(model)
-        except Exception as error:  # whatever it is, the trained weights are on disk already
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # it is on disk already
             self.left_on = one_line(error) or type(error).__name__
             self.say(f"the adapter could not be taken off the model again ({self.left_on}); the model is read anew")
         for parameter, wanted, dtype in states:

@@ -23,7 +23,7 @@ from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.training.frozen_policies import Frozen, read_frozen
 from mae_cli.training.job import TrainingTask
-from mae_cli.training.lora_tuning import attached
+from mae_cli.training.lora_tuning import LoraTuning
 from mae_cli.training.optimization import Loop
 from mae_cli.training.trainer import prepare
 from mae_cli.training.tuning import trainable
@@ -144,7 +144,7 @@ def opened(model_dir: Path, dtype: torch.dtype) -> Iterator[Side]:
     chat = open_chat(tokenizer)
     model = load_model(model_dir, device=torch.device("cpu"), dtype=dtype)
     tiny = Tiny(model, chat, end_token_ids(model, tokenizer, chat.template))
-    with attached(model, FinetuneSection(lora_r=4, lora_alpha=8), seed=0, start_adapter=None) as policy:
+    with LoraTuning(FinetuneSection(lora_r=4, lora_alpha=8)).attached(model, seed=0) as policy:
         torch.manual_seed(0)
         with torch.no_grad():
             for name, parameter in trainable(policy):

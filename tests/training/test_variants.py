@@ -16,7 +16,7 @@ from mae_cli.plugins.registry import build
 from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.runs.export import run_export
 from mae_cli.training.logs import TrainReport
-from mae_cli.training.lora_tuning import attached
+from mae_cli.training.lora_tuning import LoraTuning
 from tests.support import here, read_json_lines, write_rows
 
 from .conftest import Tiny, load_tiny, make_rows, train_tiny
@@ -92,7 +92,7 @@ def test_a_base_in_four_bits_is_prepared_and_comes_back_as_it_was(
     model.is_loaded_in_4bit = True
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    with attached(model, FinetuneSection(lora_r=4), seed=0, start_adapter=None) as policy:
+    with LoraTuning(FinetuneSection(lora_r=4)).attached(model, seed=0) as policy:
         seen = [p.dtype for name, p in policy.named_parameters() if "norm" in name]
 
     assert set(seen) == {torch.float32}
