@@ -142,7 +142,7 @@ def train(
         **({"policy": msgspec.to_builtins(start.policy)} if start.policy else {}),
     }
     job = prepare(task, base.chat, end_ids=base.end_ids, origin=determined_by)
-    _announce(job, base.chat, say)
+    announce(job, base.chat, say)
     with tuning.attached(base.model, seed=task.seed) as policy:
         if task.section.full:
             _say_size(policy, say)
@@ -249,7 +249,7 @@ def _fingerprint(
     return {"finetune": settings, "rows": digest(examples, units), **origin}
 
 
-def _announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> None:
+def announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> None:
     """Say what will be trained, before the first step: a training on nothing must not look fine."""
     data = job.data
     sides = sum(len(unit.rows) == 2 for unit in job.units)
