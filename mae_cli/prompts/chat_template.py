@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         """
         return encode(self.tokenizer, self.text(messages))
 
-    def answered(self, messages: Sequence[Message], answer: str, *, end: str = "", by_template: bool = False) -> Answered:
+    def answered(
+        self, messages: Sequence[Message], answer: str, *, end: str = "", by_template: bool = False
+    ) -> Answered:
         """Prompt and answer as token ids, each answer behind its prompt.
 
         Args:
@@ -144,11 +147,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         prompt = self.text(messages)
         whole = self._written_answer(messages, prompt, answer, end) if by_template else None
         if whole is None:
-            opening = prompt.rstrip().rpartition("\n")[2] if prompt.rstrip().endswith(">") else ""
-            # A template that opens the think block itself, and an answer that opens it again.
-            doubled = by_template and opening and opening.strip("</>") in REASONING_TAGS
-            told = answer.lstrip().removeprefix(opening).lstrip("\n") if doubled else answer
-            whole = prompt + told + end
+            whole = prompt + (_without_opened_block(prompt, answer) if by_template else answer) + end
         return split_at_answer(encode(self.tokenizer, prompt), encode(self.tokenizer, whole))
 
     def _written_answer(self, messages: Sequence[Message], prompt: str, answer: str, end: str) -> str | None:
@@ -339,6 +338,17 @@ def _own_template(tokenizer: Any) -> str | None:
             )
         own = own["default"]
     return str(own).removeprefix("\ufeff") if own else None
+
+
+def _without_opened_block(prompt: str, answer: str) -> str:
+    """The answer without the tag of a think block that the prompt has opened already."""
+    opened = _OPENED.search(prompt)
+    if opened is None or not answer.lstrip().startswith(opened[1]):
+        return answer
+    return answer.lstrip().removeprefix(opened[1]).lstrip("\n")
+
+
+_OPENED = re.compile(rf"(<(?:{'|'.join(REASONING_TAGS)})>)\s*$")
 
 
 def _refuses_system(tokenizer: Any, template: str, kwargs: Mapping[str, Any]) -> bool:

@@ -43,9 +43,11 @@ def find_turn_end(tokenizer: Any, render: Render, ends: frozenset[int] = frozens
     before, behind = _around_answer(render)
     longer = _behind_answer(render)
     shared = behind if longer is None else os.path.commonprefix([behind, longer])
+    if shared != behind:
+        shared = shared[: shared.rfind("\n") + 1]  # both go on with another turn, whose heads may begin alike
     token = _first(tokens, behind)
     # A token in front of the answer that is not before the next turn as well opens a turn; it does not end one.
-    if token is not None and (token in shared or token not in before):
+    if token is not None and (token in os.path.commonprefix([behind, longer or behind]) or token not in before):
         return TurnEnd(token, (tokens[token],), True)
     if shared.strip():
         ids = tokenizer.encode(shared.strip(), add_special_tokens=False)
