@@ -1,9 +1,9 @@
 """Chat templates: messages to prompt token ids, and a model's text to reasoning and completion.
 
 Training and generation both come through `Chat.text`, so a row is trained on the ids it was generated from. Pure: no
-torch, no network; the tokenizer is an argument. A turn whose text does not reach the prompt is refused. Where a template
-forces a change (system text folded into the user turn, or no template at all), `Chat.notices` says so for the manifest
-and one log line.
+torch, no network; the tokenizer is an argument. A turn whose text does not reach the prompt is refused. Where a
+template forces a change (system text folded into the user turn, or no template at all), `Chat.notices` says so for the
+manifest and one log line.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
             answer: its text, as generated.
             end: text that ends the turn (`turn_end`); it stands behind the answer.
             by_template: put around the answer what the template puts around it (a blank before it, an empty think
-                block), as for chats that no model of ours wrote; an answer that the template would change stays as it is.
+                block), as for chats that no model of ours wrote; an answer the template would change stays as it is.
 
         Raises:
             EngineError: as `text`.
@@ -196,8 +196,8 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         head = self._answer_head(closed) if closed == opened else ""
         if head:
             notes.append(
-                "the chat template writes no generation prompt: a prompt ends behind the user's turn, and the model has "
-                f"to begin its answer with {json.dumps(head, ensure_ascii=False)}"
+                "the chat template writes no generation prompt: a prompt ends behind the user's turn, and the model "
+                f"has to begin its answer with {json.dumps(head, ensure_ascii=False)}"
             )
         if adds_bos(self.tokenizer) and encode(self.tokenizer, opened)[:1] != [self.tokenizer.bos_token_id]:
             notes.append(

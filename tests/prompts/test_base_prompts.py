@@ -40,7 +40,7 @@ def adds_bos_tokenizer() -> Any:
         ("Q: one\nA: 1\n\nQ: two\nA:", ("\nQ:",)),
         ("Q: two\nA: Let's think step by step.", ("\nQ:",)),
         (MINERVA, ("\nProblem:",)),
-        ("### Instruction:\nAdd.\n\n### Response:\n3\n\n### Instruction:\nSub.\n\n### Response:\n", ("\n### Instruction:",)),
+        ("### Instruction:\na\n\n### Response:\n3\n\n### Instruction:\nb\n\n### Response:\n", ("\n### Instruction:",)),
         ("**Question:** one\n**Answer:** 1\n\n**Question:** two\n**Answer:**", ("\n**Question:",)),
         ("Question 1: one\nAnswer: 1\n\nQuestion 2: two\nAnswer:", ("\nQuestion ",)),
         ("A conversation.\nUser: one plus two\nAssistant: <think>", ("\nUser:",)),

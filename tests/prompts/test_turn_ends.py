@@ -1,4 +1,4 @@
-"""The end of a turn is read off the template: published families, tokens that are not special, ends that are no token."""
+"""The end of a turn is read off the template: published families, tokens not special, ends that are no token."""
 
 from __future__ import annotations
 
@@ -82,11 +82,8 @@ def test_a_chat_of_another_tool_has_the_ids_that_the_library_gives_it(name: str)
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
     # What follows the end of the turn is not the answer's; a template that writes no end gets one.
     place = whole.rindex("three") + len("three")
-    told = (
-        whole[:place] + whole[place:].partition(end.text)[0] + end.text if end.is_written else whole[:place] + end.text
-    )
-    if end.text in whole[place:]:
-        told = whole[: place + whole[place:].index(end.text) + len(end.text)]
+    written, behind = whole[:place], whole[place:]
+    told = written + (behind[: behind.index(end.text)] if end.text in behind else "") + end.text
     expected = tokenizer.encode(told, add_special_tokens=False)
     assert found.prompt + found.answer == expected
     assert not found.is_joined

@@ -77,7 +77,8 @@ FAMILIES = {
     ),
     "harmony": Family(
         "{% for m in messages %}<|start|>{{ m['role'] }}{% if m['role'] == 'assistant' %}<|channel|>final{% endif %}"
-        "<|message|>{{ m['content'] }}{% if loop.last and m['role'] == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}"
+        "<|message|>{{ m['content'] }}{% if loop.last and m['role'] == 'assistant' %}<|return|>"
+        "{% else %}<|end|>{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
         ("<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|end|>", "<|call|>"),
         "<|return|>",
@@ -118,9 +119,10 @@ FAMILIES = {
         "<|endoftext|>",
     ),
     "qwen3": Family(
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and loop.last and '<think>' not in "
-        "m['content'] %}<think>\n\n</think>\n\n{% endif %}"
-        "{{ m['content'].split('</think>')[-1].lstrip('\n') if not loop.last and m['role'] == 'assistant' else m['content'] }}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and loop.last "
+        "and '<think>' not in m['content'] %}<think>\n\n</think>\n\n{% endif %}"
+        "{% if not loop.last and m['role'] == 'assistant' %}{{ m['content'].split('</think>')[-1].lstrip('\n') }}"
+        "{% else %}{{ m['content'] }}{% endif %}"
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         (),
         "<|im_end|>",

@@ -117,15 +117,12 @@ def test_a_servers_row_is_trained_as_it_was_written_behind_its_prompt() -> None:
     assert chat.tokenizer.convert_ids_to_tokens(list(example.completion)) == ["three", "</s>"]
 
 
-def test_options_are_scored_on_the_ids_they_have_behind_their_prompt(tmp_path: Any) -> None:
+def test_options_are_scored_on_the_ids_they_have_behind_their_prompt(tiny_model_dir: Any) -> None:
     from mae_cli.engines.token_texts import TokenTexts
     from mae_cli.recipe.load import load_recipe
 
     tokenizer = blank_first_tokenizer(ZEPHYR)
-    tokenizer.save_pretrained(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    texts = TokenTexts(load_recipe(None, []), tmp_path, tokenizer)
+    texts = TokenTexts(load_recipe(None, []), tiny_model_dir, tokenizer)
 
     ids = texts.option_ids((Message("user", "one plus two"),), "three")
 
