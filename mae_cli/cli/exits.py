@@ -29,6 +29,19 @@ def on_terminate(number: int, frame: FrameType | None) -> None:
     raise _TerminatedError
 
 
+class _StandardError(logging.Handler):
+    """Writes to what standard error is now, which a caller may have redirected since the start."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a closed standard error loses it."""
+        if sys.stderr is not None:
+            try:
+                sys.stderr.write(self.format(record) + "\n")
+                sys.stderr.flush()
+            except (OSError, ValueError):
+                self.handleError(record)
+
+
 def quiet_libraries() -> None:
     """Libraries under us speak through their loggers; only warnings of ours reach the user."""
     # Read when torch is loaded: spinning threads starve each other where other work shares the cores.
@@ -40,7 +53,7 @@ def quiet_libraries() -> None:
     keep_libraries_off_the_working_folder()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("mae_cli").setLevel(logging.INFO)
 
 

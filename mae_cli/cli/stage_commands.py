@@ -109,14 +109,14 @@ def finetune(selected: In, output: Out, *, recipe: Recipe, common: Common) -> No
     Example: mae finetune selected.jsonl -o adapter -m smollm2-135m
     """
     from mae_cli.errors import ConfigError
-    from mae_cli.stages.finetune import read_to_train, run_finetune
+    from mae_cli.stages.finetune import run_finetune, try_finetune
 
     if output == Path("-"):
         raise ConfigError("-o -: an adapter is a folder; name one")
     start = Path(recipe.adapter) if recipe.adapter else None
     job = open_command(recipe, common, "finetune", joins=True)
     if common.dry_run:
-        read_to_train(job, selected)
+        try_finetune(job, selected)
     if not is_dry_run(job, common):
         print_summary(run_finetune(job, selected, output, start_adapter=start), common)
 

@@ -26,7 +26,8 @@ _JOINED = (
 RAW_TEMPLATES = ("{{ bos_token }}" + _JOINED, _JOINED)
 """System text first, an empty line between texts; an answer stands behind its question, a blank between at most."""
 _LABEL = re.compile(
-    r"^(?P<open>[#*>\[ ]{0,5})(?P<name>[A-Z][A-Za-z]{0,19}(?: [A-Za-z]{1,19}){0,2})(?P<number> ?\d{1,3})?[\])]?\*{0,2}[:.]",
+    r"^(?P<open>[#*>\[ ]{0,5})(?P<name>[A-Z][A-Za-z]{0,19}(?: [A-Za-z]{1,19}){0,2})(?P<number> ?\d{1,3})?"
+    r"[\])]?\*{0,2}:",
     re.MULTILINE,
 )
 _CODE_STOPS = ("\ndef ", "\nclass ", "\nif ", "\nprint(", "\nassert ", "\n#", "\n@", "\n```")
@@ -50,19 +51,23 @@ def adds_bos(tokenizer: Any) -> bool:
 def next_question_stops(text: str) -> tuple[str, ...]:
     """Strings that begin another question of the kind a prompt asks; empty where it shows no form.
 
-    Examples in a prompt begin with one label at the start of a line ("Question:", "Q:", "Problem:", "### Input:"), and a
-    base model that has answered writes the next. The first label that stands there twice opens them; without examples
-    it is the first label of a prompt that ends with another one ("Question: ...\\nAnswer:"). A prompt that ends inside a
-    Python function goes on until the next line that is not indented (the stop strings of HumanEval).
+    Examples in a prompt begin with one label at the start of a line ("Question:", "Q:", "Problem:", "### Input:"), and
+    a base model that has answered writes the next. The first label that stands there twice opens them; without
+    examples it is the first label of a prompt that ends with another one ("Question: ..." and, on a line of its own,
+    "Answer:"). Where only the answers have a label (MMLU), an empty line ends one. A prompt that ends inside a Python
+    function goes on until the next line that is not indented (the stop strings of HumanEval).
     """
     labels = [(mark.start(), mark["open"] + mark["name"], mark) for mark in _LABEL.finditer(text)]
     names = [name for _, name, _ in labels]
     opening = next((name for name in names if names.count(name) > 1), None)
     if opening is None and len(set(names)) > 1 and "\n" not in text[labels[-1][0] :].strip():
         opening = names[0]
+    if opening is not None and opening == names[-1] and names.count(opening) == len(names):
+        return ("\n\n",)
     if opening is not None:
         first = next(mark for _, name, mark in labels if name == opening)
-        return (f"\n{opening}{' ' if (first['number'] or '').startswith(' ') else '' if first['number'] else ':'}",)
+        number = first["number"] or ":"
+        return (f"\n{opening}" + (":" if number == ":" else " " if number[0] == " " else ""),)
     heads = list(_CODE.finditer(text))
     if heads and all(not line or line[0].isspace() for line in text[heads[-1].end() :].splitlines()[1:]):
         return _CODE_STOPS

@@ -1,9 +1,9 @@
 """Chat templates: messages to prompt token ids, and a model's text to reasoning and completion.
 
 Training and generation both come through `Chat.text`, so a row is trained on the ids it was generated from. Pure: no
-torch, no network; the tokenizer is an argument. A turn whose text does not reach the prompt is refused. Where a template
-forces a change (system text folded into the user turn, or no template at all), `Chat.notices` says so for the manifest
-and one log line.
+torch, no network; the tokenizer is an argument. A turn whose text does not reach the prompt is refused. Where a
+template forces a change (system text folded into the user turn, or no template at all), `Chat.notices` says so for the
+manifest and one log line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         """
         return encode(self.tokenizer, self.text(messages))
 
-    def answered(self, messages: Sequence[Message], answer: str, *, end: str = "", by_template: bool = False) -> Answered:
+    def answered(
+        self, messages: Sequence[Message], answer: str, *, end: str = "", by_template: bool = False
+    ) -> Answered:
         """Prompt and answer as token ids, each answer behind its prompt.
 
         Args:
@@ -136,7 +139,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
             answer: its text, as generated.
             end: text that ends the turn (`turn_end`); it stands behind the answer.
             by_template: put around the answer what the template puts around it (a blank before it, an empty think
-                block), as for chats that no model of ours wrote; an answer that the template would change stays as it is.
+                block), as for chats that no model of ours wrote; an answer the template would change stays as it is.
 
         Raises:
             EngineError: as `text`.
@@ -144,11 +147,7 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         prompt = self.text(messages)
         whole = self._written_answer(messages, prompt, answer, end) if by_template else None
         if whole is None:
-            opening = prompt.rstrip().rpartition("\n")[2] if prompt.rstrip().endswith(">") else ""
-            # A template that opens the think block itself, and an answer that opens it again.
-            doubled = by_template and opening and opening.strip("</>") in REASONING_TAGS
-            told = answer.lstrip().removeprefix(opening).lstrip("\n") if doubled else answer
-            whole = prompt + told + end
+            whole = prompt + (_without_opened_block(prompt, answer) if by_template else answer) + end
         return split_at_answer(encode(self.tokenizer, prompt), encode(self.tokenizer, whole))
 
     def _written_answer(self, messages: Sequence[Message], prompt: str, answer: str, end: str) -> str | None:
@@ -197,8 +196,8 @@ class Chat(msgspec.Struct, frozen=True, dict=True):
         head = self._answer_head(closed) if closed == opened else ""
         if head:
             notes.append(
-                "the chat template writes no generation prompt: a prompt ends behind the user's turn, and the model has "
-                f"to begin its answer with {json.dumps(head, ensure_ascii=False)}"
+                "the chat template writes no generation prompt: a prompt ends behind the user's turn, and the model "
+                f"has to begin its answer with {json.dumps(head, ensure_ascii=False)}"
             )
         if adds_bos(self.tokenizer) and encode(self.tokenizer, opened)[:1] != [self.tokenizer.bos_token_id]:
             notes.append(
@@ -339,6 +338,17 @@ def _own_template(tokenizer: Any) -> str | None:
             )
         own = own["default"]
     return str(own).removeprefix("\ufeff") if own else None
+
+
+def _without_opened_block(prompt: str, answer: str) -> str:
+    """The answer without the tag of a think block that the prompt has opened already."""
+    opened = _OPENED.search(prompt)
+    if opened is None or not answer.lstrip().startswith(opened[1]):
+        return answer
+    return answer.lstrip().removeprefix(opened[1]).lstrip("\n")
+
+
+_OPENED = re.compile(rf"(<(?:{'|'.join(REASONING_TAGS)})>)\s*$")
 
 
 def _refuses_system(tokenizer: Any, template: str, kwargs: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ writes nothing there leaves it to the next turn's first token where the model st
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,10 +41,12 @@ def find_turn_end(tokenizer: Any, render: Render, ends: frozenset[int] = frozens
     tokens = added_tokens(tokenizer)
     before, behind = _around_answer(render)
     longer = _behind_answer(render)
-    shared = behind if longer is None else os.path.commonprefix([behind, longer])
+    both = shared = behind if longer is None else behind[: _shared_length(behind, longer)]
+    if shared != behind:
+        shared = shared[: shared.rfind("\n") + 1]  # both go on with another turn, whose heads may begin alike
     token = _first(tokens, behind)
     # A token in front of the answer that is not before the next turn as well opens a turn; it does not end one.
-    if token is not None and (token in shared or token not in before):
+    if token is not None and (token in both or token not in before):
         return TurnEnd(token, (tokens[token],), True)
     if shared.strip():
         ids = tokenizer.encode(shared.strip(), add_special_tokens=False)
@@ -84,6 +85,12 @@ def _behind_answer(render: Render) -> str | None:
     except EngineError:
         return None
     return text.rpartition(_ANSWER)[2].partition(_NEXT)[0] if _ANSWER in text else None
+
+
+def _shared_length(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _first(tokens: dict[str, int], text: str) -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +19,7 @@ import msgspec
 from mae_cli.data.formats import read_foreign, rows_of
 from mae_cli.data.held_out import TrainedQuestions, asked_by, read_trained_questions
 from mae_cli.data.sample_readers import FORMATS
-from mae_cli.errors import ConfigError, GateError, MissingDependencyError
+from mae_cli.errors import ConfigError, DataError, GateError, MissingDependencyError
 from mae_cli.models.adapters import CONFIG
 from mae_cli.models.digests import is_whole_model, reference_identity
 from mae_cli.plugins import contracts, registry
@@ -34,6 +34,7 @@ from mae_cli.stages.generation.generate import limit_rows
 from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
 from mae_cli.training.eligible_rows import own_rows, retokenised, trainable
+from mae_cli.training.examples import RefusedRowError
 
 if TYPE_CHECKING:
     from mae_cli.training.logs import TrainReport
@@ -66,7 +67,7 @@ def run_finetune(
 
     output = FolderOutput(output_dir, stage="finetune", fingerprint=fingerprint, overwrite=job.overwrite, inputs=inputs)
     # The first of several processes owns the folder; the others only read its checkpoint.
-    with joined() as world, output if world.is_main else nullcontext():
+    with joined() as world, output if world.is_main else nullcontext(), _rows_named(inputs):
         if world.from_main(output.is_done):
             summary.skipped = len(chosen.rows)
             return summary
@@ -77,6 +78,37 @@ def run_finetune(
     _tell(summary, report, chosen.left_out)
     summary.seconds = round(time.monotonic() - start, 3)
     return summary
+
+
+def try_finetune(job: Job, inputs: Sequence[Path]) -> None:
+    """Do what comes before the first step and say what would be trained: every row is rendered, nothing is written.
+
+    Raises:
+        DataError: a row that the chat template refuses, by file and line.
+        GateError: no row is left to train on.
+        ConfigError: the engine has no weights to train.
+    """
+    section = job.recipe.finetune
+    check_tuning(job.recipe)
+    objective: contracts.Objective = registry.build("objectives", section.objective)
+    engine, chosen = _choose(job, inputs, read_to_train(job, inputs), objective)
+    _say_choice(job, chosen, objective)
+    from mae_cli.stages.tuning.training import try_rows
+
+    with _rows_named(inputs):
+        try_rows(job, engine, chosen.rows, objective)
+
+
+@contextmanager
+def _rows_named(inputs: Sequence[Path]) -> Iterator[None]:
+    """Name a row that the chat template refuses by its file and line, where it came from another tool's file."""
+    try:
+        yield
+    except RefusedRowError as error:
+        line = error.row.policy.model.rpartition(" line ")[2] if error.row.stage == "import" else ""
+        if line.isdigit() and len(inputs) == 1:
+            raise DataError(f"{inputs[0]}:{line}: {error.reason}") from error
+        raise
 
 
 class Chosen(msgspec.Struct, frozen=True):

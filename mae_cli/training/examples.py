@@ -30,7 +30,7 @@ class RefusedRowError(DataError):
         self.row, self.reason = row, reason
 
 
-class TurnEnd(Protocol):
+class _TurnEnd(Protocol):
     """What ends an assistant's turn (`prompts.turn_ends.TurnEnd`)."""
 
     @property
@@ -42,7 +42,7 @@ class TurnEnd(Protocol):
         """As token ids; more than one where it is no token of its own."""
 
 
-class Answered(Protocol):
+class _Answered(Protocol):
     """A prompt and its answer as token ids (`prompts.answer_ids.Answered`)."""
 
     @property
@@ -76,10 +76,10 @@ class Renderer(Protocol):
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Prompt token ids, generation prompt included."""
 
-    def turn_end(self, ends: frozenset[int]) -> TurnEnd:
+    def turn_end(self, ends: frozenset[int]) -> _TurnEnd:
         """What ends an assistant's turn; `ends` are the ids at which the model stops."""
 
-    def answered(self, messages: Sequence[Message], answer: str, *, end: str, by_template: bool) -> Answered:
+    def answered(self, messages: Sequence[Message], answer: str, *, end: str, by_template: bool) -> _Answered:
         """Prompt and answer as token ids, the answer behind its prompt and its end behind the answer."""
 
 
@@ -191,7 +191,8 @@ class _Reader:
 
     def _up_to_stop(self, row: Row, ids: Sequence[int]) -> list[int] | None:
         """The generated ids without those behind the row's text, which a stop string ended; null where it ended inside
-        a token."""
+        a token.
+        """
         raw = row.raw or ""
         # A special token that the recipe shows (a think tag) is part of the text.
         hidden = {i for i, token in self._special.items() if token.content not in raw} | self._ends
@@ -228,8 +229,8 @@ class _Reader:
             )
         if self._counts["joined"]:
             log.info(
-                "%d rows have a token that holds the end of the prompt and the beginning of the answer: prompt and answer "
-                "were tokenised as one text, and that token is trained",
+                "%d rows have a token that holds the end of the prompt and the beginning of the answer: both were "
+                "tokenised as one text, and that token is trained",
                 self._counts["joined"],
             )
 

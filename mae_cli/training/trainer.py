@@ -147,7 +147,7 @@ def train(
     job = prepare(
         task, base.chat, end_ids=base.end_ids, origin=determined_by, context=context_length(base.model), say=say
     )
-    _announce(job, base.chat, say)
+    announce(job, base.chat, say)
     _say_noise(base.model, say)
     with tuning.attached(base.model, seed=task.seed) as policy, without_base_noise(policy):
         if task.section.full:
@@ -283,7 +283,7 @@ def _fingerprint(
     return {"finetune": settings, "rows": digest(examples, units), **origin}
 
 
-def _announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> None:
+def announce(job: TrainingJob, chat: Renderer, say: Callable[[str], None]) -> None:
     """Say what will be trained, before the first step: a training on nothing must not look fine."""
     data = job.data
     sides = sum(len(unit.rows) == 2 for unit in job.units)

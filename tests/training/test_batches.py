@@ -8,7 +8,7 @@ import torch
 from mae_cli.plugins.contracts import Unit
 from mae_cli.prompts.chat_template import PLAIN_TEMPLATE, open_chat
 from mae_cli.training.batches import collate, micro_batches, num_steps, order, shared_prefix, steps
-from mae_cli.training.examples import TrainingExample, marked, read_examples, turn_end_id
+from mae_cli.training.examples import TrainingExample, marked, read_examples
 
 from .conftest import Tiny, make_row
 
@@ -91,7 +91,7 @@ def test_a_truncated_row_gets_no_end_token(tiny: Tiny) -> None:
 def test_a_template_without_a_turn_end_gives_the_end_of_text(tiny: Tiny) -> None:
     chat = open_chat(tiny.chat.tokenizer, template=PLAIN_TEMPLATE.replace("eos_token", "nothing"))
 
-    assert turn_end_id(chat, tiny.end_ids) == tiny.chat.tokenizer.eos_token_id
+    assert chat.turn_end(tiny.end_ids).ids == (tiny.chat.tokenizer.eos_token_id,)
 
 
 def test_a_template_that_refuses_an_assistant_turn_gives_the_end_of_text(tiny: Tiny) -> None:
@@ -100,7 +100,7 @@ def test_a_template_that_refuses_an_assistant_turn_gives_the_end_of_text(tiny: T
         "{{ message.content }}{% endfor %}"
     )
 
-    assert turn_end_id(open_chat(tiny.chat.tokenizer, template=template), tiny.end_ids) == 1
+    assert open_chat(tiny.chat.tokenizer, template=template).turn_end(tiny.end_ids).ids == (1,)
 
 
 def test_rows_that_cannot_be_trained_are_dropped_and_counted(tiny: Tiny) -> None:

@@ -26,7 +26,7 @@ from mae_cli.training.job import TrainingTask
 from mae_cli.training.logs import StepNote, TrainReport
 from mae_cli.training.processes import World
 from mae_cli.training.tracking import tracker
-from mae_cli.training.trainer import BaseModel, Callbacks, Start, TrainedFacts, train
+from mae_cli.training.trainer import BaseModel, Callbacks, Start, TrainedFacts, announce, prepare, train
 
 
 def train_rows(
@@ -87,6 +87,17 @@ def train_rows(
     if job.engines.crew is not None or report.left_on:
         job.engines.close_others(None)  # its memory is needed by the workers of the next stage
     return report
+
+
+def try_rows(job: Job, engine: TrainableEngine, rows: list[Row], objective: Objective) -> None:
+    """Turn the rows into token ids and say what would be trained; no step is taken.
+
+    Raises:
+        RefusedRowError: the chat template refuses a row.
+        DataError, GateError: see `trainer.prepare`.
+    """
+    task = TrainingTask(rows, job.recipe.finetune, objective, job.recipe.seed)
+    announce(prepare(task, engine.chat, end_ids=engine.end_ids, origin={}), engine.chat, job.progress.say)
 
 
 @contextmanager
