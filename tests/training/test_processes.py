@@ -67,12 +67,11 @@ def test_without_a_launcher_one_process_is_alone(monkeypatch: pytest.MonkeyPatch
         assert (world, world.gather("a"), world.from_main("b")) == (World(0, 1), ["a"], "b")
 
 
-@pytest.mark.parametrize("key", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_launcher_that_would_split_the_model_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(key, "true")
+def test_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
 
-    with pytest.raises(ConfigError, match="not supported: every process holds the whole base model"):
-        ranks.refuse_sharding()
+    with pytest.raises(ConfigError, match="DeepSpeed is not supported; launch with --use_fsdp"):
+        ranks.check_launcher()
 
 
 def test_other_commands_refuse_a_launcher(
