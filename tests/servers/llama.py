@@ -1,4 +1,4 @@
-"""llama.cpp's server for tests: the embedded model converted once, and a process that can be killed and started again."""
+"""llama.cpp's server for tests: the embedded model converted once, and a process that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mae_cli.models import gguf
-from mae_cli.models.cache import cache_dir
 from mae_cli.models.embedded import model_dir
+from mae_cli.records.cache import cache_dir
 from tests.support import PATIENT_SECONDS
 
 NAME = "smollm2-135m"

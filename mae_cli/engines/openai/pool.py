@@ -140,8 +140,7 @@ class Pool:
         self._abandon()
         if before is not None:
             self._turns.complete([before(one, one.lanes[0]) for one in self.servers if one.is_up and one.lanes])
-        lanes = [lane for server in self.servers for lane in server.lanes]
-        self._turns.complete([lane.aclose() for lane in lanes])
+        self._turns.complete([lane.aclose() for server in self.servers for lane in server.lanes])
         self._turns.close()
 
     # ---- the turn of the loop
