@@ -10,6 +10,7 @@ import pytest
 
 from mae_cli.errors import EngineError
 from mae_cli.records import Message, Request, Sampling
+from tests.servers.adapters import make_embedded_adapter
 from tests.servers.contract import GREEDY, MODEL, differing, local, opened, requests, samples
 from tests.servers.llama import NAME, LlamaServer, embedded_gguf, llama_server
 from tests.support import ROOT, mae, read_json_lines, start, wait_until
@@ -264,22 +265,7 @@ def test_a_run_on_a_server_is_refused_before_a_round_is_generated(server: LlamaS
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the embedded model that changes what it says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from mae_cli.models.embedded import model_dir
-    from mae_cli.models.load import load_model
-
-    folder = tmp_path_factory.mktemp("adapters") / "adapter"
-    model = load_model(model_dir(MODEL), device=torch.device("cpu"), dtype=torch.float32)
-    tuned = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"]))
-    torch.manual_seed(3)
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
-    tuned.save_pretrained(str(folder))
-    return folder
+    return make_embedded_adapter(tmp_path_factory.mktemp("adapters") / "adapter", seed=3)
 
 
 def test_an_exported_gguf_answers_as_the_merged_model_does(adapter: Path, tmp_path: Path) -> None:
