@@ -40,7 +40,7 @@ def requests(count: int, start: int = 0) -> list[Request]:
     ]
 
 
-def samples(count: int, question: int = 0) -> list[Request]:
+def samples(count: int, question: int = 2) -> list[Request]:
     """One prompt, `count` seeds."""
     return [Request(f"s{index}", (Message("user", QUESTIONS[question]),), 7000 + index) for index in range(count)]
 
