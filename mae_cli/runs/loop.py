@@ -17,6 +17,7 @@ from msgspec import UNSET
 from mae_cli.data.held_out import Items
 from mae_cli.errors import CollapseError, ConfigError
 from mae_cli.plugins.check import check_plugins
+from mae_cli.recipe.roles import serving_roles
 from mae_cli.recipe.steps import Step, recipe_of_step, runs_in, steps_of
 from mae_cli.records import Problem
 from mae_cli.records.atomic import write_json
@@ -35,6 +36,7 @@ from mae_cli.stages.eval import contamination_of, load_eval
 from mae_cli.stages.evaluation.benchmarks import load_benchmarks
 from mae_cli.stages.finetune import check_tuning
 from mae_cli.stages.generation.job import Job
+from mae_cli.stages.tuning.served_policies import check_trains
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Run:
             held_out = Items.of(problem for benchmark in measured for problem in benchmark.problems)
             self.job = replace(self.job, held_out=held_out)
             work = RoundWork(self.job, self.events, sets, self.recipe_path)
+            self._check_servers()
             base = self._files(0)
             start = Path(self.recipe.adapter) if self.recipe.adapter else None
             for step in self._evals():
@@ -100,6 +103,7 @@ class Run:
     def check_inputs(self) -> None:
         """Read the seeds, the benchmarks and what the judges are tested with, for a dry run."""
         self._check()
+        self._check_servers()
         file_seeds(self.recipe, self.recipe_path)
         for step in self._evals():
             section = recipe_of_step(self.recipe, step).eval
@@ -109,12 +113,21 @@ class Run:
         check_plugins(self.recipe)
         for step in self.steps:
             check_tuning(recipe_of_step(self.recipe, step))
+        names = [step.name for step in self.steps]
+        played = self.steps[: names.index(self.until) + 1] if self.until is not None else self.steps
+        if any(step.stage == "finetune" for step in played):
+            check_trains(self.recipe)
         check_calibration(self.recipe)
         draws = any(
             recipe_of_step(self.recipe, step).solve.num_problems for step in self.steps if step.stage == "solve"
         )
         if draws and not (self.recipe.seeds or self.recipe.self_seeds):
             raise ConfigError("no seeds: the solver draws its problems from them; give --set seeds=FILE")
+
+    def _check_servers(self) -> None:
+        """Compare the servers that shall play the trained policy with it, before anything is generated."""
+        for role in serving_roles(self.recipe):
+            self.job.engines.of(role)
 
     def _evals(self) -> list[Step]:
         return [step for step in self.steps if step.stage == "eval"]

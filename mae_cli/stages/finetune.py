@@ -33,6 +33,7 @@ from mae_cli.stages.evaluation.held_out import HELD_OUT, held_out_of
 from mae_cli.stages.generation.generate import limit_rows
 from mae_cli.stages.generation.job import Job
 from mae_cli.stages.generation.summary import StageSummary
+from mae_cli.stages.tuning.served_policies import check_trains, unknown_writers
 from mae_cli.training.eligible_rows import own_rows, retokenised, trainable
 from mae_cli.training.examples import RefusedRowError
 
@@ -52,6 +53,7 @@ def run_finetune(
     """
     section = job.recipe.finetune
     check_tuning(job.recipe)
+    check_trains(job.recipe)
     objective: contracts.Objective = registry.build("objectives", section.objective)
     data = read_to_train(job, inputs)
     require_tracker(section.report_to)
@@ -221,6 +223,8 @@ def _fingerprint(job: Job, engine: contracts.Engine, rows: Sequence[Row]) -> dic
 
 
 def _say_choice(job: Job, chosen: Chosen, objective: contracts.Objective) -> None:
+    if notice := unknown_writers(chosen.rows):
+        job.progress.say(notice)
     for reason, count in chosen.left_out.items():
         job.progress.say(f"finetune: {count} rows not trained: {reason}")
     num_unrewarded = sum(not row.reward for row in chosen.rows)

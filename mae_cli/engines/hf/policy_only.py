@@ -36,7 +36,7 @@ class PolicyEngine:
             deterministic=is_hf,
             attaches=True,
             scores=True,
-            constrains=is_hf,
+            constrains=True,
             numerics=(
                 hf.numerics(
                     resolve_dtype(recipe.dtype, torch.device(device_type)),

@@ -150,7 +150,7 @@ class Dialect:
             ask[self._limit_field] = max(max_new_tokens, tokens_for(sampling.choices))
         if sampling.top_k:
             ask["top_k"] = sampling.top_k
-        if sampling.stop:
+        if sampling.stop and not sampling.choices:
             ask["stop"] = sampling.stop
         if sampling.temperature > 0:
             # 31 bits: some servers keep a seed in a signed 32-bit integer.

@@ -249,6 +249,11 @@ class OpenAiEngine:
         ours = OWN_NAME.fullmatch(str(adapter))
         return ours[1] if ours else digest("served adapter", str(adapter))
 
+    @property
+    def kinds(self) -> set[str]:
+        """What the servers that were asked call themselves as owners of their models (vllm, llamacpp, ...)."""
+        return self._sender.kinds
+
     def check(self) -> None:
         """Ask the servers whether they are there, for `--dry-run`.
 

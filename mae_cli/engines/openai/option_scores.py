@@ -45,13 +45,13 @@ class OptionScores:
 
     async def ask(
         self, call: Call, kind: str, model: str, messages: tuple[Message, ...], option: str
-    ) -> RequestOutcome | Done:
+    ) -> RequestOutcome:
         """The score of one option: `Done` with a float, or with None where the option cannot be fed."""
         prompt = await self._prompt(call, kind, model, messages)
-        if not isinstance(prompt, PromptTokens):
+        if isinstance(prompt, RequestOutcome):
             return prompt
         ids = await self._option_ids(call, kind, model, prompt, option)
-        if not isinstance(ids, list):
+        if isinstance(ids, RequestOutcome):
             return ids
         told = await (_of_vllm if kind == "vllm" else _of_llama)(call, model, messages, prompt, ids, self._template)
         if isinstance(told, RequestOutcome):

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from mae_cli.engines.openai.event_loop import Turns
@@ -109,7 +109,7 @@ class Pool:
         self._is_dry = False
 
     def greet(self) -> None:
-        """Check the servers that are not checked yet; those that are down are checked again while others work.
+        """Check the servers not checked yet; those that are down are checked again while others work.
 
         Raises:
             EngineError: none can be reached, or one refuses this user.
@@ -118,7 +118,7 @@ class Pool:
         if not strangers:
             return
         reasons = self._turns.complete([self._check(server) for server in strangers])
-        if self._turns.failure is not None:
+        if self._turns.failure:
             raise self._turns.failure
         if not any(server.was_reached for server in self.servers):
             known = "; ".join(f"{server.url}: {reason}" for server, reason in zip(strangers, reasons, strict=True))
@@ -133,16 +133,14 @@ class Pool:
         for server in self.servers:
             server.is_greeted = False
 
-    def close(self, *, before: Callable[[Server, Any], Awaitable[None]] | None = None) -> None:
+    def close(self, *, before: Callable[[Server, Any], Coroutine[Any, Any, None]] | None = None) -> None:
         """Close every connection; `before` takes leave of each server that is up."""
         if self._turns.is_closed:
             return
         self._abandon()
         if before is not None:
-            known = [server for server in self.servers if server.is_up and server.lanes]
-            self._turns.complete([before(server, server.lanes[0]) for server in known])
-        lanes = [lane for server in self.servers for lane in server.lanes]
-        self._turns.complete([lane.aclose() for lane in lanes])
+            self._turns.complete([before(one, one.lanes[0]) for one in self.servers if one.is_up and one.lanes])
+        self._turns.complete([lane.aclose() for server in self.servers for lane in server.lanes])
         self._turns.close()
 
     # ---- the turn of the loop

@@ -16,7 +16,7 @@ from mae_cli.models.adapter_checks import check_base, check_kind
 from mae_cli.models.digests import is_whole_model
 from mae_cli.models.locate import local_model
 from mae_cli.plugins import contracts, registry
-from mae_cli.recipe.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for
+from mae_cli.recipe.roles import LOADING_ENGINES, adapter_for, is_fixed, recipe_for, serves_policy
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Policy, Role, digest
 from mae_cli.stages.generation.progress import Progress
@@ -59,6 +59,8 @@ class Engines:
         recipe, adapter = self._recipe, self.adapter
         if role is not None:
             recipe, adapter = recipe_for(recipe, role), adapter_for(recipe, role, adapter)
+        if role is not None and serves_policy(self._recipe, role):
+            return self._served(role, recipe, adapter)
         recipe, adapter = standing(recipe, adapter)
         name = recipe.engine.partition(":")[0]
         # A server or a script has no weights to spare, so such an engine is the same in parent and workers.
@@ -102,6 +104,35 @@ class Engines:
         for notice in check_base(adapter, engine.policy, recipe.model):
             self._progress.say(notice)
         self._checked.add((engine.policy.model, digest))
+
+    def _served(self, role: Role, recipe: Recipe, adapter: Path | None) -> contracts.Engine:
+        """The trained policy on a server, compared with the weights here when it is first wanted.
+
+        Raises:
+            ConfigError: the policy is a whole model by now, which no server loads while it runs.
+            EngineError: the server holds other weights, or renders other prompts.
+        """
+        from mae_cli.engines.openai.policy_server import open_policy_server
+
+        if adapter is not None and is_whole_model(adapter):
+            raise ConfigError(f"roles.{role}.serves_policy: a server loads adapters, and {adapter} is a whole model")
+        key = digest("serves the policy", *(getattr(recipe, key) for key in _ENGINE_KEYS))
+        if key not in self._engines:
+            local = self.of(None, weights=True)
+            worn = adapter if contracts.can_attach(local) else None
+            _put_on(local, None, self._recipe.engine)
+            served = open_policy_server(recipe, self._recipe)
+            try:
+                agreement = served.compare(local)
+            except BaseException:
+                served.close()
+                raise
+            finally:
+                _put_on(local, worn, self._recipe.engine)
+            self._progress.say(f"{role}: played by the trained policy on {agreement}")
+            self._engines[key] = served
+        _put_on(self._engines[key], adapter, recipe.engine)
+        return self._engines[key]
 
     def close(self) -> None:
         """Free the engines."""
