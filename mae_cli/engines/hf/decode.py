@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from mae_cli.engines.hf.constraints import Masks, NoMasks
 from mae_cli.engines.hf.prefill import Prefilled, Prefiller, take
 from mae_cli.engines.hf.sampling import next_tokens, noise_for
 from mae_cli.engines.hf.slots import Slots, WholeBatch, slots_for
@@ -97,6 +98,7 @@ def decode(
     hits_stop: Callable[[list[int]], bool] | None = None,
     done: Callable[[int, Decoded], None],
     entered: Callable[[int], None] | None = None,
+    masks: Masks | None = None,
 ) -> None:
     """Decode every row to an ending token, a stop string or its own limit.
 
@@ -110,12 +112,14 @@ def decode(
         hits_stop: whether the ids so far end in a stop string.
         done: called with (row, what it became) as each row ends, so that what is finished outlives a failure.
         entered: called with the number of live rows whenever rows have entered.
+        masks: which tokens may come next, where rows are held to a schema.
     """
     model = prefill.model
     slots = min(slots, len(asks))
     batch = slots_for(model, slots, captures=prefill.captures) if prefill.shares else WholeBatch(model, slots)
     waiting = _Waiting(prefill, prompts, asks, slots)
     noise = noise_for(model.device) if sampling.temperature > 0 else None
+    held = masks or NoMasks()
     rows: list[int] = []
     ids: dict[int, list[int]] = {}
     logits: torch.Tensor | None = None
@@ -128,12 +132,14 @@ def decode(
             rows += new
             for row in new:
                 ids[row] = []
+                held.open(row)
                 if noise is not None:
                     noise.open(row, asks[row].seed, len(prompts[asks[row].prompt]))
             if entered is not None:
                 entered(batch.count)
         assert logits is not None
-        tokens = next_tokens(logits, rows, noise, sampling)
+        tokens = next_tokens(held.applied(logits, rows), rows, noise, sampling)
+        held.accept(rows, tokens.tolist())
         ended = []
         for place, token in enumerate(tokens.tolist()):
             row = rows[place]
@@ -142,6 +148,7 @@ def decode(
             if stopped or len(ids[row]) >= asks[row].max_new_tokens:
                 ended.append(place)
                 done(row, Decoded(ids.pop(row), stopped))
+                held.close(row)
                 if noise is not None:
                     noise.close(row)
         if ended:

@@ -18,6 +18,7 @@ import msgspec
 import torch
 
 from mae_cli.engines.hf.batch_size import DEFAULT, SIZES, best_size, fitting
+from mae_cli.engines.hf.constraints import Masks
 from mae_cli.engines.hf.decode import Decoded, RowRequest, decode
 from mae_cli.engines.hf.paged import decode_paged
 from mae_cli.engines.hf.prefill import Prefiller, order_for_sharing
@@ -91,6 +92,7 @@ class HfEngine:
             scores=True,
             trains=True,
             constrains=True,
+            schemas=not self.paged,
             numerics=self._numerics,
             notices=tuple(self._notices),
         )
@@ -284,9 +286,12 @@ class HfEngine:
         run = (
             partial(decode_paged, self.model)
             if self.paged
-            else partial(decode, self.prefiller, entered=self.batch_sizes_used.append)
+            else partial(decode, self.prefiller, entered=self.batch_sizes_used.append, masks=self._masks(sampling))
         )
         run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
+
+    def _masks(self, sampling: Sampling) -> Masks | None:
+        return Masks(sampling.schema, self.tokenizer, self.end_ids) if isinstance(sampling.schema, str) else None
 
     def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
         stops = self.texts.stops(sampling)

@@ -17,9 +17,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mae_cli.engines.openai.schemas import FIELDS as SCHEMA_FIELDS
+from mae_cli.engines.openai.schemas import schema_fields
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.prompts.chat_template import fold_system
 from mae_cli.records import Request, Sampling
+from mae_cli.records.text_schema import text_schema
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 DEFAULT_URL_ENV = "OPENAI_BASE_URL"
@@ -200,6 +203,8 @@ class Dialect:
         if sampling.temperature > 0:
             # 31 bits: some servers keep a seed in a signed 32-bit integer.
             ask["seed"] = request.seed % 2**31
+        if isinstance(sampling.schema, str):
+            ask |= schema_fields(text_schema(sampling.schema))
         if number > 1:
             ask["n"] = number
         if self.template_kwargs:
@@ -227,6 +232,8 @@ class Dialect:
             self.version += 1
             self._say("system text folded into the first user turn: the server's chat template takes no system role")
             return True
+        if isinstance(sampling.schema, str) and any(refusal.names(field) for field in SCHEMA_FIELDS):
+            raise EngineError(f"the server refuses the schema: {refusal.message}")
         for field in ("top_k", "chat_template_kwargs"):
             asked = sampling.top_k if field == "top_k" else self.template_kwargs
             if asked and refusal.names(field):

@@ -92,6 +92,7 @@ class OpenAiEngine:
             scores=True,
             streams=True,
             checks=True,
+            schemas=True,
             notices=tuple(self._notices),
         )
 
