@@ -45,7 +45,8 @@ class Masks:
     """
 
     def __init__(self, schema: str, tokenizer: Any, end_ids: frozenset[int]) -> None:
-        self._schema, self._tokenizer, self._end_ids = text_schema(schema), tokenizer, sorted(end_ids)
+        self.schema = schema
+        self._tokenizer, self._end_ids = tokenizer, sorted(end_ids)
         self._matcher: Any = None
         self._rows: dict[int, Any] = {}
 
@@ -69,7 +70,7 @@ class Masks:
                 self._rows[row].consume_token(token)
 
     def _allowed(self, row: int, vocabulary: int) -> torch.Tensor:
-        """(V,) bool. A matcher that gave up (a grammar too complex) ends its row: the stage sees that it is not whole."""
+        """(V,) bool; where a matcher gave up on a grammar, its row ends and the stage sees that it is not whole."""
         if self._rows[row] is None:
             self._rows[row] = self._first(vocabulary).deep_copy()
         matcher = self._rows[row]
@@ -91,7 +92,7 @@ class Masks:
                 tokens = hf.from_tokenizer(self._tokenizer, n_vocab=vocabulary, eos_token=self._end_ids)
             except ValueError as error:
                 raise EngineError(f"schema: this model's tokenizer cannot be held to one: {one_line(error)}") from error
-            self._matcher = LLMatcher(tokens, _grammar(self._schema), log_level=0)
+            self._matcher = LLMatcher(tokens, _grammar(text_schema(self.schema)), log_level=0)
             if self._matcher.is_error():
                 raise EngineError(f"schema: {one_line(EngineError(self._matcher.get_error()))}")
         return self._matcher

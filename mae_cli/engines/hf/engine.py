@@ -80,6 +80,7 @@ class HfEngine:
         self._pad_id = pad_token_id(self.model, self.tokenizer, self.end_ids)
         self.texts.context = context_length(self.model)
         self.prefiller = self._new_prefiller()
+        self._held: Masks | None = None
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 
@@ -291,7 +292,11 @@ class HfEngine:
         run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
 
     def _masks(self, sampling: Sampling) -> Masks | None:
-        return Masks(sampling.schema, self.tokenizer, self.end_ids) if isinstance(sampling.schema, str) else None
+        if not isinstance(sampling.schema, str):
+            return None
+        if self._held is None or self._held.schema != sampling.schema:
+            self._held = Masks(sampling.schema, self.tokenizer, self.end_ids)
+        return self._held
 
     def _stop_check(self, sampling: Sampling) -> Callable[[list[int]], bool] | None:
         stops = self.texts.stops(sampling)

@@ -21,7 +21,7 @@ from mae_cli.records.resumable_file import Output
 from mae_cli.records.shards import part_of
 from mae_cli.stages.generation.finished import as_planned, failed_among, finished_rows
 from mae_cli.stages.generation.job import Job
-from mae_cli.stages.generation.schema_check import check_engine, checked
+from mae_cli.stages.generation.schema_check import check_engine, check_schemas, checked
 from mae_cli.stages.generation.segments import Answer, answered_segments
 from mae_cli.stages.generation.summary import StageSummary, WorkerReport
 from mae_cli.stages.generation.workers import Crew
@@ -105,6 +105,8 @@ def generate(
         made = [output.elsewhere[row.id] for row in todo]
         done.update((row.id, row) for row in made)
         result.made, result.tokens, todo = len(made), _tokens(made), []
+    if todo:
+        check_schemas(todo, job.recipe.engine)
     engine = job.engines.of(role) if todo else None
     if engine is not None:
         check_engine(engine, job.recipe.engine, todo, job.progress)

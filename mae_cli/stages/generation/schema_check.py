@@ -26,23 +26,36 @@ NOTICE = (
 )
 
 
-def check_engine(engine: contracts.Engine, name: str, rows: Sequence[Row], progress: Progress) -> None:
-    """Refuse a schema that the engine cannot hold texts to, before the first row.
+def check_schemas(rows: Sequence[Row], engine_name: str) -> None:
+    """Refuse a schema that the engine `hf` cannot hold texts to, before a model is loaded.
 
     Raises:
-        ConfigError: it takes none, or not this one.
+        ConfigError: it has parts that are not supported; they are named.
     """
-    schemas = {row.sampling.schema for row in rows if isinstance(row.sampling.schema, str)}
-    if not schemas:
-        return
-    if not engine.facts.schemas:
-        raise ConfigError(f'engine "{name}" cannot hold texts to a schema; use hf, openai or vllm, or leave schema out')
-    for schema in schemas:
-        if name.partition(":")[0] == "hf":
+    if engine_name.partition(":")[0] == "hf":
+        for schema in _schemas_of(rows):
             from mae_cli.engines.hf.constraints import check_schema
 
             check_schema(text_schema(schema))
+
+
+def check_engine(engine: contracts.Engine, engine_name: str, rows: Sequence[Row], progress: Progress) -> None:
+    """Refuse a schema where the engine takes none, and tell what it means for training.
+
+    Raises:
+        ConfigError: it cannot hold texts to a schema.
+    """
+    if not _schemas_of(rows):
+        return
+    if not engine.facts.schemas:
+        raise ConfigError(
+            f'engine "{engine_name}" cannot hold texts to a schema; use hf, openai or vllm, or leave schema out'
+        )
     progress.say(NOTICE)
+
+
+def _schemas_of(rows: Sequence[Row]) -> set[str]:
+    return {row.sampling.schema for row in rows if isinstance(row.sampling.schema, str)}
 
 
 def checked(row: Row) -> Row:

@@ -1,4 +1,4 @@
-"""Texts of a random model held to schemas: whole rows are sound, masks change nothing else, unsupported parts are named."""
+"""Texts of a random model held to schemas: whole rows are sound, masks change nothing else, what cannot be is told."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def engine(tiny_model_dir: Path) -> HfEngine:
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(messages=(Message("user", f"question {i % 3}"),), seed=11 * i) for i in range(count)]
+    return [Request(id=str(i), messages=(Message("user", f"question {i % 3}"),), seed=11 * i) for i in range(count)]
 
 
 def answers(
@@ -127,7 +127,8 @@ def test_every_whole_row_is_json_of_its_schema(engine: HfEngine, schema: dict[st
     assert whole
     for row in whole:
         jsonschema.validate(json.loads(row.completion or ""), schema)
-        assert row.completion_token_ids and row.completion_token_ids[-1] in engine.end_ids
+        assert row.completion_token_ids is not None
+        assert row.completion_token_ids[-1] in engine.end_ids
     # What the limit cut is told as cut, and is the beginning of a sound text.
     assert {row.status for row in rows} <= {"ok", "truncated"}
 
