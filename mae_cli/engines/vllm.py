@@ -28,6 +28,7 @@ from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
+from mae_cli.records.text_schema import text_schema
 
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
@@ -90,6 +91,7 @@ class VllmEngine:
             attaches=True,
             scores=True,
             constrains=True,
+            schemas=True,
             numerics=numerics(recipe, options),
             notices=tuple(self.chat.notices),
         )
@@ -225,7 +227,19 @@ class VllmEngine:
             stop_token_ids=self._end_ids,
             # Its own text is only needed to see stop strings; ours is decoded from the ids.
             detokenize=bool(stops),
+            **self._schema_params(sampling),
         )
+
+    def _schema_params(self, sampling: Sampling) -> dict[str, Any]:
+        """The parameter that holds texts to a schema, under the name that this version of vLLM has for it."""
+        if not isinstance(sampling.schema, str):
+            return {}
+        schema = text_schema(sampling.schema)
+        told = {"choice" if schema.kind == "choices" else schema.kind: schema.value}
+        params = importlib.import_module("vllm.sampling_params")
+        if hasattr(params, "StructuredOutputsParams"):
+            return {"structured_outputs": params.StructuredOutputsParams(**told)}
+        return {"guided_decoding": params.GuidedDecodingParams(**told)}
 
     def _run(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> list[Any]:
         """One output per prompt, or the words of a refusal."""

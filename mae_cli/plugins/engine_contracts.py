@@ -39,6 +39,8 @@ class EngineFacts(msgspec.Struct, frozen=True):
     """It holds weights in this process that can be trained: `TrainableEngine`."""
     constrains: bool = False
     """`generate` honours `Sampling.choices`."""
+    schemas: bool = False
+    """`generate` honours `Sampling.schema`."""
     numerics: str = "none"
     """What changes a text besides policy and sampling (type of the weights, decode loop); part of fingerprints."""
     notices: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ import msgspec
 
 from mae_cli.errors import ConfigError
 from mae_cli.recipe.keys import assign, check_keys, convert_section
+from mae_cli.recipe.schemas import read_schema
 from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
 from mae_cli.recipe.steps import steps_of, written
 from mae_cli.recipe.yaml_text import hint_of, parse_yaml, read_yaml
@@ -54,6 +55,13 @@ def load_recipe(path: Path | None, settings: Sequence[str] = (), flags: Mapping[
         recipe = msgspec.structs.replace(recipe, pipeline=[written(step) for step in steps_of(recipe)])
     except ConfigError as error:
         raise ConfigError(f"{origins.get('pipeline', where)}: {error}") from error
+    for name, schema in (("propose", recipe.propose.schema), ("solve", recipe.solve.schema)):
+        if schema is not None:
+            key = f"{name}.schema"
+            try:
+                read_schema(schema, key)
+            except ConfigError as error:
+                raise ConfigError(f"{origins.get(key, where)}: {error}") from error
     for field, variable in key_variables(recipe).items():
         if not _VARIABLE.fullmatch(variable):
             raise _no_variable(field)

@@ -68,7 +68,25 @@ class GeneratingSection(Section):
         )
 
 
-class ProposeSection(GeneratingSection):
+class SchemaSection(GeneratingSection):
+    """Keys of a section whose texts can be held to a schema."""
+
+    schema: Annotated[
+        str | dict[str, Any] | list[str] | None,
+        _doc("what the text must look like: a JSON schema or its file, {regex: PATTERN}, or a list of choices"),
+    ] = None
+
+    def sampling(self) -> Sampling:
+        """The sampling an engine gets and a row records, with the schema."""
+        found = super().sampling()
+        if self.schema is None:
+            return found
+        from mae_cli.recipe.schemas import read_schema
+
+        return msgspec.structs.replace(found, schema=read_schema(self.schema, "schema").text())
+
+
+class ProposeSection(SchemaSection):
     """`propose:` the policy writes problems."""
 
     role: Annotated[Role, _doc("role that writes the problems: proposer, or one declared under roles")] = "proposer"
@@ -82,7 +100,7 @@ class ProposeSection(GeneratingSection):
     verifier: Annotated[Spec | None, _doc("program that checks a proposed problem itself, e.g. arithmetic")] = None
 
 
-class SolveSection(GeneratingSection):
+class SolveSection(SchemaSection):
     """`solve:` the policy answers problems."""
 
     role: Annotated[Role, _doc("role that answers: solver, or one declared under roles")] = "solver"

@@ -83,7 +83,9 @@ def hint_of(dotted: str, tree_hint: Any = Recipe) -> Any:
 
 
 def _hint_below(hint: Any, name: str) -> Any:
-    """The type of what stands under a key in a value of this type."""
+    """The type of what stands under a key in a value of this type; object is JSON all the way down."""
+    if hint is object:
+        return object
     for kind in parts_of(hint):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return next((inner for field, inner, _, _ in section_fields(kind) if field == name), Any)
@@ -93,6 +95,8 @@ def _hint_below(hint: Any, name: str) -> Any:
 
 
 def _element(hint: Any) -> Any:
+    if hint is object:
+        return object
     return next((get_args(kind)[0] for kind in parts_of(hint) if get_origin(kind) is list), Any)
 
 
@@ -147,6 +151,8 @@ class _Builder:
                 continue
             self.lines.setdefault(dotted, line)
             inner = _hint_below(hint, name)
+            if name == "schema" and value_node.id == "mapping":
+                inner = object  # JSON: its words are true and false only
             if hint is _Step:
                 inner = _hint_below(Recipe, name)
             elif dotted == "pipeline":

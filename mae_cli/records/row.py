@@ -58,6 +58,7 @@ class Sampling(msgspec.Struct, frozen=True):
     """Effective sampling of one turn; temperature 0 is greedy, top_k 0 is off.
 
     `choices`: the completion is one of these texts; empty is free text. Only given to engines that `constrain`.
+    `schema`: what the completion must look like (`text_schema.py`); unset is free text.
     """
 
     max_new_tokens: int
@@ -66,6 +67,7 @@ class Sampling(msgspec.Struct, frozen=True):
     top_k: int = 0
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    schema: str | UnsetType = UNSET
 
 
 class Policy(msgspec.Struct, frozen=True):

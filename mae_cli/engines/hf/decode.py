@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from mae_cli.engines.hf.constraints import Masks, NoMasks
 from mae_cli.engines.hf.prefill import Prefilled, Prefiller, take
 from mae_cli.engines.hf.sampling import next_tokens, noise_for
 from mae_cli.engines.hf.slots import Recomputed, Slots, WholeBatch, batch_for
@@ -103,6 +104,7 @@ def decode(
     done: Callable[[int, Decoded], None],
     entered: Callable[[int], None] | None = None,
     known_ids: int | None = None,
+    masks: Masks | None = None,
 ) -> None:
     """Decode every row to an ending token, a stop string or its own limit.
 
@@ -117,12 +119,14 @@ def decode(
         done: called with (row, what it became) as each row ends, so that what is finished outlives a failure.
         entered: called with the number of live rows whenever rows have entered.
         known_ids: ids from here on are padding of the output layer, without a text, and are never chosen.
+        masks: which tokens may come next, where rows are held to a schema.
     """
     model = prefill.model
     slots = 1 if prefill.way.rows in ("single", "recompute") else min(slots, len(asks))
     batch = batch_for(model, slots, prefill.way, captures=prefill.captures)
     waiting = _Waiting(prefill, prompts, asks, slots)
     noise = noise_for(model.device) if sampling.temperature > 0 else None
+    held = masks or NoMasks()
     rows: list[int] = []
     ids: dict[int, list[int]] = {}
     logits: torch.Tensor | None = None
@@ -135,6 +139,7 @@ def decode(
             rows += new
             for row in new:
                 ids[row] = []
+                held.open(row)
                 if noise is not None:
                     noise.open(row, asks[row].seed, len(prompts[asks[row].prompt]))
             if entered is not None:
@@ -142,13 +147,16 @@ def decode(
         assert logits is not None
         if known_ids is not None:
             logits[:, known_ids:] = float("-inf")
-        tokens = next_tokens(logits, rows, noise, sampling)
+        tokens = next_tokens(held.applied(logits, rows), rows, noise, sampling)
+        told = _told(tokens, logits)
+        held.accept(rows, told)
         ended = []
-        for place, token in enumerate(_told(tokens, logits)):
+        for place, token in enumerate(told):
             row = rows[place]
             if token < 0:
                 ended.append(place)
                 done(row, Decoded(ids.pop(row), False, failed=True))
+                held.close(row)
                 if noise is not None:
                     noise.close(row)
                 continue
@@ -157,6 +165,7 @@ def decode(
             if stopped or len(ids[row]) >= asks[row].max_new_tokens:
                 ended.append(place)
                 done(row, Decoded(ids.pop(row), stopped))
+                held.close(row)
                 if noise is not None:
                     noise.close(row)
         if ended:

@@ -19,6 +19,7 @@ import msgspec
 import torch
 
 from mae_cli.engines.hf.batch_size import DEFAULT, SIZES, best_size, fitting
+from mae_cli.engines.hf.constraints import Masks
 from mae_cli.engines.hf.decode import Decoded, RowRequest
 from mae_cli.engines.hf.lengths import decode_by_length
 from mae_cli.engines.hf.paged import decode_paged
@@ -88,6 +89,7 @@ class HfEngine:
         self._embedded_ids = embedding_rows(self.model)
         self._way = self._find_way()
         self.prefiller = self._new_prefiller()
+        self._held: Masks | None = None
         if recipe.adapter:
             self.attach(Path(recipe.adapter))
 
@@ -100,6 +102,7 @@ class HfEngine:
             scores=True,
             trains=True,
             constrains=True,
+            schemas=not self.paged,
             numerics=self._numerics,
             notices=tuple(self._notices),
         )
@@ -330,9 +333,17 @@ class HfEngine:
                 self.prefiller,
                 entered=self.batch_sizes_used.append,
                 known_ids=self._known_ids,
+                masks=self._masks(sampling),
             )
         )
         run(prompts, asks, sampling, slots=self.batch_size, end_ids=self.end_ids, hits_stop=stop, done=done)
+
+    def _masks(self, sampling: Sampling) -> Masks | None:
+        if not isinstance(sampling.schema, str):
+            return None
+        if self._held is None or self._held.schema != sampling.schema:
+            self._held = Masks(sampling.schema, self.tokenizer, self.end_ids)
+        return self._held
 
     def _stop_check(self, sampling: Sampling, prompt: RenderedPrompt) -> Callable[[list[int]], bool] | None:
         stops = self.texts.stops(sampling, [prompt])

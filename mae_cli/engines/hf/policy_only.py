@@ -37,6 +37,7 @@ class PolicyEngine:
             attaches=True,
             scores=True,
             constrains=True,
+            schemas=argument != "paged",
             numerics=(
                 hf.numerics(
                     resolve_dtype(recipe.dtype, torch.device(device_type)),

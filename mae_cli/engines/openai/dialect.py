@@ -19,9 +19,12 @@ import msgspec
 
 from mae_cli.engines.openai.constraints import FIELDS, FORMS, choice_fields, tokens_for
 from mae_cli.engines.openai.refusal import Refusal
+from mae_cli.engines.openai.schemas import FIELDS as SCHEMA_FIELDS
+from mae_cli.engines.openai.schemas import schema_fields
 from mae_cli.errors import ConfigError, EngineError
 from mae_cli.prompts.chat_template import fold_system
 from mae_cli.records import Request, Sampling
+from mae_cli.records.text_schema import text_schema
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 DEFAULT_URL_ENV = "OPENAI_BASE_URL"
@@ -155,6 +158,8 @@ class Dialect:
         if sampling.temperature > 0:
             # 31 bits: some servers keep a seed in a signed 32-bit integer.
             ask["seed"] = request.seed % 2**31
+        if isinstance(sampling.schema, str):
+            ask |= schema_fields(text_schema(sampling.schema))
         if number > 1:
             ask["n"] = number
         if self.template_kwargs:
@@ -185,6 +190,8 @@ class Dialect:
         if sampling.choices and any(refusal.names(field) for field in FIELDS):
             self.next_choice_form(refusal.message)
             return True
+        if isinstance(sampling.schema, str) and any(refusal.names(field) for field in SCHEMA_FIELDS):
+            raise EngineError(f"the server refuses the schema: {refusal.message}")
         self._refuse_what_is_set(refusal, sampling)
         optional = (*_OPTIONAL, *(_FIXED if _ONLY_ONE_VALUE.search(refusal.message) else ()))
         named = [field for field in optional if field not in self.dropped and refusal.names(field)]

@@ -98,6 +98,7 @@ class OpenAiEngine:
             streams=True,
             checks=True,
             constrains=True,
+            schemas=True,
             notices=tuple(self._notices),
         )
 

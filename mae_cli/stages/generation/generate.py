@@ -21,6 +21,7 @@ from mae_cli.records.resumable_file import Output
 from mae_cli.records.shards import part_of
 from mae_cli.stages.generation.finished import as_planned, failed_among, finished_rows
 from mae_cli.stages.generation.job import Job
+from mae_cli.stages.generation.schema_check import check_engine, check_schemas, checked
 from mae_cli.stages.generation.segments import Answer, answered_segments
 from mae_cli.stages.generation.summary import StageSummary, WorkerReport
 from mae_cli.stages.generation.workers import Crew
@@ -104,7 +105,11 @@ def generate(
         made = [output.elsewhere[row.id] for row in todo]
         done.update((row.id, row) for row in made)
         result.made, result.tokens, todo = len(made), _tokens(made), []
+    if todo:
+        check_schemas(todo, job.recipe.engine)
     engine = job.engines.of(role) if todo else None
+    if engine is not None:
+        check_engine(engine, job.recipe.engine, todo, job.progress)
     segments = work.segments(engine) if engine is not None else []
     beyond = work.beyond(part.ids)
     if todo or not output.was_complete:
@@ -115,7 +120,8 @@ def generate(
     with job.progress.task(output.stage, len(todo)) as task:
         task.advance(len(work.recovered))
         for segment, completions in answered_segments(engine, segments, prepare, answer):
-            rows = [finish(complete_row(row, completion)) for row, completion in zip(segment, completions, strict=True)]
+            answered = (complete_row(row, told) for row, told in zip(segment, completions, strict=True))
+            rows = [checked(finish(row)) for row in answered]
             output.append(rows)
             done.update((row.id, row) for row in rows)
             tokens = _tokens(rows)
