@@ -153,18 +153,13 @@ def decode(
         ended = []
         for place, token in enumerate(told):
             row = rows[place]
-            if token < 0:
+            failed = token < 0
+            if not failed:
+                ids[row].append(token)
+            stopped = not failed and (token in end_ids or (hits_stop is not None and hits_stop(ids[row])))
+            if failed or stopped or len(ids[row]) >= asks[row].max_new_tokens:
                 ended.append(place)
-                done(row, Decoded(ids.pop(row), False, failed=True))
-                held.close(row)
-                if noise is not None:
-                    noise.close(row)
-                continue
-            ids[row].append(token)
-            stopped = token in end_ids or (hits_stop is not None and hits_stop(ids[row]))
-            if stopped or len(ids[row]) >= asks[row].max_new_tokens:
-                ended.append(place)
-                done(row, Decoded(ids.pop(row), stopped))
+                done(row, Decoded(ids.pop(row), stopped, failed=failed))
                 held.close(row)
                 if noise is not None:
                     noise.close(row)
