@@ -90,13 +90,13 @@ UNEQUAL = [Request(str(place), chat(words, place), place) for place, words in en
 SHARED = [Request(str(place), chat(words, place, 70), place) for place, words in enumerate((2, 9, 4, 14, 3, 7))]
 
 
-def check_greedy(family: Family, requests: Sequence[Request]) -> None:
-    """Every row's tokens are the plain model's likeliest, one after the other."""
+def check_greedy(family: Family, requests: Sequence[Request], model: Any = None) -> None:
+    """Every row's tokens are the likeliest of the plain model (or of another), one after the other."""
     for request, answer in zip(requests, family.answers(requests, GREEDY, 6), strict=True):
         ids, tokens = list(answer.prompt_token_ids or []), list(answer.completion_token_ids or [])
         if not tokens:
             raise WrongError(f"row {request.id}: {answer.status} {answer.error}")
-        logits = family.logits(ids + tokens)[len(ids) - 1 : -1]
+        logits = family.logits(ids + tokens, model)[len(ids) - 1 : -1]
         for place, token in enumerate(tokens):
             if float(logits[place].max() - logits[place, token]) > TIE:
                 raise WrongError(f"row {request.id}: token {place} is {token}, not {int(logits[place].argmax())}")
@@ -193,7 +193,7 @@ def logprobs(family: Family) -> None:
 
 
 def finetune(family: Family) -> None:
-    """One step of training; the adapter loads again and changes the answers."""
+    """Two steps of training; the adapter loads again, changes the answers, and they are those of base and adapter."""
     before = [answer.completion_token_ids for answer in family.answers(UNEQUAL, GREEDY, 6)]
     rows = [
         {"messages": [{"role": "user", "content": f"what is {n}"}, {"role": "assistant", "content": " ten apples"}]}
@@ -207,6 +207,7 @@ def finetune(family: Family) -> None:
     after = [answer.completion_token_ids for answer in family.answers(UNEQUAL, GREEDY, 6)]
     if after == before:
         raise WrongError("the adapter changes nothing")
+    check_greedy(family, UNEQUAL, family.engine.model)
 
 
 def merged(family: Family) -> None:

@@ -256,6 +256,21 @@ def test_ending_ids_are_one_or_several_or_none(folder: Path, value: Any, wanted:
     assert end_token_ids(model, tokenizer, "") == wanted | {tokenizer.eos_token_id}
 
 
+def test_a_model_without_a_token_that_ends_rows_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("config.json", "generation_config.json"):
+        change_config(folder, name, eos_token_id=100_000)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer = build_tokenizer(chat_template=None)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(str(folder))
+
+    engine = opened(folder)
+
+    line = "no token of this model ends a row: every row runs to its limit or to a stop string"
+    assert engine.facts.notices[-1] == line
+    assert line in caplog.text
+
+
 def test_more_tokens_than_embeddings_are_refused_with_both_numbers(folder: Path) -> None:
     tokenizer = build_tokenizer()
     rows = len(tokenizer)

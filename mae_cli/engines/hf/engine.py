@@ -87,7 +87,11 @@ class HfEngine:
         self._notices += check_token_ids(self.folder, self.model, self.tokenizer, self.chat.template)
         self._known_ids = known_token_ids(self.model, self.tokenizer)
         self._embedded_ids = embedding_rows(self.model)
+        if min(self.end_ids, default=self._embedded_ids) >= self._embedded_ids:
+            self._notices.append("no token of this model ends a row: every row runs to its limit or to a stop string")
         self._way = self._find_way()
+        for told in self._notices[len(self.chat.notices) :]:
+            log.warning("%s", told)
         self.prefiller = self._new_prefiller()
         self._held: Masks | None = None
         if recipe.adapter:

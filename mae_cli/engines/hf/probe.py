@@ -78,9 +78,7 @@ def find_way(model: Any, tokenizer: Any, pad_id: int, *, folder: Path, model_dig
         *(bool(getattr(model, "is_quantized", False)), first_way(model.config).rows),
     )
     path = folder / "decoding.json"
-    known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(path.read_text())
+    known = _known(path)
     with contextlib.suppress(msgspec.ValidationError, KeyError, TypeError, AttributeError):
         return msgspec.convert(known[key], Found)
     found = Probe(model, tokenizer, pad_id).find()
@@ -91,6 +89,14 @@ def find_way(model: Any, tokenizer: Any, pad_id: int, *, folder: Path, model_dig
         beside.write_text(json.dumps({**known, key: msgspec.to_builtins(found)}, indent=1))
         beside.replace(path)
     return found
+
+
+def _known(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        tree = json.loads(path.read_text())
+        if isinstance(tree, dict):
+            return tree
+    return {}
 
 
 class Probe:
