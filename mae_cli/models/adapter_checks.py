@@ -62,8 +62,18 @@ def check_kind(folder: Path) -> dict[str, Any]:
         refused = next((reason for key, reason in _CHANGES_MORE.items() if config.get(key)), None)
     if refused is not None:
         raise EngineError(f"{folder}: this adapter is not supported: {refused}")
-    if not tensor_names(folder / WEIGHTS):
+    names = tensor_names(folder / WEIGHTS)
+    if not names:
         raise EngineError(f"{folder / WEIGHTS}: holds no tensor")
+    trained = [*(config.get("modules_to_save") or []), "trainable_tokens_delta"]
+    whole = [name for name in names if ".lora_" not in name and not any(f".{part}" in name for part in trained)]
+    if whole:
+        # PEFT would write it over the base's own, which then stays changed.
+        raise EngineError(
+            f"{folder}: the adapter brings {min(whole)} as a whole (saved with a resized vocabulary, or with the "
+            "embedding among its targets), which would replace the base's own; merge it where it was made, or save "
+            "it with save_embedding_layers=False"
+        )
     return config
 
 

@@ -33,7 +33,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     odd = _odd_name(peft_model, folder, "default")
     if odd is not None:
         strip_adapter(model)
-        raise EngineError(_misfit(folder, odd))
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
     return peft_model if trainable else peft_model.eval()
 
 
@@ -54,7 +54,7 @@ def add_adapter(peft_model: Any, folder: Path, name: str) -> None:
     odd = _odd_name(peft_model, folder, name)
     if odd is not None:
         peft_model.delete_adapter(name)
-        raise EngineError(_misfit(folder, odd))
+        raise EngineError(f"{folder}: the adapter is for another base model: {odd} is on one side only")
 
 
 def _check_weights(folder: Path) -> None:
@@ -86,15 +86,6 @@ def _odd_name(peft_model: Any, folder: Path, name: str) -> str | None:
 
     held = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
     return min(held ^ tensor_names(folder / WEIGHTS), default=None)
-
-
-def _misfit(folder: Path, odd: str) -> str:
-    if ".lora_" not in odd and "modules_to_save" not in odd and "trainable_tokens" not in odd:
-        return (
-            f"{folder}: the adapter brings {odd} as a whole (saved with a resized vocabulary, or with the embedding "
-            "among its targets), which would replace the base's own; put it into the base first"
-        )
-    return f"{folder}: the adapter is for another base model: {odd} is on one side only"
 
 
 def strip_adapter(model: Any) -> None:
