@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,15 @@ class Loop:
         job, dtype = self.job, self.tuning.compute_dtype
         if not self.world.shards:
             return Forward(self.policy, job.section, self.say, dtype)
-        folder = self.folder
-
-        def note(tokens: int) -> None:
-            if folder:
-                note_smaller(folder, tokens)
-
-        filler = job.examples[0]
-        forward = ShardedForward(self.policy, job.section, self.say, dtype, world=self.world, filler=filler, note=note)
+        forward = ShardedForward(
+            self.policy,
+            job.section,
+            self.say,
+            dtype,
+            world=self.world,
+            filler=job.examples[0],
+            note=partial(note_smaller, self.folder) if self.folder else None,
+        )
         forward.micro_batch_tokens = min(forward.micro_batch_tokens, self._noted or forward.micro_batch_tokens)
         return forward
 

@@ -160,7 +160,7 @@ class ShardedForward(Forward):
 
     Args:
         filler: a row that an idle pass is made with.
-        note: is told the micro-batch to begin with next time when memory ran out.
+        note: is told the micro-batch to begin with next time when memory ran out; null: nothing is kept.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class ShardedForward(Forward):
         *,
         world: World,
         filler: TrainingExample,
-        note: Callable[[int], None],
+        note: Callable[[int], None] | None,
     ) -> None:
         super().__init__(policy, section, say, compute_dtype)
         self.world, self.note = world, note
@@ -205,10 +205,15 @@ class ShardedForward(Forward):
                     f"out of memory with one row of up to {longest} tokens: lower finetune.max_length, set "
                     "finetune.gradient_checkpointing=true, or start more processes"
                 ) from error
-            self.note(self.micro_batch_tokens // 2)
+            half = self.micro_batch_tokens // 2
+            then = f"run the same command again, it goes on with {half}"
+            if self.note is None:
+                then = f"run it again with --set finetune.micro_batch_tokens={half}"
+            else:
+                self.note(half)
             raise TemporaryError(
                 f"out of memory with micro-batches of {self.micro_batch_tokens} tokens: processes that share a model "
-                f"end together; run the same command again, it goes on with {self.micro_batch_tokens // 2}"
+                f"end together; {then}"
             ) from error
 
     def precision(self) -> AbstractContextManager[Any]:

@@ -319,24 +319,24 @@ def test_the_end_of_another_process_is_told_from_our_own_faults(error: RuntimeEr
 
 
 def start(arguments: list[object], processes: int, log: Path) -> list[subprocess.Popen[bytes]]:
-    """The command in so many processes, as `accelerate launch --use_fsdp --fsdp_version 2` starts them."""
+    """The command in so many processes."""
+    return start_lines([command(arguments)] * processes, log)
+
+
+def start_lines(lines: list[list[str]], log: Path) -> list[subprocess.Popen[bytes]]:
+    """One process for each, told what `accelerate launch --use_fsdp --fsdp_version 2` tells; a single one nothing."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     started = []
-    for rank in range(processes):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
-        told = {"MASTER_PORT": port, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-        environment = {**child_environment(), **{key: str(value) for key, value in {**place, **told}.items()}}
+    for rank, line in enumerate(lines):
+        told = {
+            **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(lines))},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        }
+        environment = child_environment() | (told if len(lines) > 1 else {})
         with (log.parent / f"{log.name}-{rank}").open("wb") as file:
-            started.append(
-                subprocess.Popen(
-                    command(arguments),
-                    stdout=file,
-                    stderr=file,
-                    env=environment if processes > 1 else child_environment(),
-                )
-            )
+            started.append(subprocess.Popen(line, stdout=file, stderr=file, env=environment))
     return started
 
 
@@ -447,11 +447,14 @@ def watch():
 
 threading.Thread(target=watch, daemon=True).start()
 from mae_cli.cli import main
+report = sys.argv[1]
+sys.argv = ["mae", *sys.argv[2:]]
+code = 0
 try:
-    main(sys.argv[2:])
+    main()
 except SystemExit as end:
     code = end.code
-open(sys.argv[1], "w").write(f"{code or 0} {peak[0] - start}")
+open(report, "w").write(f"{code or 0} {peak[0] - start}")
 """
 
 
@@ -480,25 +483,18 @@ def save_wide_model(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_each_of_two_processes_needs_little_more_than_half_the_memory_of_one(
-    full: bool, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: bool, rows: Path, tmp_path: Path
 ) -> None:
     model = save_wide_model(tmp_path / "wide")
     recipe = recipe_of(tmp_path, model, objective="sft", full=full, max_steps=2, save_every=1, micro_batch_tokens=128)
     peaks: dict[int, list[int]] = {}
     for processes in (1, 2):
-        started = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        for rank in range(processes):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
-            told = {"MASTER_PORT": port, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if processes > 1 else {}
-            environment = {**child_environment(), **{key: str(value) for key, value in {**place, **told}.items()}}
-            arguments = ["finetune", rows, "-o", tmp_path / f"out-{processes}", "--recipe", recipe]
-            report = tmp_path / f"peak-{processes}-{rank}"
-            line = [sys.executable, "-c", PEAK, report, *arguments]
-            started.append(subprocess.Popen([str(word) for word in line], env=environment))
-        assert ends(started) == [0] * processes
+        arguments = ["finetune", rows, "-o", tmp_path / f"out-{processes}", "--recipe", recipe]
+        lines = [
+            [sys.executable, "-c", PEAK, str(tmp_path / f"peak-{processes}-{rank}"), *map(str, arguments)]
+            for rank in range(processes)
+        ]
+        assert ends(start_lines(lines, tmp_path / f"log-{processes}")) == [0] * processes
         reports = [(tmp_path / f"peak-{processes}-{rank}").read_text().split() for rank in range(processes)]
         assert {code for code, _ in reports} == {"0"}
         peaks[processes] = [int(size) for _, size in reports]
