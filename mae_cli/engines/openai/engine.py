@@ -180,18 +180,18 @@ class OpenAiEngine:
         refused: list[Query] = []
         is_any_answered = False
         asks = (
-            Query(ServerRequest([(row, column)], requests[row], Sampling(max_new_tokens=1), option=option))
+            Query(ServerRequest([(row, 0)], requests[row], Sampling(max_new_tokens=1), options=names))
             for row, names in enumerate(options)
-            for column, option in enumerate(names)
+            if names
         )
         for job in pool.run(asks):
-            ((row, column),) = job.ask.places
+            ((row, _),) = job.ask.places
             if isinstance(job.value, Refusal):
                 refused.append(job)
                 if not is_any_answered:
                     self._check_refusals(refused)
             elif job.error is None:
-                scores[row][column], is_any_answered = job.value, True
+                scores[row], is_any_answered = job.value, True
         return scores
 
     def _listed_scores(
