@@ -132,7 +132,9 @@ class OpenAiEngine:
             for number, segment in enumerate(segments):
                 begun[number] = _Segment(len(segment))
                 for places in self._together(segment):
-                    yield Query(ServerRequest([(number, place) for place in places], segment[places[0]], sampling))
+                    own = [segment[place] for place in places]
+                    asked = [(number, place) for place in places]
+                    yield Query(ServerRequest(asked, own[0], sampling, requests=own))
 
         for job in pool.run(jobs()):
             if isinstance(job.value, Refusal) and manner not in self._answered:
@@ -308,12 +310,13 @@ class OpenAiEngine:
         """Put a job's answers into their places; the segments that are whole now."""
         ask: ServerRequest = job.ask
         answers = self._answers(job)
-        missing = ask.places[len(answers) :]
+        missing = list(zip(ask.places, ask.requests, strict=True))[len(answers) :]
         if missing:
             self.dialect.drop("n", "ignores")
             assert self._pool is not None
-            for place in missing:
-                self._pool.add(Query(ServerRequest([place], ask.request, ask.sampling)))
+            for place, request in missing:
+                # With its own seed: one seed for all would give one text as many times.
+                self._pool.add(Query(ServerRequest([place], request, ask.sampling)))
         for (number, index), completion in zip(ask.places, answers, strict=False):
             segment = begun[number]
             segment.answers[index] = completion

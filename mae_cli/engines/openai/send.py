@@ -36,11 +36,12 @@ class ServerRequest:
     """One request: it answers all `places` (segment, place in it), which have one prompt.
 
     Attributes:
+        requests: one for each place, each with a seed of its own; the first one is sent.
         scores: the likeliest first tokens are wanted too.
         options: the scores of these texts are wanted instead of an answer.
     """
 
-    __slots__ = ("limit", "options", "places", "request", "sampling", "scores")
+    __slots__ = ("limit", "options", "places", "request", "requests", "sampling", "scores")
 
     def __init__(
         self,
@@ -50,9 +51,10 @@ class ServerRequest:
         *,
         scores: bool = False,
         options: Sequence[str] | None = None,
+        requests: Sequence[Request] = (),
     ) -> None:
         self.places, self.request, self.sampling, self.scores = places, request, sampling, scores
-        self.options = options
+        self.options, self.requests = options, requests or [request]
         self.limit = sampling.max_new_tokens
         """New tokens it may have; less than the sampling's where the context is too small for both."""
 
@@ -118,6 +120,8 @@ class Sender:
                 self._dialect.next_choice_form(f"it wrote {strange[0][:60]!r}")
             return Again()
         self._say_other_name(server)
+        if self._kinds.get(server.url) == "llamacpp" and answer.choices[0].token_ids is None:
+            self._dialect.drop("return_token_ids", "passes over")
         return Done(answer, answer.num_tokens)
 
     def _refuse_page(self, server: Server, reply: httpx2.Response) -> None:
