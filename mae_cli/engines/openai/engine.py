@@ -133,7 +133,9 @@ class OpenAiEngine:
             for number, segment in enumerate(segments):
                 begun[number] = _Segment(len(segment))
                 for places in self._together(segment):
-                    yield Query(ServerRequest([(number, place) for place in places], segment[places[0]], sampling))
+                    own = [segment[place] for place in places]
+                    asked = [(number, place) for place in places]
+                    yield Query(ServerRequest(asked, own[0], sampling, requests=own))
 
         for job in pool.run(jobs()):
             if isinstance(job.value, Refusal) and manner not in self._answered:
@@ -181,18 +183,18 @@ class OpenAiEngine:
         refused: list[Query] = []
         is_any_answered = False
         asks = (
-            Query(ServerRequest([(row, column)], requests[row], Sampling(max_new_tokens=1), option=option))
+            Query(ServerRequest([(row, 0)], requests[row], Sampling(max_new_tokens=1), options=names))
             for row, names in enumerate(options)
-            for column, option in enumerate(names)
+            if names
         )
         for job in pool.run(asks):
-            ((row, column),) = job.ask.places
+            ((row, _),) = job.ask.places
             if isinstance(job.value, Refusal):
                 refused.append(job)
                 if not is_any_answered:
                     self._check_refusals(refused)
             elif job.error is None:
-                scores[row][column], is_any_answered = job.value, True
+                scores[row], is_any_answered = job.value, True
         return scores
 
     def _listed_scores(
@@ -309,12 +311,13 @@ class OpenAiEngine:
         """Put a job's answers into their places; the segments that are whole now."""
         ask: ServerRequest = job.ask
         answers = self._answers(job)
-        missing = ask.places[len(answers) :]
+        missing = list(zip(ask.places, ask.requests, strict=True))[len(answers) :]
         if missing:
             self.dialect.drop("n", "ignores")
             assert self._pool is not None
-            for place in missing:
-                self._pool.add(Query(ServerRequest([place], ask.request, ask.sampling)))
+            for place, request in missing:
+                # With its own seed: one seed for all would give one text as many times.
+                self._pool.add(Query(ServerRequest([place], request, ask.sampling)))
         for (number, index), completion in zip(ask.places, answers, strict=False):
             segment = begun[number]
             segment.answers[index] = completion

@@ -1,6 +1,6 @@
 """Log-probabilities of whole texts on servers that can be made to tell them exactly: vLLM and llama.cpp.
 
-Place in the flow: `send.py` hands over a request that asks how likely one option is behind a prompt. Contract: the
+Place in the flow: `send.py` hands over a request that asks how likely options are behind a prompt. Contract: the
 prompt is rendered by the server, the option has the tokens that it has behind it (as in `hf`), and the value is the sum
 of their natural log-probabilities by the raw distribution, before temperature and filters. Left out: servers that list
 the likeliest first tokens only (`reply.option_logprobs`).
@@ -44,19 +44,27 @@ class OptionScores:
         self._prompts: dict[tuple[str, tuple[Message, ...]], PromptTokens] = {}
 
     async def ask(
-        self, call: Call, kind: str, model: str, messages: tuple[Message, ...], option: str
+        self, call: Call, kind: str, model: str, messages: tuple[Message, ...], options: Sequence[str]
     ) -> RequestOutcome:
-        """The score of one option: `Done` with a float, or with None where the option cannot be fed."""
+        """The scores of a prompt's options: `Done` with one float each, or None where an option cannot be fed.
+
+        One after another: together they would have the server read the same prompt once for each.
+        """
         prompt = await self._prompt(call, kind, model, messages)
         if isinstance(prompt, RequestOutcome):
-            return prompt
-        ids = await self._option_ids(call, kind, model, prompt, option)
-        if isinstance(ids, RequestOutcome):
-            return ids
-        told = await (_of_vllm if kind == "vllm" else _of_llama)(call, model, messages, prompt, ids, self._template)
-        if isinstance(told, RequestOutcome):
-            return told
-        return Done(told if told is None or math.isfinite(told) else None)
+            outcome: RequestOutcome = prompt
+            return outcome
+        found: list[float | None] = []
+        for option in options:
+            ids = await self._option_ids(call, kind, model, prompt, option)
+            told = ids
+            if not isinstance(ids, RequestOutcome):
+                ask = _of_vllm if kind == "vllm" else _of_llama
+                told = await ask(call, model, messages, prompt, ids, self._template)
+            if isinstance(told, RequestOutcome):
+                return told
+            found.append(told if told is None or math.isfinite(told) else None)
+        return Done(found)
 
     async def _prompt(self, call: Call, kind: str, model: str, messages: tuple[Message, ...]) -> Any:
         key = (model, messages)

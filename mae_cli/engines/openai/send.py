@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,12 @@ class ServerRequest:
     """One request: it answers all `places` (segment, place in it), which have one prompt.
 
     Attributes:
+        requests: one for each place, each with a seed of its own; the first one is sent.
         scores: the likeliest first tokens are wanted too.
-        option: the score of this text is wanted instead of an answer.
+        options: the scores of these texts are wanted instead of an answer.
     """
 
-    __slots__ = ("limit", "option", "places", "request", "sampling", "scores")
+    __slots__ = ("limit", "options", "places", "request", "requests", "sampling", "scores")
 
     def __init__(
         self,
@@ -49,9 +50,11 @@ class ServerRequest:
         sampling: Sampling,
         *,
         scores: bool = False,
-        option: str | None = None,
+        options: Sequence[str] | None = None,
+        requests: Sequence[Request] = (),
     ) -> None:
-        self.places, self.request, self.sampling, self.scores, self.option = places, request, sampling, scores, option
+        self.places, self.request, self.sampling, self.scores = places, request, sampling, scores
+        self.options, self.requests = options, requests or [request]
         self.limit = sampling.max_new_tokens
         """New tokens it may have; less than the sampling's where the context is too small for both."""
 
@@ -85,8 +88,8 @@ class Sender:
 
     async def send(self, ask: ServerRequest, server: Server, lane: httpx2.AsyncClient) -> RequestOutcome:
         """Ask one server once."""
-        if ask.option is not None:
-            return await self._score(ask, ask.option, server, lane)
+        if ask.options is not None:
+            return await self._score(ask, ask.options, server, lane)
         spoken = self._dialect.version
         more: dict[str, Any] = {"logprobs": True, "top_logprobs": self._top_logprobs} if ask.scores else {}
         try:
@@ -117,6 +120,8 @@ class Sender:
                 self._dialect.next_choice_form(f"it wrote {strange[0][:60]!r}")
             return Again()
         self._say_other_name(server)
+        if self._kinds.get(server.url) == "llamacpp" and answer.choices[0].token_ids is None:
+            self._dialect.drop("return_token_ids", "passes over")
         return Done(answer, answer.num_tokens)
 
     def _refuse_page(self, server: Server, reply: httpx2.Response) -> None:
@@ -135,7 +140,9 @@ class Sender:
                 f'{server.url}: answers to "{self._model}", and lists {", ".join(served[:3])}; rows name the first'
             )
 
-    async def _score(self, ask: ServerRequest, option: str, server: Server, lane: httpx2.AsyncClient) -> RequestOutcome:
+    async def _score(
+        self, ask: ServerRequest, options: Sequence[str], server: Server, lane: httpx2.AsyncClient
+    ) -> RequestOutcome:
         kind = self._kinds.get(server.url, "")
         root = server.url.removesuffix("/v1")
 
@@ -152,7 +159,7 @@ class Sender:
         turn = self._turns.setdefault(server.url, asyncio.Lock()) if kind == "vllm" else nullcontext()
         try:
             async with turn:
-                return await self._scores.ask(call, kind, self._model, ask.request.messages, option)
+                return await self._scores.ask(call, kind, self._model, ask.request.messages, options)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             return Fatal(
                 EngineError(f"{server.url}: tells scores in a form that is not known here ({error!r}); use --engine hf")
@@ -176,7 +183,7 @@ class Sender:
             return Again()
         if refusal.is_overflow:
             room = refusal.room
-            if room is not None and 1 <= room < ask.limit and ask.option is None:
+            if room is not None and 1 <= room < ask.limit and ask.options is None:
                 ask.limit = room
                 return Again()
             return Done(refusal)

@@ -119,6 +119,8 @@ def test_a_server_without_n_is_noticed_once_and_asked_for_one_at_a_time(options:
 
     assert sorted(answers) == [0, 1, 2, 3]
     assert all(answer.status == "ok" for found in answers.values() for answer in found)
+    # Each sample is asked for with its own seed: with one for all they were one text three times.
+    assert all(len({answer.completion for answer in found}) == 3 for found in answers.values())
     assert opened.facts.notices == (f"the server {word} n: left out, each sample is a request of its own",)
 
 
