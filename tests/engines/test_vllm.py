@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mae_cli.engines.hf.policy_only import PolicyEngine
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
+from mae_cli.records.text_schema import TextSchema
 from mae_cli.stages.generation.job import open_job
 from tests.engines.fake_vllm import Calls, install
 from tests.models.test_load import make_adapter
@@ -242,3 +245,23 @@ def test_segments_are_several_micro_batches_with_equal_prompts_side_by_side(call
     segments = vllm.open_engine(recipe, "").plan(requests, 4)
 
     assert segments == [[*range(0, 20, 2), *range(1, 12, 2)], [*range(13, 20, 2)]]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("StructuredOutputsParams", "structured_outputs"), ("GuidedDecodingParams", "guided_decoding")]
+)
+def test_a_schema_becomes_the_parameter_that_this_version_has(
+    calls: Calls, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    params = types.ModuleType("vllm.sampling_params")
+    setattr(params, name, dict)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
+    engine = vllm.open_engine(recipe, "")
+
+    for schema, told in (
+        (TextSchema("json", {"type": "null"}), {"json": {"type": "null"}}),
+        (TextSchema("regex", "a+"), {"regex": "a+"}),
+        (TextSchema("choices", ["a"]), {"choice": ["a"]}),
+    ):
+        assert engine._schema_params(Sampling(8, schema=schema.text())) == {key: told}
+    assert engine._schema_params(Sampling(8)) == {}
