@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mae_cli.engines.hf.policy_only import PolicyEngine
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
+from mae_cli.records.text_schema import TextSchema
 from mae_cli.stages.generation.job import open_job
 from tests.engines.fake_vllm import Calls, install
 from tests.models.test_load import make_adapter
@@ -305,3 +308,23 @@ def test_one_of_the_allowed_replies_is_written_whole(calls: Calls, recipe: Recip
     (params,) = calls.generates[0]["params"]
     assert params.structured_outputs.choice == ["<score>1</score>", "<score>2</score>"]
     assert params.stop is None
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("StructuredOutputsParams", "structured_outputs"), ("GuidedDecodingParams", "guided_decoding")]
+)
+def test_a_schema_becomes_the_parameter_that_this_version_has(
+    calls: Calls, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    params = types.ModuleType("vllm.sampling_params")
+    setattr(params, name, dict)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
+    engine = vllm.open_engine(recipe, "")
+
+    for schema, told in (
+        (TextSchema("json", {"type": "null"}), {"json": {"type": "null"}}),
+        (TextSchema("regex", "a+"), {"regex": "a+"}),
+        (TextSchema("choices", ["a"]), {"choice": ["a"]}),
+    ):
+        assert engine._schema_params(Sampling(8, schema=schema.text())) == {key: told}
+    assert engine._schema_params(Sampling(8)) == {}

@@ -64,7 +64,7 @@ def checked(row: Row) -> Row:
     if schema is UNSET or row.status in ("error", "too_long"):
         return row
     if row.status == "truncated":
-        row.error = "cut by the token limit before the text was what the schema asks for"
+        row.error, row.answer = "cut by the token limit before the text was what the schema asks for", None
     elif (fault := _fault(text_schema(schema), row)) is not None:
         row.status, row.error, row.answer = "unparsed", f"not of the schema: {fault}", None
         if row.is_proposal:
