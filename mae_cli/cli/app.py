@@ -11,7 +11,7 @@ import typer
 from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
 from mae_cli.cli.data_commands import data_app
-from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
+from mae_cli.cli.exits import end_in_time, exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
 
@@ -64,6 +64,7 @@ def main() -> None:
     """Entry point of the `mae` command."""
     quiet_libraries()
     signal.signal(signal.SIGTERM, on_terminate)
+    end_in_time()
     code = run_app(sys.argv[1:])
     sys.stderr.flush()
     sys.exit(code)

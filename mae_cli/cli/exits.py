@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
 from types import FrameType
 from typing import Any
 
 import typer
 
-from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.errors import (
+    BROKEN_PIPE,
+    FULL_DISK_ERRNOS,
+    INTERRUPTED,
+    TERMINATED,
+    USERS_ERRNOS,
+    MaeError,
+    TemporaryError,
+    TerminatedError,
+)
 
-
-class _TerminatedError(BaseException):
-    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
-
-    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
-    """
+GRACE_SECONDS = 8.0
+"""Time that a command has to end in order after SIGTERM."""
 
 
 def on_terminate(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM."""
-    raise _TerminatedError
+    """The handler of SIGTERM: the command ends in order, and a second signal does not disturb it."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise TerminatedError
+
+
+def end_in_time(seconds: float = GRACE_SECONDS) -> None:
+    """See to it that SIGTERM ends this process within some seconds, also where it never comes to its handler.
+
+    Python runs a handler between two of its own steps, so a call that hangs in a library (a GPU, a file server) would
+    hold it off for ever. The number of each signal goes through a pipe to a thread, which then waits and ends the
+    process; what was stored is as whole as after a kill.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # A forked child that is terminated must not end its parent.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_after, args=(reader, seconds), daemon=True, name="sigterm").start()
+
+
+def _end_after(reader: int, seconds: float) -> None:
+    while signal.SIGTERM not in os.read(reader, 1):
+        pass
+    time.sleep(seconds)
+    _fail(f"terminated after {seconds:g} s in a call that did not end; the same command goes on from here", TERMINATED)
+    os._exit(TERMINATED)
 
 
 def quiet_libraries() -> None:
@@ -64,8 +95,8 @@ def _code_of(error: BaseException) -> int | None:
         return _misused(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return _interrupted()
-    if isinstance(error, _TerminatedError):
-        return _fail("terminated; the same command goes on from here", 143)
+    if isinstance(error, TerminatedError):
+        return _fail("terminated; the same command goes on from here", TERMINATED)
     # The option parser turns a broken pipe into exit 1 by itself.
     if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
         return _broken_pipe()
@@ -82,22 +113,17 @@ def _interrupted() -> int:
 
 
 def _code_of_os_error(error: OSError) -> int | None:
-    if error.errno in _USERS_ERRNOS:
+    if error.errno in USERS_ERRNOS:
         return _fail(str(error), 2)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL_DISK_ERRNOS:
         return _fail(f"disk full: {error}; free some space, then the same command goes on", TemporaryError.exit_code)
     return None
-
-
-INTERRUPTED = 130
-# The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
-_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def _broken_pipe() -> int:
     # What is still buffered must not raise again when the interpreter flushes it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
+    return BROKEN_PIPE
 
 
 def _fail(message: str, code: int) -> int:

@@ -25,8 +25,12 @@ class Lock:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
+            from mae_cli.records.lock_owner import holder_of
+
+            owner = holder_of(self.path)
+            who = owner.told() if owner is not None else f"lock {self.path}"
             raise LockedError(
-                f"{self.path.name.removesuffix('.lock')}: another process is writing it (lock {self.path})"
+                f"{self.path.name.removesuffix('.lock')}: another process is writing it ({who})"
             ) from error
         return self
 
