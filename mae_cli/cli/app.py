@@ -10,10 +10,12 @@ import typer
 
 from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
+from mae_cli.cli.cron_command import cron
 from mae_cli.cli.data_commands import data_app
 from mae_cli.cli.exits import end_in_time, exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
+from mae_cli.cli.status_command import status
 
 app = typer.Typer(
     name="mae",
@@ -31,6 +33,8 @@ app.command("filter")(stage_commands.filter_command)
 app.command("finetune")(stage_commands.finetune)
 app.command("eval")(stage_commands.eval_command)
 app.command("run")(run_commands.run)
+app.command("status")(status)
+app.command("cron")(cron)
 app.command("calibrate")(stage_commands.calibrate)
 app.command("judge-calibrate", hidden=True)(stage_commands.calibrate)  # its name until 0.1
 app.command("review")(stage_commands.review)
