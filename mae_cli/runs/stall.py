@@ -19,6 +19,8 @@ from mae_cli.records.lock_owner import duration
 
 RESTARTS = "MAE_STALL_RESTARTS"
 """Environment variable: how often this process was started anew without progress since."""
+PATIENCE = 4.0
+"""So many times the limit is allowed outside of counted work: a large model takes its time to load."""
 LOOKS = 20
 """Looks within the limit."""
 
@@ -43,7 +45,7 @@ class StallWatch:
             clock: seconds that never go back.
         """
         self._limit, self._restart, self._give_up, self._clock = 60 * minutes, restart, give_up, clock
-        self._idle, self._last = 0.0, clock()
+        self._idle, self._last, self._is_counted = 0.0, clock(), False
         self._tries = int(os.environ.get(RESTARTS, "0") or 0)
         self._end = threading.Event()
         self._look_seconds = self._limit / LOOKS
@@ -61,6 +63,16 @@ class StallWatch:
         """Take note of progress."""
         self._idle = 0.0
 
+    def enter(self) -> None:
+        """Work begins in which rows or steps are counted."""
+        self._is_counted = True
+        self.beat()
+
+    def leave(self) -> None:
+        """It is over; what comes next shows no progress of its own."""
+        self._is_counted = False
+        self.beat()
+
     def progressed(self) -> None:
         """Take note of something stored: a later stall may be met with a new start again."""
         self._tries = 0
@@ -72,10 +84,11 @@ class StallWatch:
         # More has passed where this process was stopped, and then it could not have worked.
         self._idle += min(now - self._last, 2 * self._look_seconds)
         self._last = now
-        if self._idle < self._limit:
+        limit = self._limit * (1.0 if self._is_counted else PATIENCE)
+        if self._idle < limit:
             return
         self._idle = 0.0
-        what = f"nothing moved for {duration(self._limit)} (--stall-minutes {self._limit / 60:g})"
+        what = f"nothing moved for {duration(limit)} (--stall-minutes {self._limit / 60:g})"
         if self._tries:
             self._give_up(f"{what}, also after a new start; the same command may go on later")
         else:

@@ -123,12 +123,12 @@ class Supervision:
         self._step_start = time.monotonic()
         self._state.step = StepState(round=current.label, step=name)
         if self._watch is not None:
-            self._watch.beat()
+            self._watch.leave()
 
     def end_step(self) -> None:
         """A step is over."""
         if self._watch is not None:
-            self._watch.progressed()
+            self._watch.leave()
         self._write()
 
     def begun(self, task: Task) -> None:
@@ -140,6 +140,8 @@ class Supervision:
         """
         if not task.total and task.label != "finetune":
             return
+        if self._watch is not None:
+            self._watch.enter()
         self._note(task)
         self._write()
         self.budgets.check(self._spent(), fresh=True)

@@ -74,7 +74,7 @@ def test_sizes_are_decimal_unless_they_say_binary(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "1PB", "1,5GB", "1 G B", "1e9", "10%", "٣GB"])
 def test_what_is_no_size_is_refused_with_its_key(text: str) -> None:
-    with pytest.raises(ConfigError, match="max_disk: .*expected a size such as"):
+    with pytest.raises(ConfigError, match=r"max_disk: .*expected a size such as"):
         parse_size(text, "max_disk")
 
 

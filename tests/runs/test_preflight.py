@@ -30,7 +30,7 @@ def check(model: Path, *, memory: int | None = None, gpu: tuple[int, int] | None
 
 
 def test_a_gpu_that_others_fill_is_busy(model: Path) -> None:
-    with pytest.raises(TemporaryError, match="GPU busy: 1 GB of 24 GB are free, and .* needs about 2.4 GB"):
+    with pytest.raises(TemporaryError, match=r"GPU busy: 1 GB of 24 GB are free, and .* needs about 2.4 GB"):
         check(model, gpu=(1 * GB, 24 * GB))
 
 
@@ -40,7 +40,7 @@ def test_a_gpu_with_room_or_one_that_never_has_it_is_not_busy(model: Path, gpu: 
 
 
 def test_main_memory_that_is_full_stops_a_run_on_the_cpu_only(model: Path) -> None:
-    with pytest.raises(TemporaryError, match="memory: 1 GB are free, and the weights of .* take 2 GB"):
+    with pytest.raises(TemporaryError, match=r"memory: 1 GB are free, and the weights of .* take 2 GB"):
         check(model, memory=1 * GB)
 
     check(model, memory=3 * GB)
@@ -97,7 +97,7 @@ def test_a_disk_without_room_for_the_step_stops_it(tmp_path: Path, free: int, ex
 
 
 def test_what_must_stay_free_is_a_setting(tmp_path: Path) -> None:
-    with pytest.raises(TemporaryError, match="disk: 5 MB are free at .*, and min_free_disk is 64 MB"):
+    with pytest.raises(TemporaryError, match=r"disk: 5 MB are free at .*, and min_free_disk is 64 MB"):
         check_disk(tmp_path, Recipe(), label="round-001", stem="1_problems", free=lambda _: 5_000_000)
 
     check_disk(tmp_path, Recipe(min_free_disk="1MB"), label="round-001", stem="1_problems", free=lambda _: 5_000_000)

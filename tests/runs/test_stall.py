@@ -18,6 +18,7 @@ class Watched:
             give_up=lambda reason: self.said.append(("give up", reason)),
             clock=lambda: self.now,
         )
+        self.watch.enter()
 
     def wait(self, seconds: float, step: float = 3.0) -> None:
         for _ in range(round(seconds / step)):
@@ -75,9 +76,19 @@ def test_a_stall_after_progress_is_a_first_one(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(RESTARTS, "1")
     watched = Watched()
 
-    watched.watch.beat()  # a step that begins is none
+    watched.watch.enter()  # work that begins is none
     assert watched.watch._tries == 1
     watched.watch.progressed()
     watched.wait(60)
 
     assert watched.actions == ["restart"]
+
+
+def test_loading_may_take_four_times_as_long() -> None:
+    watched = Watched()
+    watched.watch.leave()
+
+    watched.wait(237)
+    assert watched.actions == []
+    watched.wait(3)
+    assert watched.said == [("restart", "nothing moved for 4 min (--stall-minutes 1): starting anew")]
