@@ -128,9 +128,8 @@ def test_a_quiet_success_prints_nothing_and_json_one_line_without_control_charac
     assert told.returncode == 0
     assert not {b"\x1b", b"\r"} & {bytes([byte]) for byte in told.stdout + told.stderr}
     found = outcome(told.stdout)
-    assert {key: found[key] for key in ("state", "exit_code", "rounds_done", "rounds_wanted", "next_step", "reason")} == {
-        "state": "finished", "exit_code": 0, "rounds_done": 2, "rounds_wanted": 2, "next_step": None, "reason": None,
-    }  # fmt: skip
+    assert (found["state"], found["exit_code"], found["reason"]) == ("finished", 0, None)
+    assert (found["rounds_done"], found["rounds_wanted"], found["next_step"]) == (2, 2, None)
     assert found["tokens"] == found["tokens_of_run"] > 0
 
 
@@ -302,7 +301,7 @@ def test_a_living_owner_is_believed_where_the_file_system_knows_no_locks(tmp_pat
     ("options", "code", "state"),
     [
         (["--min-free-disk", "900TB"], 75, "temporary"),
-        (["--set", "filter.filters=[{name: length, max_characters: 1}]"], 3, "gate"),
+        (["--set", "filter.filters=[{name: length, low: 100000}]"], 3, "gate"),
         (["--set", "seeds=missing.jsonl"], 2, "refused"),
     ],
 )
@@ -336,7 +335,7 @@ def test_a_run_that_hangs_is_started_anew_once_and_ends_as_if_it_had_not(
     run = tmp_path / "run"
 
     result = mae(
-        "run", recipe, "--run-dir", run, "--json", "--stall-minutes", 0.05,
+        "run", recipe, "--run-dir", run, "--json", "--stall-minutes", 0.1,
         **paused(tmp_path / "site", 2, "2_rollouts.jsonl.partial"),
     )  # fmt: skip
 
@@ -375,6 +374,7 @@ def test_sigterm_ends_a_call_that_hangs_in_a_library(tmp_path: Path, recipe: Pat
     assert err.splitlines()[-1].startswith(b"mae: terminated after 8 s in a call that did not end")
 
 
+@pytest.mark.slow
 def test_being_stopped_and_continued_is_no_stall(tmp_path: Path, recipe: Path, whole: bytes) -> None:
     run = tmp_path / "run"
     process = start(

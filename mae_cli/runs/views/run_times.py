@@ -12,19 +12,20 @@ READ = 2 << 20
 """Bytes from the end of the events that are read: hundreds of rounds."""
 
 
-def step_seconds(path: Path) -> dict[str, float]:
-    """Return the mean seconds of each step over the rounds behind the base, by the step's name; gate and eval together.
+def step_seconds(path: Path, *, base: bool = False) -> dict[str, float]:
+    """Return the mean seconds of each step over the rounds, or those of the base, by the step's name; gate and eval together.
 
     A step that was interrupted tells the seconds of the start that finished it, so it is known as shorter than it was.
     """
     seconds: dict[str, dict[str, float]] = {}
     for event in last_events(path):
         details = event.get("details")
-        if event.get("round") in (None, "", "round-000") or not isinstance(details, dict) or "seconds" not in details:
+        label = event.get("round")
+        if not label or (label == "round-000") != base or not isinstance(details, dict) or "seconds" not in details:
             continue
         name = str(details.get("step") or event.get("event"))
         rounds = seconds.setdefault(name, {})
-        rounds[event["round"]] = rounds.get(event["round"], 0.0) + float(details["seconds"])
+        rounds[label] = rounds.get(label, 0.0) + float(details["seconds"])
     return {name: sum(rounds.values()) / len(rounds) for name, rounds in seconds.items()}
 
 

@@ -206,6 +206,7 @@ def _seconds_left(run_dir: Path, files: RunFiles, pace: Pace | None) -> float | 
     if files.is_finished:
         return 0.0
     known = step_seconds(run_dir / EVENTS)
+    of_base = step_seconds(run_dir / EVENTS, base=True)
     waiting = [step for step in files.steps if step.state != "done" and step.round != "round-000"]
     listed = {step.round for step in files.steps}
     last = max(listed, default="round-000")
@@ -214,7 +215,10 @@ def _seconds_left(run_dir: Path, files: RunFiles, pace: Pace | None) -> float | 
     total = 0.0
     for step in [*waiting, *(in_last * max(0, rounds_beyond))]:
         own = pace.seconds_left if pace and (pace.round, pace.step) == (step.round, step.step) else None
-        took = own if own is not None else known.get(step.step)
+        # A step without a time in finished rounds had nothing to do there; the base is always evaluated.
+        took = (
+            own if own is not None else known.get(step.step, of_base.get(step.step, 0.0 if files.rounds_done else None))
+        )
         if took is None:
             return None
         total += took
