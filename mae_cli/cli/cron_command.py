@@ -39,14 +39,14 @@ def cron(
 
 def _arguments(recipe_name: str, run_dir: Path, options: list[str]) -> list[str]:
     """The arguments of `mae run`, which must take them."""
-    from mae_cli.cli.app import app
+    from mae_cli.cli.run_commands import run
     from mae_cli.recipe.files import find_recipe
 
     path = find_recipe(recipe_name)
     arguments = [os.path.abspath(path), "--run-dir", os.path.abspath(run_dir), *options]
-    group = typer.main.get_command(app)
-    command = group.commands["run"]  # type: ignore[attr-defined]
-    command.make_context("mae run", list(arguments))
+    only_run = typer.Typer(add_completion=False, rich_markup_mode=None)
+    only_run.command("run")(run)
+    typer.main.get_command(only_run).make_context("mae run", list(arguments))
     return arguments
 
 

@@ -133,7 +133,7 @@ def test_the_printed_line_works_from_crons_environment_and_mails_failures_only(
     # A failure is mailed; a used-up budget is not.
     budget = printed(capsys, "r.yaml", "--run-dir", "runs/a b", "--", "--rounds", "2", "--max-tokens", "1")
     assert by_cron(budget["crontab"]).stdout == b""
-    assert json.loads(log.read_text().splitlines()[-1])["state"] == "budget"
+    assert json.loads(log.read_text().splitlines()[-2])["state"] == "budget"
     (folder / "r.yaml").write_text("engine: nonsense\n")
     assert b"mae run ended on 2" in by_cron(told["crontab"]).stdout
 

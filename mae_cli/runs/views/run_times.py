@@ -13,7 +13,7 @@ READ = 2 << 20
 
 
 def step_seconds(path: Path, *, base: bool = False) -> dict[str, float]:
-    """Return the mean seconds of each step over the rounds, or those of the base, by the step's name; gate and eval together.
+    """Return the mean seconds of each step over the rounds, or of the base's, by its name; gate and eval together.
 
     A step that was interrupted tells the seconds of the start that finished it, so it is known as shorter than it was.
     """

@@ -226,7 +226,7 @@ def test_rates_and_time_left_come_from_what_the_run_wrote(tmp_path: Path, recipe
 
     assert status.pace is not None
     assert (status.pace.units_per_second, status.pace.tokens_per_second, status.pace.seconds_left) == (0.4, 10.0, 10.0)
-    # The step by its own rate, the others as in round 1, the evaluation (nothing was trained in round 1) as of the base.
+    # The step by its own rate, the others as in round 1, the evaluation (round 1 trained nothing) as of the base.
     assert status.seconds_left == 10 + 40 + 20 + 1 + 2 * 5
     assert "2 of 6 (33 %) rows, 0.4 rows/s, 10 tokens/s, step: about 10 s left" in status_text(status)
     assert "2 of 6 (33 %) rows" in watch_line(status)
