@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from mae_cli.errors import TemporaryError
 from mae_cli.recipe.sections import Recipe
-from mae_cli.runs.budgets import Budgets, Spent
+from mae_cli.runs.budgets import Budgets, Spent, parse_size
 from mae_cli.runs.events import Events
 from mae_cli.runs.layout import MANIFEST, Round
 from mae_cli.runs.preflight import check_disk, check_memory
@@ -57,6 +57,7 @@ class Supervision:
             ConfigError: a budget is not what was expected.
         """
         self.budgets = Budgets(recipe, run_dir, until=until)
+        parse_size(recipe.min_free_disk, "min_free_disk")
         self.outcome: RunOutcome | None = None
         self._run_dir, self._recipe, self._progress, self._events = run_dir, recipe, progress, events
         self._announce = announce

@@ -37,11 +37,11 @@ eval: {{benchmarks: [{write_sums(folder / "held_out.jsonl", 8)}]}}
 
 def disturbed(folder: Path, seeds: range, disturbances: int) -> Counter[str]:
     path = recipe(folder)
-    assert mae("run", path, "--run-dir", folder / "whole", "--quiet").returncode == 0
-    expected = folder_content(folder / "whole", without=VOLATILE)
+    assert mae("run", path, "--run-dir", folder / "whole" / "run", "--quiet").returncode == 0
+    expected = folder_content(folder / "whole" / "run", without=VOLATILE)
     done: Counter[str] = Counter()
     for seed in seeds:
-        run = folder / f"run-{seed}"
+        run = folder / f"seed-{seed}" / "run"
         chaos = Chaos(["run", path, "--run-dir", run, "--quiet"], run, seed)
         code = chaos.drive(disturbances)
         done += chaos.done

@@ -192,7 +192,7 @@ def test_other_budgets_stop_on_6_and_go_on_to_the_same_files(
 def test_budgets_that_are_none_are_refused_before_anything_is_written(tmp_path: Path, recipe: Path) -> None:
     run = tmp_path / "run"
 
-    for options in (["--max-disk", "lots"], ["--until", "25:00"], ["--until", "lunch"], ["--max-tokens", -1]):
+    for options in (["--max-disk", "lots"], ["--until", "25:00"], ["--until", "lunch"], ["--min-free-disk", "x"]):
         assert here("run", recipe, "--run-dir", run, *options) == 2
     assert not run.exists()
 
