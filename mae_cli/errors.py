@@ -12,11 +12,13 @@
       TemporaryError          75   network, hub, GPU or disk; resumable
 
 The command line prints a `MaeError` as one line, at one place (`cli/exits.py`). Any other exception is our bug.
+Signals end a command on 130 (Ctrl-C), 141 (nobody reads its output any more) or 143 (SIGTERM).
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -70,6 +72,42 @@ class TemporaryError(MaeError):
     """Network, hub, GPU or disk failed; the same command may succeed later."""
 
     exit_code = 75
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
+
+    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
+    """
+
+
+INTERRUPTED, BROKEN_PIPE, TERMINATED, OUR_BUG = 130, 141, 143, 1
+TEMPORARY_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    *(errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT),
+}
+"""What may be otherwise at the next try: a full disk, a busy machine, a network disk."""
+USERS_ERRNOS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ELOOP, errno.EBUSY, errno.EXDEV, errno.ETXTBSY, errno.ENXIO, errno.ENODEV, errno.EFBIG),
+    *(errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTEMPTY),
+}
+"""The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round."""
+
+
+def exit_code_for(error: BaseException) -> int:
+    """Return the exit code of a command that ends with this error."""
+    if isinstance(error, MaeError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, TerminatedError):
+        return TERMINATED
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    if isinstance(error, OSError):
+        return TemporaryError.exit_code if error.errno in TEMPORARY_ERRNOS else 2 if error.errno in USERS_ERRNOS else 1
+    return OUR_BUG
 
 
 def one_line(error: BaseException) -> str:

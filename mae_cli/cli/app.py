@@ -10,13 +10,15 @@ import typer
 
 from mae_cli import __version__
 from mae_cli.cli import run_commands, stage_commands
+from mae_cli.cli.cron_command import cron
 from mae_cli.cli.data_commands import data_app
 from mae_cli.cli.doctor_command import doctor
-from mae_cli.cli.exits import exit_code_of, on_terminate, quiet_libraries
+from mae_cli.cli.exits import end_in_time, exit_code_of, on_terminate, quiet_libraries
 from mae_cli.cli.group import Group
 from mae_cli.cli.model_commands import models_app
 from mae_cli.cli.plan_command import plan
 from mae_cli.cli.recipe_commands import recipe_app
+from mae_cli.cli.status_command import status
 from mae_cli.records.python_process import keep_docstrings
 from mae_cli.records.streams import prepare_streams
 
@@ -36,6 +38,8 @@ app.command("filter")(stage_commands.filter_command)
 app.command("finetune")(stage_commands.finetune)
 app.command("eval")(stage_commands.eval_command)
 app.command("run")(run_commands.run)
+app.command("status")(status)
+app.command("cron")(cron)
 app.command("calibrate")(stage_commands.calibrate)
 app.command("judge-calibrate", hidden=True)(stage_commands.calibrate)  # its name until 0.1
 app.command("review")(stage_commands.review)
@@ -74,6 +78,7 @@ def main() -> None:
     prepare_streams()
     quiet_libraries()
     signal.signal(signal.SIGTERM, on_terminate)
+    end_in_time()
     code = run_app(sys.argv[1:])
     sys.stderr.flush()
     sys.exit(code)

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
 from types import FrameType
 from typing import Any
 
 import typer
 
-from mae_cli.errors import MaeError, TemporaryError
+from mae_cli.errors import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    TERMINATED,
+    USERS_ERRNOS,
+    MaeError,
+    TemporaryError,
+    TerminatedError,
+)
 from mae_cli.records.cache import keep_libraries_off_the_working_folder
 from mae_cli.records.streams import STANDARD_OUTPUT
 
-
-class _TerminatedError(BaseException):
-    """SIGTERM came; raised in the main thread so that locks and partial files are left in order.
-
-    Like KeyboardInterrupt no Exception, so that no library's handler for failures takes it for one.
-    """
+GRACE_SECONDS = 8.0
+"""Time that a command has to end in order after SIGTERM."""
 
 
 def on_terminate(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM."""
-    raise _TerminatedError
+    """The handler of SIGTERM: the command ends in order, and a second signal does not disturb it."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise TerminatedError
+
+
+def end_in_time(seconds: float = GRACE_SECONDS) -> None:
+    """See to it that SIGTERM ends this process within some seconds, also where it never comes to its handler.
+
+    Python runs a handler between two of its own steps, so a call that hangs in a library (a GPU, a file server) would
+    hold it off for ever. The number of each signal goes through a pipe to a thread, which then waits and ends the
+    process; what was stored is as whole as after a kill.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # A forked child that is terminated must not end its parent.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_after, args=(reader, seconds), daemon=True, name="sigterm").start()
+
+
+def _end_after(reader: int, seconds: float) -> None:
+    while signal.SIGTERM not in os.read(reader, 1):
+        pass
+    time.sleep(seconds)
+    _fail(f"terminated after {seconds:g} s in a call that did not end; the same command goes on from here", TERMINATED)
+    os._exit(TERMINATED)
 
 
 class _StandardError(logging.Handler):
@@ -81,8 +111,8 @@ def _code_of(error: BaseException) -> int | None:
         return _misused(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return _interrupted()
-    if isinstance(error, _TerminatedError):
-        return _fail("terminated; the same command goes on from here", 143)
+    if isinstance(error, TerminatedError):
+        return _fail("terminated; the same command goes on from here", TERMINATED)
     # The option parser turns a broken pipe into exit 1 by itself.
     if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
         return _broken_pipe()
@@ -111,7 +141,7 @@ def _code_of_os_error(error: OSError) -> int | None:
         return _fail(f"{_TEMPORARY[error.errno].format(what=what)}, then the same command goes on", 75)
     if error.errno == errno.ENOENT and _is_folder_gone():
         return _fail("the working directory does not exist any more; go to another one (cd) and run it again", 2)
-    if error.errno in _USERS_ERRNOS:
+    if error.errno in USERS_ERRNOS:
         return _fail(_with_advice(error), 2)
     return None
 
@@ -129,7 +159,6 @@ def _is_folder_gone() -> bool:
     return False
 
 
-INTERRUPTED = 130
 _FULL = "disk full: {what}; free some space"
 _BUSY = "{what}; try again when the machine has room"
 # What may be otherwise at the next try, and what to do.
@@ -145,12 +174,6 @@ _TEMPORARY = {
     errno.ENOLCK: "{what}; look after the network disk",
     errno.ETIMEDOUT: "{what}; look after the network disk",
 }
-# The place is wrong, not the program: no permission, read-only, a folder for a file or the other way round.
-_USERS_ERRNOS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    *(errno.ENOENT, errno.ELOOP, errno.EBUSY, errno.EXDEV, errno.ETXTBSY, errno.ENXIO, errno.ENODEV, errno.EFBIG),
-    *(errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTEMPTY),
-}
 _ADVICE = {
     errno.EBUSY: "; a file that is itself a mount point cannot be replaced: mount its folder",
     errno.EXDEV: "; give an output on the disk where its folder lies",
@@ -160,7 +183,7 @@ _ADVICE = {
 
 def _broken_pipe() -> int:
     _leave_standard_output()
-    return 141
+    return BROKEN_PIPE
 
 
 def _leave_standard_output() -> None:

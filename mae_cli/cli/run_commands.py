@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import msgspec
 import typer
-from msgspec import UNSET
 
 from mae_cli.cli.command import is_dry_run, open_command, print_json
 from mae_cli.cli.options import Common, with_options
 from mae_cli.recipe.sections import Recipe
-
-if TYPE_CHECKING:
-    from mae_cli.runs.views.summary import RunResult
 
 _PANEL: dict[str, Any] = {"show_default": False}
 
@@ -90,8 +86,14 @@ def run(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or a shipped one's name")],
     run_dir: Annotated[Path, typer.Option("--run-dir", help="folder of the run", show_default=False)],
     until: Annotated[
-        str | None, typer.Option("--until", metavar="STEP", help="stop after this step of the first unfinished round")
+        str | None,
+        typer.Option(
+            "--until", metavar="STEP|HH:MM", help="stop after this step of the first unfinished round, or at this time"
+        ),
     ] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="go on although the lock names a process of another machine")
+    ] = False,
     *,
     recipe: Recipe,
     common: Common,
@@ -100,28 +102,17 @@ def run(
 
     Example: mae run quickstart --run-dir runs/first
     """
+    from mae_cli.cli.run_outcome import announcer, carry_out
     from mae_cli.recipe.files import find_recipe
     from mae_cli.runs.loop import Run
 
     job = open_command(recipe, common, None)
     path = find_recipe(recipe_name)
-    work = Run(job, run_dir, path, until=until)
+    make = partial(Run, job, run_dir, path, until=until, take_over=take_over, announce=announcer(common))
     if common.dry_run:
-        work.check_inputs()
+        make().check_inputs()
     if not is_dry_run(job, common):
-        _print_result(work.go(), common)
-
-
-def _print_result(result: RunResult | None, common: Common) -> None:
-    """Print the tables of a run that ended; one that was stopped by --until has said so."""
-    if result is None:
-        return
-    if not common.quiet:
-        for text in (result.table, result.trained_on, result.gate, result.final):
-            if isinstance(text, str):
-                print(text, file=sys.stdout if not common.json else sys.stderr)
-    if common.json:
-        print_json(msgspec.structs.replace(result, table=UNSET, gate=UNSET))
+        carry_out(make, run_dir, common)
 
 
 def list_command(

@@ -331,6 +331,16 @@ class Recipe(Section):
     on_harm: Annotated[
         Literal["go_back", "stop"], _free("the gate shows harm: go on from the last accepted round, or stop (exit 4)")
     ] = "go_back"
+    max_hours: Annotated[float, Meta(ge=0.0), _free("hours that one start of a run may take; 0 is no limit")] = 0.0
+    max_tokens: Annotated[
+        Count, _free("tokens, generated and trained, of a run over all its starts; 0 is no limit")
+    ] = 0
+    max_disk: Annotated[str | None, _free("largest size of a run's folder, e.g. 20GB; none is no limit")] = None
+    max_rounds: Annotated[Count, _free("finished rounds, over all starts, that a run stops at; 0 is no limit")] = 0
+    min_free_disk: Annotated[str, _free("free space without which a run begins no step (exit 75)")] = "64MB"
+    stall_minutes: Annotated[
+        float, Meta(ge=0.0), _free("minutes without a finished segment or step until a run is started anew; 0 is off")
+    ] = 0.0
 
     pipeline: Annotated[
         list[Any],

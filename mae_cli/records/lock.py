@@ -40,10 +40,14 @@ class Lock:
         try:
             self._lock = _acquired(self.path, 0)
         except Timeout as error:
+            from mae_cli.records.lock_owner import holder_of
+
             held = Path(error.lock_file)
+            owner = holder_of(self.path)
+            who = owner.told() if owner is not None else f"lock {held}"
             advice = "" if held == self.path else "; where none is, delete that file"
             raise LockedError(
-                f"{self.path.name.removesuffix('.lock')}: another process is writing it (lock {held}){advice}"
+                f"{self.path.name.removesuffix('.lock')}: another process is writing it ({who}){advice}"
             ) from error
         return self
 

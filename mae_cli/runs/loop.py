@@ -7,7 +7,7 @@ After each round the gate decides, on items reported nowhere, which adapter the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from msgspec import UNSET
 from mae_cli.data.held_out import Items
 from mae_cli.errors import CollapseError, ConfigError
 from mae_cli.plugins.check import check_plugins
+from mae_cli.recipe.load import check_keys_are_names
 from mae_cli.recipe.roles import serving_roles
 from mae_cli.recipe.steps import Step, recipe_of_step, runs_in, steps_of
 from mae_cli.records import Problem
 from mae_cli.records.atomic import write_json
-from mae_cli.records.lock import Lock
+from mae_cli.runs.budgets import is_time_of_day
 from mae_cli.runs.events import Events
 from mae_cli.runs.gate import Sets, keep_sets, read_sets, say_sets
 from mae_cli.runs.layout import BENCHMARKS, PROMOTION, Round, round_label
@@ -30,6 +31,9 @@ from mae_cli.runs.one_round import RoundWork, decides, eval_recipe
 from mae_cli.runs.promotion import NOT_EVALUATED, NOT_TRAINED, Promotion, decide, promotion_line
 from mae_cli.runs.retention import is_closed, retire, set_links
 from mae_cli.runs.round_pools import file_seeds, say_overlap, self_seeds, snapshot
+from mae_cli.runs.run_lock import RunLock
+from mae_cli.runs.run_state import RunOutcome
+from mae_cli.runs.supervision import Supervision
 from mae_cli.runs.views.summary import RunResult, finish
 from mae_cli.stages.calibrate import check_calibration
 from mae_cli.stages.eval import contamination_of, load_eval
@@ -62,14 +66,42 @@ class States:
 class Run:
     """One run folder and the work on it."""
 
-    def __init__(self, job: Job, run_dir: Path, recipe_path: Path | None, *, until: str | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        run_dir: Path,
+        recipe_path: Path | None,
+        *,
+        until: str | None = None,
+        take_over: bool = False,
+        announce: Callable[[RunOutcome], None] | None = None,
+    ) -> None:
+        """Take the job of a whole run.
+
+        Args:
+            job: of the recipe.
+            run_dir: the run's folder.
+            recipe_path: the recipe's file; seeds may stand beside it.
+            until: the step to stop after, or a time of day.
+            take_over: also go on where the lock names a process of another machine.
+            announce: see `Supervision`.
+
+        Raises:
+            ConfigError: no such step, no such time, or a budget that is none.
+        """
+        at = until if until is not None and is_time_of_day(until) else None
+        until = None if at else until
         self.run_dir, self.recipe_path, self.until = run_dir, recipe_path, until
+        self._take_over = take_over
         self.recipe, self.steps = job.recipe, steps_of(job.recipe)
         self.job = replace(job, schema=schema_of_run(run_dir), sees_dress=sees_dress(run_dir))
         self.events = Events(run_dir)
+        self.supervision = Supervision(run_dir, job.recipe, job.progress, self.events, until=at, announce=announce)
         names = [step.name for step in self.steps]
         if until is not None and until not in names:
-            raise ConfigError(f"--until {until}: no such step; the steps of a round are {', '.join(names)}")
+            raise ConfigError(
+                f"--until {until}: no such step; the steps of a round are {', '.join(names)}; a time of day is 07:00"
+            )
 
     def go(self) -> RunResult | None:
         """Work until all rounds are done, or until the step of `--until` in the first round that is not; then null.
@@ -78,27 +110,37 @@ class Run:
             ConfigError: the folder holds a run of another recipe.
             GateError: a gate failed or no row was kept, and the recipe says to stop.
             CollapseError: the gate set shows harm, and the recipe says to stop.
+            BudgetError: a budget is used up; the same call goes on.
+            LockedError: another process works on the run.
         """
         self._check()
-        with Lock(self.run_dir / "run"):
-            open_run(self.job, self.run_dir, self.recipe_path)
-            sets = self._sets()
-            for step in self._evals():
-                job = eval_recipe(self.job, step, self.steps)
-                say_sets(job, sets[step.name], self._name_of(step), decides=decides(step, self.steps))
-            measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
-            held_out = Items.of(problem for benchmark in measured for problem in benchmark.problems)
-            self.job = replace(self.job, held_out=held_out)
-            work = RoundWork(self.job, self.events, sets, self.recipe_path)
-            self._check_servers()
-            base = self._files(0)
-            start = Path(self.recipe.adapter) if self.recipe.adapter else None
-            for step in self._evals():
-                work.evaluate(base, step, start)
-            seeds = file_seeds(self.recipe, self.recipe_path)
-            seeds += self_seeds(work, self.job, base) if self.recipe.self_seeds else []
-            overlap = say_overlap(self.job, seeds, measured)
-            return self._rounds(work, base, seeds, sets, overlap)
+        check_keys_are_names(self.recipe)
+        with RunLock(self.run_dir, take_over=self._take_over, say=self.job.progress.say), self.supervision as watch:
+            result = self._go(watch)
+            watch.finish(is_stopped=result is None)
+            return result
+
+    def _go(self, watch: Supervision) -> RunResult | None:
+        watch.check_memory()
+        open_run(self.job, self.run_dir, self.recipe_path)
+        watch.begin()
+        sets = self._sets()
+        for step in self._evals():
+            job = eval_recipe(self.job, step, self.steps)
+            say_sets(job, sets[step.name], self._name_of(step), decides=decides(step, self.steps))
+        measured = [benchmark for one in sets.values() for benchmark in (*one.reported, *one.gate)]
+        held_out = Items.of(problem for benchmark in measured for problem in benchmark.problems)
+        self.job = replace(self.job, held_out=held_out)
+        work = RoundWork(self.job, self.events, sets, self.recipe_path, watch)
+        self._check_servers()
+        base = self._files(0)
+        start = Path(self.recipe.adapter) if self.recipe.adapter else None
+        for step in self._evals():
+            work.evaluate(base, step, start)
+        seeds = file_seeds(self.recipe, self.recipe_path)
+        seeds += self_seeds(work, self.job, base) if self.recipe.self_seeds else []
+        overlap = say_overlap(self.job, seeds, measured)
+        return self._rounds(work, base, seeds, sets, overlap)
 
     def check_inputs(self) -> None:
         """Read the seeds, the benchmarks and what the judges are tested with, for a dry run."""
@@ -161,6 +203,8 @@ class Run:
             current = self._files(number)
             is_trained = bool(current.adapters)
             if not is_closed(current, self.recipe.keep_adapters):
+                if not current.promotion.exists():
+                    self.supervision.begin_round(number)
                 snapshot(self.recipe, current, done[-1] if done[-1].number else None, seeds)
                 outcome = work.go(current, self._start_of(states.accepted), self._stop_in(current))
                 if outcome.is_stopped:

@@ -1,9 +1,9 @@
 """One round: its steps, one after another, on the files of its folder.
 
 Place in the flow: the loop calls it once per round; every step is an ordinary resumable output, so a round that was
-interrupted is gone through again and only what is missing is done. Contract: which steps run and what they read follows
-from the recipe and the round's number; a step plays with the last adapter trained in this round, else with the one the
-round starts from.
+interrupted is gone through again and only what is missing is done. Contract: which steps run and what they read
+follows from the recipe and the round's number; a step plays with the last adapter trained in this round, else with
+the one the round starts from.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mae_cli.reports.role_figures import role_figures, role_table
 from mae_cli.runs.events import Events
 from mae_cli.runs.gate import Sets
 from mae_cli.runs.layout import Round
+from mae_cli.runs.supervision import Supervision
 from mae_cli.stages.calibrate import run_calibrate
 from mae_cli.stages.eval import attach, evaluate
 from mae_cli.stages.filter import run_filter
@@ -51,8 +52,16 @@ class RoundWork:
         seconds, tokens: spent in all steps so far.
     """
 
-    def __init__(self, job: Job, events: Events, sets: Mapping[str, Sets], recipe_path: Path | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        events: Events,
+        sets: Mapping[str, Sets],
+        recipe_path: Path | None,
+        supervision: Supervision | None = None,
+    ) -> None:
         self._job, self._events, self._sets, self._recipe_path = job, events, sets, recipe_path
+        self._supervision = supervision
         self.seconds, self.tokens = 0.0, 0
 
     def go(self, current: Round, start: Path | None, until: str | None = None) -> RoundOutcome:
@@ -89,13 +98,23 @@ class RoundWork:
 
     def play(self, current: Round, job: Job, work: Callable[[], StageSummary]) -> StageSummary:
         """Do one step's work, with its event, its line and its costs."""
+        self._begin(current, job)
         summary = work()
         self._events.add_stage(current.label, summary, job.step)
         self.seconds += summary.seconds
         self.tokens += summary.tokens
         named = f" ({job.step})" if job.draw_key else ""
         job.progress.say(f"{current.label}{named} {summary.line()}")
+        if self._supervision is not None:
+            self._supervision.end_step()
         return summary
+
+    def _begin(self, current: Round, job: Job) -> None:
+        if self._supervision is None:
+            return
+        step = next((one for one in current.steps if one.name == job.step), None)
+        stem = current.stem(step) if step is not None else current.calibration.stem
+        self._supervision.begin_step(current, job.step or "calibrate", stem, save_every=job.recipe.finetune.save_every)
 
     def _step(self, current: Round, round_step: RoundStep, playing: Path | None, empty: set[str]) -> None:
         step = round_step.step

@@ -216,7 +216,7 @@ finetune: {{objective: sft, batch_size: 2, lora_r: 2, save_every: 1, epochs: 1}}
 eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 8)}], max_new_tokens: 8}}
 """
     )
-    volatile = ("events.jsonl", "summary.json")
+    volatile = ("events.jsonl", "summary.json", "run.state.json")
     subject = Subject(
         lambda out: ["run", str(recipe), "--run-dir", str(out)],
         output="run",

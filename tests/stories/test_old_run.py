@@ -1,7 +1,8 @@
 """A run that commit 37c66da began and left in the middle of judging goes on under today's code.
 
-The archive holds that run (`unfinished`), the same run as 37c66da ended it (`expected`), the tiny model and the recipes
-of that commit; `ids_of_37c66da.json` holds digests of the ids that each of those recipes gave with the scripted engine.
+The archive holds that run (`unfinished`), the same run as 37c66da ended it (`expected`), the tiny model and the
+recipes of that commit; `ids_of_37c66da.json` holds digests of the ids that each of those recipes gave with the
+scripted engine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from tests.support import ROOT, child_environment, here, read_json_lines
 
 HERE = Path(__file__).parent
 # Volatile, or about settings that did not exist: what was made with which keys.
-ABOUT = ("events.jsonl", "summary.json", "manifest.json", "recipe.resolved.yaml", "report.html", "run.lock")
+ABOUT = (
+    "run.state.json",
+    "events.jsonl",
+    "summary.json",
+    "manifest.json",
+    "recipe.resolved.yaml",
+    "report.html",
+    "run.lock",
+)
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ eval: {{benchmarks: [{write_sums(tmp_path / "held_out.jsonl", 4)}], max_new_toke
         total=11,
         done=lambda out: sum(1 for _ in out.glob("round-*/[0-9]_*.jsonl")),
         stands=lambda out: (out / "summary.json").exists(),
-        content=lambda out: folder_content(out, without=("events.jsonl", "summary.json")),
+        content=lambda out: folder_content(out, without=("events.jsonl", "summary.json", "run.state.json")),
         reused=lambda summary: 0,
     )
     state = "/checkpoints/state.pt"

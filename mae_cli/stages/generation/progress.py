@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -18,10 +18,29 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 30.0
 
 
+class Watcher(Protocol):
+    """Is told of all work of a process; it may stop the work by raising."""
+
+    def begun(self, task: Task) -> None:
+        """A piece of work is about to begin."""
+
+    def advanced(self, task: Task, rows: int, tokens: int) -> None:
+        """A part of it is stored."""
+
+
 class Task:
     """One piece of work that counts rows and tokens."""
 
-    def __init__(self, label: str, total: int, *, quiet: bool, bar: tuple[RichProgress, TaskID] | None) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        *,
+        quiet: bool,
+        bar: tuple[RichProgress, TaskID] | None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._watcher = watcher
         self.label, self.total, self.done, self.tokens = label, total, 0, 0
         self._quiet, self._bar = quiet, bar
         self._start = self._last = time.monotonic()
@@ -42,13 +61,20 @@ class Task:
                 f"{self.label}: {self.done}/{self.total} rows, {speed:,.0f} tokens/s, about {left:,.0f} s left",
                 file=sys.stderr,
             )
+        if self._watcher is not None:
+            self._watcher.advanced(self, rows, tokens)
 
 
 class Progress:
-    """The progress display that stages report to; one for a whole process."""
+    """The progress display that stages report to; one for a whole process.
+
+    Attributes:
+        watcher: is told of the same; null: nobody.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.watcher: Watcher | None = None
 
     def say(self, text: str) -> None:
         """A notice for people, unless they asked for quiet."""
@@ -59,7 +85,7 @@ class Progress:
     def task(self, label: str, total: int) -> Iterator[Task]:
         """Show one piece of work while it runs."""
         if self.quiet or not sys.stderr.isatty():
-            yield Task(label, total, quiet=self.quiet, bar=None)
+            yield self._watched(Task(label, total, quiet=self.quiet, bar=None, watcher=self.watcher))
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -73,4 +99,10 @@ class Progress:
             TimeRemainingColumn(),
         )
         with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-            yield Task(label, total, quiet=False, bar=(bar, bar.add_task(label, total=total, speed="")))
+            shown = (bar, bar.add_task(label, total=total, speed=""))
+            yield self._watched(Task(label, total, quiet=False, bar=shown, watcher=self.watcher))
+
+    def _watched(self, task: Task) -> Task:
+        if self.watcher is not None:
+            self.watcher.begun(task)
+        return task

@@ -1,8 +1,8 @@
 """`--devices`: the rows of a command, made by one worker process per device.
 
 Each worker is the same command with `--shard` on a file of its own (`worker_files.py`), so it stores, resumes and
-locks as every command does. The parent plans, waits, counts, starts a dead worker again and then takes all rows over; a
-worker that is killed costs the segment it was in. Workers watch a pipe from their parent: when that dies, they end.
+locks as every command does. The parent plans, waits, counts, starts a dead worker again and then takes all rows over;
+a worker that is killed costs the segment it was in. Workers watch a pipe from their parent: when that dies, they end.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PAUSES = (0.0, 1.0, 5.0)
 """Seconds before a dead worker is started again; it is given up when it dies once more without a row in between."""
 LOCK_SECONDS = 30.0
 """How long a worker of an earlier try may still hold a file: it ends when it sees that its parent is gone."""
-GRACE_SECONDS = 15.0
-"""Time a worker has to end after SIGTERM, before SIGKILL."""
+GRACE_SECONDS = 6.0
+"""Time a worker has to end after SIGTERM, before SIGKILL; its parent itself is to be gone after ten seconds."""
 
 
 def worker_command() -> list[str]:
