@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import transformers
@@ -208,7 +208,7 @@ def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     """Whether a config's value is a token id; some files say -1 for none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

@@ -101,18 +101,18 @@ def run(model: Any, **inputs: Any) -> Any:
 
 
 @cache
-def _parameters(kind: type) -> frozenset[str] | None:
+def _parameters(kind: Any) -> frozenset[str] | None:
     """Names of the arguments of a class's forward pass; none when it takes any."""
-    parameters = inspect.signature(kind.forward).parameters.values()  # type: ignore[attr-defined]
+    parameters = inspect.signature(kind.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return frozenset(parameter.name for parameter in parameters)
 
 
 @cache
-def cache_name(kind: type) -> str:
+def cache_name(kind: Any) -> str:
     """The argument under which a class takes its cache."""
-    parameters = inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+    parameters = inspect.signature(kind.forward).parameters
     return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])
 
 
