@@ -133,10 +133,9 @@ class HfEngine:
 
     def _find_way(self) -> Way:
         """The fastest way of decoding that is right for this model; told where it is not the everyday one."""
+        model, digest = self.model, self.policy.model
         try:
-            way = find_way(
-                self.model, self.tokenizer, self._pad_id, folder=notes_dir(), model_digest=self.policy.model
-            ).way
+            way = find_way(model, self.tokenizer, self._pad_id, folder=notes_dir(), model_digest=digest).way
         except EngineError as error:
             raise EngineError(f"{self.folder}: {error}") from error
         told = notice(self.model.config.model_type, way, first_way(self.model.config))
