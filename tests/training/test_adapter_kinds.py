@@ -1,4 +1,4 @@
-"""Adapters that people bring, and layers that PEFT cannot adapt: right, or refused in one line before the first step."""
+"""Adapters that people bring, and layers PEFT cannot adapt: right, or refused in one line before the first step."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_last_update_that_is_not_finite_is_taken_back(tmp_path: Path, monkeypa
                 self.param_groups[0]["params"][0].fill_(float("nan"))
 
     monkeypatch.setattr(torch.optim.AdamW, "step", breaks)
-    with pytest.raises(CollapseError, match="weights after step 3 are not finite.*step 2 is kept"):
+    with pytest.raises(CollapseError, match=r"weights after step 3 are not finite.*step 2 is kept"):
         train_tiny(tiny, make_rows(tiny.chat, 4), WHOLE, tmp_path / "adapter")
 
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

@@ -21,6 +21,7 @@ from mae_cli.models.load import end_token_ids, load_model, load_tokenizer
 from mae_cli.plugins.registry import build
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.sections import FinetuneSection
+from mae_cli.training.base_noise import without_base_noise
 from mae_cli.training.frozen_policies import Frozen, read_frozen
 from mae_cli.training.job import TrainingTask
 from mae_cli.training.lora_tuning import LoraTuning
@@ -73,7 +74,8 @@ class Side:
             }
         self.policy.zero_grad(set_to_none=True)
         self.policy.train()
-        sums = loop._accumulate(1, job.steps()[0][2])
+        with without_base_noise(self.policy):
+            sums = loop._accumulate(1, job.steps()[0][2])
         return sums.loss, self.gradients(), (job, loop.frozen)
 
     def gradients(self) -> dict[str, torch.Tensor]:
@@ -83,7 +85,7 @@ class Side:
 
     def theirs(self, loss: Callable[[], torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
         self.policy.zero_grad(set_to_none=True)
-        self.policy.train()
+        self.policy.eval()  # a base with dropout in its config is compared without it
         value = loss()
         value.backward()
         return value.item(), self.gradients()
