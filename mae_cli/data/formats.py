@@ -162,12 +162,18 @@ def _label(sample: Sample, place: str) -> float | None:
     label = sample.extra.get(name)
     if isinstance(label, bool):
         return float(label)
+    if isinstance(label, str) and label.casefold() in _SIDES:
+        return _SIDES[label.casefold()]
     if label in (0, 1) or (isinstance(label, str) and label.casefold() in ("0", "1", "true", "false")):
         raise DataError(
             f'{place}: field "{name}": {label!r} may be a verdict or a class; write true or false if it says '
             f"whether the answer is good, or leave the column out"
         )
     return None
+
+
+_SIDES = {"chosen": 1.0, "rejected": 0.0, "desirable": 1.0, "undesirable": 0.0}
+"""Labels in words that name one of two sides and can mean nothing else."""
 
 
 def _refuse_empty(prompt: Sequence[Message], place: str, *, without_system: bool) -> None:

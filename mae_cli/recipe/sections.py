@@ -53,7 +53,7 @@ class GeneratingSection(Section):
         for stop in self.stop:
             if re.match(r"\\[nrt](?![a-z])", stop):
                 raise ValueError(
-                    f"{stop} begins with a backslash and a letter, not with a line end; write --stop $'{stop}' in a "
+                    f"stop string {stop} begins with a backslash and a letter, not with a line end; write --stop $'{stop}' in a "
                     f'shell, "{stop}" in double quotes in a recipe'
                 )
 

@@ -190,9 +190,7 @@ class _Reader:
         return tuple(found.prompt), tuple(found.answer)
 
     def _up_to_stop(self, row: Row, ids: Sequence[int]) -> list[int] | None:
-        """The generated ids without those behind the row's text, which a stop string ended; null where it ended inside
-        a token.
-        """
+        """The generated ids less those behind the row's text, which a stop string ended; null: it ended in a token."""
         raw = row.raw or ""
         # A special token that the recipe shows (a think tag) is part of the text.
         hidden = {i for i, token in self._special.items() if token.content not in raw} | self._ends
