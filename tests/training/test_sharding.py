@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from mae_cli.training.parts import divided, is_part, local, part_of, whole
 from mae_cli.training.processes import World, _is_loss
 from mae_cli.training.sharding import ShardedForward, ShardedTuning, sharded_full
 from tests.conftest import build_tokenizer
-from tests.support import PATIENT_SECONDS, child_environment, command, read_json_lines, wait_until, write_rows
+from tests.support import PATIENT_SECONDS, child_environment, command, read_json_lines, write_rows
 
 from .conftest import load_tiny, make_groups
 
@@ -341,7 +342,11 @@ def start_lines(lines: list[list[str]], log: Path) -> list[subprocess.Popen[byte
 
 
 def ends(started: list[subprocess.Popen[bytes]]) -> list[int]:
-    return [process.wait(5 * PATIENT_SECONDS) for process in started]
+    try:
+        return [process.wait(5 * PATIENT_SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
 
 
 def figures(folder: Path, name: str) -> list[float]:
@@ -408,7 +413,8 @@ def test_a_killed_training_goes_on_in_any_number_of_processes(
     assert ends(start(arguments("straight"), 1, tmp_path / "log-straight")) == [0]
     started = start(arguments("out"), first, tmp_path / "log-first")
     checkpoint = tmp_path / "out.partial" / "checkpoints" / "state.pt"
-    wait_until(lambda: checkpoint.exists() or started[-1].poll() is not None)
+    while not checkpoint.exists() and started[-1].poll() is None:
+        time.sleep(0.01)
     # One is killed; the others see it and end by themselves, with one line.
     with contextlib.suppress(ProcessLookupError):
         os.kill(started[-1].pid, signal.SIGKILL)
