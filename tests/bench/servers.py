@@ -147,7 +147,11 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, float]:
     done = subprocess.run(
         [python, "-m", "tests.bench.servers", "--side", side, *numbers],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        env={
+            **os.environ,
+            **{"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
+        },
         capture_output=True,
         text=True,
         check=False,

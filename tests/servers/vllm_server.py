@@ -26,15 +26,13 @@ FLAGS = (
 LORA = ("--enable-lora", "--max-lora-rank", "16")
 
 
-def cores() -> str:
-    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
-
-
 def environment() -> dict[str, str]:
+    # One core: threads that wait for each other in a loop all but stop on a busy machine.
+    core = str(min(os.sched_getaffinity(0)))
     return {
         **os.environ,
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", cores()),
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", core),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

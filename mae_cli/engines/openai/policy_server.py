@@ -65,9 +65,10 @@ class PolicyServer:
             replies = [[(answer.raw or "").strip() or STAND_IN] for answer in own]
             theirs, ours = self._server.score(probes, replies), local.score(probes, replies)
             lengths = [len(self._texts.option_ids(p.messages, r[0])) for p, r in zip(probes, replies, strict=True)]
-            return self._judge(
-                [abs((a[0] or 0.0) - (b[0] or 0.0)) / n for a, b, n in zip(theirs, ours, lengths, strict=True)]
-            )
+            pairs = [(one, other) for (one,), (other,) in zip(theirs, ours, strict=True)]
+            known = [(a, b, n) for (a, b), n in zip(pairs, lengths, strict=True) if a is not None and b is not None]
+            if len(known) == len(probes):
+                return self._judge([abs(a - b) / n for a, b, n in known])
         equal = sum(mine.raw == theirs.raw for mine, theirs in zip(own, served, strict=True))
         if equal < LEAST_EQUAL:
             differing = next(i for i in range(len(probes)) if own[i].raw != served[i].raw)
