@@ -16,7 +16,7 @@ from mae_cli.data import pools
 from mae_cli.plugins import registry
 from mae_cli.recipe.steps import RoundStep, Step, steps_of, steps_of_round
 from mae_cli.records import Message, Row, draw
-from mae_cli.runs.planning.sample import Measured, Sample, section_of, tokens_of
+from mae_cli.runs.planning.sample import Measured, SmallRound, section_of, tokens_of
 from mae_cli.runs.round_pools import SELF_SEED_FACTOR
 from mae_cli.stages.evaluation.held_out import held_out_of
 from mae_cli.stages.filter import select_rows
@@ -42,13 +42,13 @@ class PlannedStep(msgspec.Struct, kw_only=True):
     file_bytes: int = 0
 
 
-def predict(job: Job, sample: Sample) -> list[PlannedStep]:
+def predict(job: Job, sample: SmallRound) -> list[PlannedStep]:
     """Return every step of every round, round 0 first."""
     return list(_Prediction(job, sample).steps())
 
 
 class _Prediction:
-    def __init__(self, job: Job, sample: Sample) -> None:
+    def __init__(self, job: Job, sample: SmallRound) -> None:
         self._job, self._sample = job, sample
         self._pipeline = steps_of(job.recipe)
         self._pool, self._pairs = len(sample.seeds), 0
@@ -230,7 +230,7 @@ def _kind(row: Row) -> tuple[str, str, str]:
     return (row.stage, row.role, row.purpose)
 
 
-def _slower_with_adapter(sample: Sample, steps: Sequence[Step]) -> float:
+def _slower_with_adapter(sample: SmallRound, steps: Sequence[Step]) -> float:
     """Seconds a row with an adapter on, divided by those without, by the two exams; 1 where there were not two."""
     for step in steps:
         base, other = sample.base.get(step.name), sample.steps.get(step.name)
