@@ -15,7 +15,7 @@ from mae_cli.recipe.steps import Step, steps_of
 from mae_cli.reports.tables import table
 from mae_cli.runs.planning.memory import MemoryPlan
 from mae_cli.runs.planning.predict import PlannedStep, mean_tokens, predict
-from mae_cli.runs.planning.sample import Measured, SmallRound, Sampler, section_of
+from mae_cli.runs.planning.sample import Measured, Sampler, SmallRound, section_of
 from mae_cli.stages.generation.job import AUTO_BATCH_SIZE, Job
 
 GIB = 1 << 30
