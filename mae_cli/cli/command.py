@@ -14,6 +14,7 @@ from mae_cli.cli.options import Common
 from mae_cli.recipe.sections import Recipe
 
 if TYPE_CHECKING:
+    from mae_cli.records import Policy
     from mae_cli.stages.generation.job import Job
     from mae_cli.stages.generation.summary import StageSummary
 
@@ -105,8 +106,14 @@ def print_summary(summary: StageSummary, common: Common) -> None:
         print_json(summary)
 
 
-def is_dry_run(job: Job, common: Common, *inputs: Path | None, with_model: bool = True) -> bool:
-    """With --dry-run: read the inputs, build the plugins, resolve the model, say so, and return true."""
+def is_dry_run(
+    job: Job, common: Common, *inputs: Path | None, with_model: bool = True, stage: str | None = None
+) -> bool:
+    """With --dry-run: read the inputs, build the plugins, resolve the model, say so, and return true.
+
+    With a stage also its first prompt is shown, as the model would see it.
+    """
+    from mae_cli.cli.first_prompt import first_prompt
     from mae_cli.plugins.check import check_plugins
     from mae_cli.plugins.contracts import can_check
 
@@ -119,8 +126,16 @@ def is_dry_run(job: Job, common: Common, *inputs: Path | None, with_model: bool 
     policy = job.engines.trained.policy if with_model else None
     if with_model and can_check(job.engines.trained):
         job.engines.trained.check()
+    files = [path for path in inputs if path is not None and path != Path("-")]  # standard input has been read
+    prompt = first_prompt(job, stage, files) if stage is not None else None
+    _say_dry_run(common, policy, prompt)
+    return True
+
+
+def _say_dry_run(common: Common, policy: Policy | None, prompt: str | None) -> None:
     if not common.quiet:
+        if prompt is not None:
+            print(f"first prompt:\n{prompt}", file=sys.stderr)
         print(f"dry run: inputs and recipe are sound{f'; policy {policy.model}' if policy else ''}", file=sys.stderr)
     if common.json:
-        print_json({"dry_run": True, "policy": policy})
-    return True
+        print_json({"dry_run": True, "policy": policy, "first_prompt": prompt})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from mae_cli.cli.command import open_command
+from mae_cli.cli.command import open_command, print_json
 from mae_cli.cli.options import Common, with_options
 from mae_cli.recipe.sections import Recipe
 
@@ -19,9 +19,6 @@ def plan(
     rows: Annotated[
         int | None, typer.Option("--rows", min=1, help="rows of a step to measure [default: a batch]")
     ] = None,
-    max_hours: Annotated[float | None, typer.Option("--max-hours", min=0.0, help="exit 6 above this time")] = None,
-    max_disk: Annotated[float | None, typer.Option("--max-disk", min=0.0, help="exit 6 above this, in GiB")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=0, help="exit 6 above this")] = None,
     config_only: Annotated[bool, typer.Option("--config-only", help="memory alone, from config.json alone")] = False,
     *,
     recipe: Recipe,
@@ -31,25 +28,26 @@ def plan(
 
     Example: mae plan quickstart --max-hours 2
     """
-    from mae_cli.runs.planning.plan import Budgets
-
     if config_only:
         _memory(recipe, common)
     else:
-        _measured(recipe_name, rows, Budgets(max_hours, max_disk, max_tokens), recipe, common)
+        _measured(recipe_name, rows, recipe, common)
 
 
-def _measured(name: str, rows: int | None, budgets: Any, recipe: Recipe, common: Common) -> None:
+def _measured(name: str, rows: int | None, recipe: Recipe, common: Common) -> None:
     from mae_cli.plugins.check import check_plugins
     from mae_cli.recipe.files import find_recipe
-    from mae_cli.runs.planning.plan import make_plan, plan_text, require_budgets
+    from mae_cli.runs.budgets import parse_size
+    from mae_cli.runs.planning.plan import Budgets, make_plan, plan_text, require_budgets
 
     check_plugins(recipe)
     if not common.quiet:
         print(f"plan: measuring a few rows of each step of {name}", file=sys.stderr)
     job = open_command(recipe, msgspec.structs.replace(common, quiet=True), None)
+    disk = parse_size(recipe.max_disk, "max_disk") / 2**30 if recipe.max_disk else 0.0
+    budgets = Budgets(recipe.max_hours or None, disk or None, recipe.max_tokens or None)
     found = make_plan(job, name, find_recipe(name), rows, budgets)
-    print(msgspec.json.encode(found).decode() if common.json else plan_text(found))
+    print_json(found) if common.json else print(plan_text(found))
     require_budgets(found)
 
 
@@ -58,4 +56,4 @@ def _memory(recipe: Recipe, common: Common) -> None:
     from mae_cli.runs.planning.plan import memory_text
 
     found = memory_of(recipe)
-    print(msgspec.json.encode(found).decode() if common.json else memory_text(found))
+    print_json(found) if common.json else print(memory_text(found))

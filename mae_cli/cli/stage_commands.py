@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -12,6 +12,9 @@ import typer
 from mae_cli.cli.command import In, MaybeIn, Out, Pool, is_dry_run, open_command, print_json, print_summary
 from mae_cli.cli.options import Common, with_options
 from mae_cli.recipe.sections import Recipe
+
+if TYPE_CHECKING:
+    from mae_cli.stages.generation.job import Job
 
 
 @with_options("propose")
@@ -29,7 +32,7 @@ def propose(
     from mae_cli.stages.propose import run_propose
 
     job = open_command(recipe, common, "propose", output)
-    if not is_dry_run(job, common, seeds):
+    if not is_dry_run(job, common, seeds, stage="propose"):
         print_summary(run_propose(job, seeds, output), common)
 
 
@@ -42,7 +45,7 @@ def solve(output: Out, problems: MaybeIn = None, pool: Pool = None, *, recipe: R
     from mae_cli.stages.solve import run_solve
 
     job = open_command(recipe, common, "solve", output)
-    if not is_dry_run(job, common, *(problems or [])):
+    if not is_dry_run(job, common, *(problems or []), *([] if problems else [pool]), stage="solve"):
         print_summary(run_solve(job, problems or [], output, pool_path=pool), common)
 
 
@@ -55,7 +58,7 @@ def judge(rollouts: In, output: Out, pool: Pool = None, *, recipe: Recipe, commo
     from mae_cli.stages.judge import run_judge
 
     job = open_command(recipe, common, "judge", output)
-    if not is_dry_run(job, common, *rollouts):
+    if not is_dry_run(job, common, *rollouts, stage="judge"):
         print_summary(run_judge(job, rollouts, output, pool_path=pool), common)
 
 
@@ -146,12 +149,20 @@ def eval_command(
     job = open_command(recipe, common, "eval", output)
     if common.dry_run and recipe.eval.via == "mae":
         load_benchmarks(benchmarks or job.recipe.eval.benchmarks, job.recipe.eval)
-    if is_dry_run(job, common):
+    if is_dry_run(_asking(job, benchmarks), common, stage="eval" if recipe.eval.via == "mae" else None):
         return
     summary = run_eval(job, benchmarks or [], output, adapter=adapter, with_base=base or adapter is None)
     if not common.quiet:
         print(details_text(msgspec.convert(summary.details, EvalFigures)), file=sys.stderr)
     print_summary(summary, common)
+
+
+def _asking(job: Job, benchmarks: list[str] | None) -> Job:
+    """The job with the benchmarks of the command line in its recipe."""
+    if not benchmarks:
+        return job
+    section = msgspec.structs.replace(job.recipe.eval, benchmarks=list(benchmarks))
+    return job.with_recipe(msgspec.structs.replace(job.recipe, eval=section))
 
 
 def review(

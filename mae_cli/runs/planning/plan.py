@@ -15,7 +15,7 @@ from mae_cli.recipe.steps import Step, steps_of
 from mae_cli.reports.tables import table
 from mae_cli.runs.planning.memory import MemoryPlan
 from mae_cli.runs.planning.predict import PlannedStep, mean_tokens, predict
-from mae_cli.runs.planning.sample import Measured, Sample, Sampler, section_of
+from mae_cli.runs.planning.sample import Measured, Sampler, SmallRound, section_of
 from mae_cli.stages.generation.job import AUTO_BATCH_SIZE, Job
 
 GIB = 1 << 30
@@ -31,7 +31,7 @@ class Setting(msgspec.Struct, frozen=True):
     saves_seconds: float
 
 
-class Plan(msgspec.Struct, kw_only=True):
+class RunPlan(msgspec.Struct, kw_only=True):
     """What a run will take."""
 
     recipe: str
@@ -71,7 +71,7 @@ def rows_to_measure(recipe: Recipe, rows: int | None) -> int:
     return max(1, min(size, MOST_ROWS))
 
 
-def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, budgets: Budgets) -> Plan:
+def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, budgets: Budgets) -> RunPlan:
     """Measure a small first round in a temporary folder and predict the run.
 
     Raises:
@@ -83,7 +83,7 @@ def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, b
         steps = predict(job, sample)
     memory, where = _peak_memory()
     per_round = [sum(s.seconds for s in steps if s.round == number) for number in range(job.recipe.rounds + 1)]
-    plan = Plan(
+    plan = RunPlan(
         recipe=name,
         rounds=job.recipe.rounds,
         measured_rows=wanted,
@@ -106,7 +106,7 @@ def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, b
     return plan
 
 
-def over(plan: Plan, budgets: Budgets) -> list[str]:
+def over(plan: RunPlan, budgets: Budgets) -> list[str]:
     """The budgets that the plan does not keep, in words."""
     found = []
     if budgets.hours is not None and plan.seconds > budgets.hours * 3600:
@@ -118,7 +118,7 @@ def over(plan: Plan, budgets: Budgets) -> list[str]:
     return found
 
 
-def require_budgets(plan: Plan) -> None:
+def require_budgets(plan: RunPlan) -> None:
     """Refuse a plan that is over a budget.
 
     Raises:
@@ -156,7 +156,7 @@ def _bottleneck(steps: Sequence[PlannedStep]) -> str:
     return max(sums, key=lambda name: sums[name]) if sums else ""
 
 
-def _settings(job: Job, sample: Sample, steps: Sequence[PlannedStep]) -> list[Setting]:
+def _settings(job: Job, sample: SmallRound, steps: Sequence[PlannedStep]) -> list[Setting]:
     """The settings whose half would save most, by the seconds of the rows and tokens that hang on each."""
     found: list[Setting] = []
     for step in steps_of(job.recipe):
@@ -191,7 +191,7 @@ def _of_step(job: Job, step: Step, seconds: float, measured: Measured | None) ->
     return found
 
 
-def _notes(sample: Sample) -> list[str]:
+def _notes(sample: SmallRound) -> list[str]:
     notes = [f"{name}: measured on rows that the filters drop" for name in sorted(sample.is_forced)]
     notes += [f"{name}: {one.failure}" for name, one in sample.steps.items() if one.failure]
     return notes
@@ -200,7 +200,7 @@ def _notes(sample: Sample) -> list[str]:
 # ---- as text
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: RunPlan) -> str:
     """The plan as a table of its steps (rounds that are equal but for time are summed), and the sums below."""
     lines = []
     for key in dict.fromkeys((min(step.round, 1), step.step) for step in plan.steps):

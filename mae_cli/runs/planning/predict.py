@@ -16,7 +16,7 @@ from mae_cli.data import pools
 from mae_cli.plugins import registry
 from mae_cli.recipe.steps import RoundStep, Step, steps_of, steps_of_round
 from mae_cli.records import Message, Row, draw
-from mae_cli.runs.planning.sample import Measured, Sample, section_of, tokens_of
+from mae_cli.runs.planning.sample import Measured, SmallRound, section_of, tokens_of
 from mae_cli.runs.round_pools import SELF_SEED_FACTOR
 from mae_cli.stages.evaluation.held_out import held_out_of
 from mae_cli.stages.filter import select_rows
@@ -42,14 +42,14 @@ class PlannedStep(msgspec.Struct, kw_only=True):
     file_bytes: int = 0
 
 
-def predict(job: Job, sample: Sample) -> list[PlannedStep]:
+def predict(job: Job, sample: SmallRound) -> list[PlannedStep]:
     """Return every step of every round, round 0 first."""
     return list(_Prediction(job, sample).steps())
 
 
 class _Prediction:
-    def __init__(self, job: Job, sample: Sample) -> None:
-        self._job, self._sample = job, sample
+    def __init__(self, job: Job, sample: SmallRound) -> None:
+        self._job, self._round = job, sample
         self._pipeline = steps_of(job.recipe)
         self._pool, self._pairs = len(sample.seeds), 0
         self._full: dict[str, list[Row]] = {}
@@ -75,13 +75,13 @@ class _Prediction:
     def _base(self) -> Iterable[PlannedStep]:
         for step in self._pipeline:
             if step.stage == "eval":
-                yield self._scaled(0, step, self._items(step), self._sample.base[step.name])
-        wanted, found = self._job.recipe.self_seeds, self._sample.self_seeds
+                yield self._scaled(0, step, self._items(step), self._round.base[step.name])
+        wanted, found = self._job.recipe.self_seeds, self._round.self_seeds
         proposing = next((step for step in self._pipeline if step.stage == "propose"), None)
         if wanted and found is not None and proposing is not None:
             yield self._scaled(0, proposing, wanted * SELF_SEED_FACTOR, found)
             judging = next((step for step in self._pipeline if step.stage == "judge"), None)
-            if judging is not None and (measured := self._sample.steps.get(judging.name)) is not None:
+            if judging is not None and (measured := self._round.steps.get(judging.name)) is not None:
                 valid = sum(row.problem is not None for row in found.rows) / max(found.count, 1)
                 votes = section_of(self._job, judging).votes
                 yield self._scaled(0, judging, round(wanted * SELF_SEED_FACTOR * valid * votes), measured)
@@ -90,7 +90,7 @@ class _Prediction:
     def _step(self, one: RoundStep, number: int) -> PlannedStep:
         step = one.step
         given = list({row.id: row for other in one.reads for row in self._full.get(other.name, [])}.values())
-        measured = self._sample.steps.get(step.name, Measured(failure="not run in round 1"))
+        measured = self._round.steps.get(step.name, Measured(failure="not run in round 1"))
         job = self._job.of_step(step, round_number=number)
         if step.stage == "propose":
             made = repeated(measured.rows, job.recipe.propose.num_problems)
@@ -116,23 +116,25 @@ class _Prediction:
     # ---- rows
 
     def _items(self, step: Step) -> int:
-        sets = self._sample.sets[step.name]
+        sets = self._round.sets[step.name]
         items = sum(len(one.problems) for one in (*sets.reported, *sets.gate))
         return items * int(section_of(self._job, step).samples)
 
     def _rollouts(self, job: Job, given: Sequence[Row]) -> int:
         section = job.recipe.solve
         proposed, _ = proposals(given, checked_only=section.checked_only)
-        plain = min(section.num_problems, self._pool)
-        trained = len(proposed) if section.train_on_proposals else 0
-        return (plain + trained) * section.rollouts_per_problem + len(proposed) * section.difficulty_samples
+        drawn = draw(self._round.seeds, section.num_problems, job.recipe.seed, "solve", job.round_number, *job.draw_key)
+        more = max(0, min(section.num_problems, self._pool) - len(drawn))
+        trained = {problem.id for problem in drawn}  # a proposal may repeat one of them, and is then solved once
+        trained |= {problem.id for problem in proposed} if section.train_on_proposals else set()
+        return (len(trained) + more) * section.rollouts_per_problem + len(proposed) * section.difficulty_samples
 
     def _questions(self, job: Job, given: Sequence[Row], number: int) -> int:
         section = job.recipe.judge
         panel = Panel(job)
         if not panel.judges:
             return 0
-        seeds = pools.seed_pairs(self._sample.seeds) if job.recipe.seed_pairs else []
+        seeds = pools.seed_pairs(self._round.seeds) if job.recipe.seed_pairs else []
         drawn = draw(seeds, section.num_pairs, job.recipe.seed, "judge", job.round_number) if number == 1 else []
         grown = min(section.num_pairs, self._pairs + len(seeds)) if number > 1 else 0
         return len(plan_questions(job, panel, given, drawn)) + grown
@@ -143,8 +145,8 @@ class _Prediction:
         for row in given:
             wanted[_kind(row)] = wanted.get(_kind(row), 0) + 1
         rows: list[Row] = []
-        known = self._sample.outputs.get(step.name, [])
-        made = {row.id for row in self._sample.steps.get(step.name, Measured()).rows}
+        known = self._round.outputs.get(step.name, [])
+        made = {row.id for row in self._round.steps.get(step.name, Measured()).rows}
         for kind in dict.fromkeys(_kind(row) for row in known):
             of_kind = [row for row in known if _kind(row) == kind]
             share = questions / max(len(made), 1)
@@ -230,7 +232,7 @@ def _kind(row: Row) -> tuple[str, str, str]:
     return (row.stage, row.role, row.purpose)
 
 
-def _slower_with_adapter(sample: Sample, steps: Sequence[Step]) -> float:
+def _slower_with_adapter(sample: SmallRound, steps: Sequence[Step]) -> float:
     """Seconds a row with an adapter on, divided by those without, by the two exams; 1 where there were not two."""
     for step in steps:
         base, other = sample.base.get(step.name), sample.steps.get(step.name)

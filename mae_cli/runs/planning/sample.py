@@ -60,7 +60,7 @@ class Measured(msgspec.Struct):
 
 
 @dataclass
-class Sample:
+class SmallRound:
     """The small round."""
 
     sets: dict[str, Sets] = field(default_factory=dict)
@@ -86,9 +86,9 @@ class Sampler:
         self._steps = steps_of(job.recipe)
         self._round = Round(folder / round_label(1), 1, self._steps)
         self._round.folder.mkdir(parents=True)
-        self.sample = Sample()
+        self.sample = SmallRound()
 
-    def make(self) -> Sample:
+    def make(self) -> SmallRound:
         """Measure every step of the first round, and the exam of the base."""
         started = time.monotonic()
         for step in self._steps:
