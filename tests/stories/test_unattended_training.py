@@ -66,8 +66,8 @@ def test_sigterm_in_a_step_with_a_model_ends_it_in_order(tmp_path: Path, recipe:
     process = start(["run", recipe, "--run-dir", run, "--json", "--set", "finetune.epochs=40"])
     # One after the other: each may take its time on a busy machine.
     marks = ["run.state.json", "round-001/1_rollouts.jsonl.partial", "round-001/1_rollouts.jsonl", CHECKPOINT]
-    for mark in marks[: marks.index(waits_for) + 1]:
-        wait_until(lambda mark=mark: (run / mark).exists() or (run / waits_for).exists(), process)  # type: ignore[misc]
+    for place in range(marks.index(waits_for) + 1):
+        wait_until(lambda place=place: any((run / mark).exists() for mark in marks[place:]), process)  # type: ignore[misc]
 
     process.terminate()
     out, _ = process.communicate(timeout=PATIENT_SECONDS)
