@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from mae_cli.errors import CollapseError
 from mae_cli.records.lock_owner import Owner, this_owner
+from mae_cli.runs import loop
 from tests.stories.kill_driver import folder_content
 from tests.support import (
     PATIENT_SECONDS,
@@ -314,6 +317,34 @@ def test_every_ending_has_its_code_and_its_line(
     told = outcome(printed.out.encode())
     assert (told["state"], told["exit_code"]) == (state, code)
     assert printed.err == f"mae: {told['reason']}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "state"),
+    [
+        (CollapseError("worse than base; stopped"), 4, "collapse"),
+        (RuntimeError("a fault of ours"), 1, "crashed"),
+        (OSError(errno.ENOSPC, "No space left on device"), 75, "temporary"),
+        (PermissionError(errno.EACCES, "Permission denied"), 2, "refused"),
+    ],
+)
+def test_an_error_of_any_kind_is_told_in_the_same_line(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error: Exception, code: int, state: str,
+) -> None:  # fmt: skip
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "file_seeds", fail)
+    if code == 1:
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            here("run", recipe, "--run-dir", tmp_path / "run", "--json", "--quiet")
+    else:
+        assert here("run", recipe, "--run-dir", tmp_path / "run", "--json", "--quiet") == code
+
+    told = outcome(capsys.readouterr().out.encode())
+    assert (told["state"], told["exit_code"]) == (state, code)
+    assert json.loads((tmp_path / "run" / "run.state.json").read_bytes())["state"] == state
 
 
 def test_a_reader_that_went_away_ends_it_on_141(tmp_path: Path, recipe: Path) -> None:
