@@ -44,11 +44,11 @@ def side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield found
 
 
-def test_dpo(side: Side, trainer: Callable[[str], Any]) -> None:  # noqa: F811
+def test_dpo(side: Side, trainer: Callable[[str], Any]) -> None:
     pairs({"name": "dpo", "beta": 0.3}, "sigmoid", {"beta": 0.3}, side, trainer)
 
 
-def test_grpo(side: Side, trainer: Callable[[str], Any]) -> None:  # noqa: F811
+def test_grpo(side: Side, trainer: Callable[[str], Any]) -> None:
     if side.policy.config.model_type == "gpt2":
         side.rows = [row for row in side.rows if row.messages == side.rows[0].messages]
     gradients({**GRPO, **RATIOS, "kl_coefficient": 0.1}, "grpo", {"beta": 0.1}, side, trainer)
