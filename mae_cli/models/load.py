@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import transformers
@@ -198,7 +198,7 @@ def end_token_ids(model: Any, tokenizer: Any, template: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     """Whether a config's value is a token id; some files say -1 for none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -209,7 +209,7 @@ def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
     for source in (getattr(model, "generation_config", None), tokenizer):
         value = getattr(source, "pad_token_id", None)
         if _is_id(value) and value < rows:
-            return int(value)
+            return value
     return min((token_id for token_id in end_ids if token_id < rows), default=0)
 
 
