@@ -219,7 +219,7 @@ def pad_token_id(model: Any, tokenizer: Any, end_ids: frozenset[int]) -> int:
     for source in (getattr(model, "generation_config", None), tokenizer):
         value = getattr(source, "pad_token_id", None)
         if _is_id(value) and value < rows:
-            return int(value)
+            return value
     return min((token_id for token_id in end_ids if token_id < rows), default=0)
 
 

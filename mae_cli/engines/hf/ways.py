@@ -96,7 +96,8 @@ def smallest_window(config: Any) -> int | None:
 def run(model: Any, **inputs: Any) -> Any:
     """One forward pass with those of the inputs that the model's class takes."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    taken = _parameters(type(base))
+    kind: Any = type(base)
+    taken = _parameters(kind)
     return model(**{name: value for name, value in inputs.items() if taken is None or name in taken})
 
 
@@ -124,7 +125,8 @@ def placed(way: Way, positions: Any) -> dict[str, Any]:
 def run_cached(model: Any, kept: Any, **inputs: Any) -> tuple[Any, Any]:
     """(output, cache) of a forward pass behind a cache; none lets the model make its own."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    name = cache_name(type(base))
+    kind: Any = type(base)
+    name = cache_name(kind)
     output = run(model, **{name: kept}, use_cache=True, **inputs)
     held = getattr(output, name, None)
     return output, kept if held is None else held
