@@ -3,8 +3,8 @@
 A base with dropout in its config (GPT-2), a mixture of experts, a sliding window that is shorter than the rows, a base
 model without a chat template, and Llama. TRL trains SFT and GRPO with the config's dropout, and we never do: its side
 computes in evaluation mode, ours in the training loop's own mode. TRL adds the auxiliary loss of a mixture of experts
-by the config's coefficient, and we never do: the coefficient is 0 here. TRL pads the prompts of GRPO on the left without
-position ids, which moves GPT-2's learned positions: its rows have one prompt here.
+by the config's coefficient, and we never do: the coefficient is 0 here. TRL pads the prompts of GRPO on the left
+without position ids, which moves GPT-2's learned positions: its rows have one prompt here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from .test_trl import (
 
 __all__ = ["test_kto", "test_sft", "trainer"]
 
-FAMILIES = ["llama", "gpt2", "qwen3_moe", "mistral", "without template"]
+FAST, SLOW = ["gpt2", "qwen3_moe"], ["llama", "mistral", "without template"]
+FAMILIES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 pairs, gradients = test_pairs_with_a_reference, test_policy_gradients
 del test_pairs_with_a_reference, test_policy_gradients
 
