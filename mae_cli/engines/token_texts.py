@@ -37,6 +37,12 @@ class TokenTexts:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, tokenizer: Any) -> None:
+        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+            # transformers makes up a tokenizer without words where a folder has none.
+            raise EngineError(
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, all of them special; tokenizer.json or "
+                "tokenizer.model is missing there"
+            )
         self.tokenizer = tokenizer
         self.chat = chat_template.named_chat(tokenizer, recipe.chat_template, recipe.chat_template_kwargs)
         self.policy = Policy(

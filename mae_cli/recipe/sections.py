@@ -53,8 +53,8 @@ class GeneratingSection(Section):
         for stop in self.stop:
             if re.match(r"\\[nrt](?![a-z])", stop):
                 raise ValueError(
-                    f"stop string {stop} begins with a backslash and a letter, not with a line end; write --stop $'{stop}' in a "
-                    f'shell, "{stop}" in double quotes in a recipe'
+                    f"stop string {stop} begins with a backslash and a letter, not with a line end; write --stop "
+                    f"$'{stop}' in a shell, \"{stop}\" in double quotes in a recipe"
                 )
 
     def sampling(self) -> Sampling:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mae_cli.engines.token_texts import TokenTexts
+from mae_cli.errors import EngineError
 from mae_cli.prompts.base_prompts import next_question_stops
 from mae_cli.prompts.chat_template import open_chat
 from mae_cli.recipe.load import load_recipe
@@ -139,3 +140,13 @@ def test_a_model_trained_without_a_template_keeps_prompting_so() -> None:
 
     assert again.is_raw
     assert again.turn_end().text == "<|endoftext|>"
+
+
+def test_a_tokenizer_without_words_is_refused(tiny_model_dir: Any) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), unk_token="<unk>", eos_token="</s>")
+
+    with pytest.raises(EngineError, match=r"2 tokens, all of them special; tokenizer\.json"):
+        TokenTexts(load_recipe(None, []), tiny_model_dir, empty)

@@ -149,7 +149,7 @@ def test_every_shipped_recipe_says_what_it_shows_costs_and_gives(path: Path) -> 
 def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     import yaml
 
-    recipe = load_recipe(None, ["finetune.learning_rate=2e-5", "solve.stop=['\\n', x]", "judge.judge=none"])
+    recipe = load_recipe(None, ["finetune.learning_rate=2e-5", 'solve.stop=["\\n", x]', "judge.judge=none"])
     path = recipe_file(tmp_path, yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False))
 
     assert load_recipe(path) == recipe
