@@ -38,14 +38,14 @@ def _measured(name: str, rows: int | None, recipe: Recipe, common: Common) -> No
     from mae_cli.plugins.check import check_plugins
     from mae_cli.recipe.files import find_recipe
     from mae_cli.runs.budgets import parse_size
-    from mae_cli.runs.planning.plan import Budgets, make_plan, plan_text, require_budgets
+    from mae_cli.runs.planning.plan import PlanBounds, make_plan, plan_text, require_budgets
 
     check_plugins(recipe)
     if not common.quiet:
         print(f"plan: measuring a few rows of each step of {name}", file=sys.stderr)
     job = open_command(recipe, msgspec.structs.replace(common, quiet=True), None)
     disk = parse_size(recipe.max_disk, "max_disk") / 2**30 if recipe.max_disk else 0.0
-    budgets = Budgets(recipe.max_hours or None, disk or None, recipe.max_tokens or None)
+    budgets = PlanBounds(recipe.max_hours or None, disk or None, recipe.max_tokens or None)
     found = make_plan(job, name, find_recipe(name), rows, budgets)
     print_json(found) if common.json else print(plan_text(found))
     require_budgets(found)

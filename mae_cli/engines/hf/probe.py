@@ -50,7 +50,7 @@ ERRORS = (
 """What a family's code may end in when it is asked for what it has not; anything else is our fault."""
 
 
-class Reference(NamedTuple):
+class PlainRun(NamedTuple):
     """The plain model on one prompt and its continuation."""
 
     prompt: list[int]
@@ -59,14 +59,14 @@ class Reference(NamedTuple):
     """(STEPS + 1, V) float32, behind the prompt and behind each token."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """What the probe found; `errors` are relative distances by what was tried, none where it broke off."""
 
     way: Way
     errors: dict[str, float | None] = {}
 
 
-def find_way(model: Any, tokenizer: Any, pad_id: int, *, folder: Path, model_digest: str) -> Found:
+def find_way(model: Any, tokenizer: Any, pad_id: int, *, folder: Path, model_digest: str) -> ProbeResult:
     """The fastest right way of a model, from the file in `folder` or by trying.
 
     Raises:
@@ -80,7 +80,7 @@ def find_way(model: Any, tokenizer: Any, pad_id: int, *, folder: Path, model_dig
     path = folder / "decoding.json"
     known = _known(path)
     with contextlib.suppress(msgspec.ValidationError, KeyError, TypeError, AttributeError):
-        return msgspec.convert(known[key], Found)
+        return msgspec.convert(known[key], ProbeResult)
     found = Probe(model, tokenizer, pad_id).find()
     # Two processes may write at once; either result is good.
     with contextlib.suppress(OSError):
@@ -110,13 +110,13 @@ class Probe:
         self._bound = EXACT
 
     @torch.inference_mode()
-    def find(self) -> Found:
+    def find(self) -> ProbeResult:
         """The fastest way that gives what the plain model gives."""
         first = first_way(self.model.config)
         is_proven = type(self.model).__name__ in EVERYDAY and transformers.__version__.startswith(PROVEN_WITH)
         if is_proven and first.rows == "slots":
             self._reference(self._prompts[1], self._tails[1])
-            return Found(first)
+            return ProbeResult(first)
         self.references = [self._reference(*row) for row in zip(self._prompts, self._tails, strict=True)]
         if self.model.dtype not in (torch.float32, torch.float64) or getattr(self.model, "is_quantized", False):
             self._bound = max(ROUNDED, 4 * self._rounding())
@@ -130,9 +130,9 @@ class Probe:
                     f"{rows}{'' if own else ' own cache'}{'' if mask else ' no mask'}{'' if told else ' no positions'}"
                 )
                 way = tried if self._agrees(name, partial(self._whole, tried)) else None
-        return Found(way or Way(rows="recompute", prefix=False, tree="none"), self.errors)
+        return ProbeResult(way or Way(rows="recompute", prefix=False, tree="none"), self.errors)
 
-    def _reference(self, prompt: list[int], tokens: list[int]) -> Reference:
+    def _reference(self, prompt: list[int], tokens: list[int]) -> PlainRun:
         ids = torch.tensor([prompt + tokens], device=self.model.device)
         try:
             logits = run(self.model, input_ids=ids, use_cache=False).logits[0].float()
@@ -148,7 +148,7 @@ class Probe:
             )
         if len(prompt) > SHARED:
             self._at_shared.append(logits[SHARED - 1])
-        return Reference(prompt, tokens, logits[len(prompt) - 1 :])
+        return PlainRun(prompt, tokens, logits[len(prompt) - 1 :])
 
     def _check_causal(self) -> None:
         """Two prompts that begin alike have the same logits at the end of that beginning."""
@@ -228,7 +228,7 @@ class Probe:
             worst = max(worst, self._steps(way, prefill([one.prompt for one in rows]), rows, STEPS))
         return worst
 
-    def _steps(self, way: Way, chunk: Prefilled, rows: list[Reference], count: int) -> float:
+    def _steps(self, way: Way, chunk: Prefilled, rows: list[PlainRun], count: int) -> float:
         """Enter all rows and feed them `count` tokens; the first leaves before the last step where it may."""
         batch = batch_for(self.model, len(rows), way, captures=False)
         batch.enter(chunk, list(range(len(rows))), STEPS)
@@ -256,7 +256,7 @@ class Probe:
         pairs = [pair for got, right in zip(scores, wanted, strict=True) for pair in zip(got, right, strict=True)]
         return max(abs(got - right) for got, right in pairs) / (STEPS * spread)
 
-    def _fed(self, rows: Sequence[tuple[Reference, int]]) -> torch.Tensor:
+    def _fed(self, rows: Sequence[tuple[PlainRun, int]]) -> torch.Tensor:
         return torch.tensor([one.tokens[step] for one, step in rows], device=self.model.device)
 
 
@@ -274,7 +274,7 @@ class _Watch:
     def __init__(self) -> None:
         self._found: dict[int, list[float]] = {}
 
-    def see(self, logits: torch.Tensor, rows: Sequence[tuple[Reference, int]]) -> None:
+    def see(self, logits: torch.Tensor, rows: Sequence[tuple[PlainRun, int]]) -> None:
         for place, (one, step) in enumerate(rows):
             self._found.setdefault(id(one), []).append(distance(logits[place], one.logits[step]))
 
@@ -292,7 +292,7 @@ def distance(got: torch.Tensor, right: torch.Tensor) -> float:
     return value if value == value else float("inf")
 
 
-def _total(one: Reference, tokens: Sequence[int]) -> float:
+def _total(one: PlainRun, tokens: Sequence[int]) -> float:
     """Log-probability of tokens that the reference's own lead up to."""
     logprobs = one.logits.log_softmax(-1)
     return sum(float(logprobs[step, token]) for step, token in enumerate(tokens))

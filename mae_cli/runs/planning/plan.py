@@ -55,7 +55,7 @@ class RunPlan(msgspec.Struct, kw_only=True):
     notes: list[str]
 
 
-class Budgets(msgspec.Struct, frozen=True):
+class PlanBounds(msgspec.Struct, frozen=True):
     """Bounds that a plan is compared with; null is none."""
 
     hours: float | None = None
@@ -71,7 +71,7 @@ def rows_to_measure(recipe: Recipe, rows: int | None) -> int:
     return max(1, min(size, MOST_ROWS))
 
 
-def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, budgets: Budgets) -> RunPlan:
+def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, budgets: PlanBounds) -> RunPlan:
     """Measure a small first round in a temporary folder and predict the run.
 
     Raises:
@@ -106,7 +106,7 @@ def make_plan(job: Job, name: str, recipe_path: Path | None, rows: int | None, b
     return plan
 
 
-def over(plan: RunPlan, budgets: Budgets) -> list[str]:
+def over(plan: RunPlan, budgets: PlanBounds) -> list[str]:
     """The budgets that the plan does not keep, in words."""
     found = []
     if budgets.hours is not None and plan.seconds > budgets.hours * 3600:

@@ -14,7 +14,7 @@ from mae_cli.engines.hf import probe
 from mae_cli.engines.hf.cache import PrefillLayer, SlotLayer
 from mae_cli.engines.hf.lengths import decode_by_length
 from mae_cli.engines.hf.prefill import Prefiller
-from mae_cli.engines.hf.probe import Found, Probe, find_way
+from mae_cli.engines.hf.probe import Probe, ProbeResult, find_way
 from mae_cli.engines.hf.ways import Way, cache_name, first_way, longrope_switch, notice, run, smallest_window
 from mae_cli.models.load import load_model, load_tokenizer
 from mae_cli.recipe.sections import Recipe
@@ -30,7 +30,7 @@ def llama(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load_model(tiny_model_dir, device=torch.device("cpu"), dtype=torch.float32)
 
 
-def found(model: Any, folder: Path) -> Found:
+def found(model: Any, folder: Path) -> ProbeResult:
     return Probe(model, load_tokenizer(folder), 0).find()
 
 
@@ -88,7 +88,7 @@ def test_what_was_found_is_remembered_by_model_and_type(
 ) -> None:
     tokenizer = load_tokenizer(tiny_model_dir)
     first = find_way(llama, tokenizer, 0, folder=tmp_path, model_digest="a")
-    monkeypatch.setattr(Probe, "find", lambda self: Found(Way(rows="single")))
+    monkeypatch.setattr(Probe, "find", lambda self: ProbeResult(Way(rows="single")))
 
     assert find_way(llama, tokenizer, 0, folder=tmp_path, model_digest="a") == first
     assert find_way(llama, tokenizer, 0, folder=tmp_path, model_digest="b").way.rows == "single"
