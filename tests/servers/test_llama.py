@@ -289,7 +289,7 @@ def test_an_exported_gguf_answers_as_the_merged_model_does(adapter: Path, tmp_pa
     assert sum(a.raw != b.raw for a, b in zip(own, base, strict=True)) >= 3
 
 
-def test_it_serves_the_policy_and_another_quantisation_of_it_does_not(server: LlamaServer, tmp_path: Path) -> None:
+def test_it_serves_the_policy_of_a_model_without_an_adapter(server: LlamaServer, tmp_path: Path) -> None:
     path = problems(tmp_path, 2)
     recipe = tmp_path / "recipe.yaml"
     role = f"{{engine: openai, base_url: '{server.url}', model: {NAME}, serves_policy: true}}"
