@@ -9,55 +9,37 @@ of its interface that is used: `LLM.generate` with `TokensPrompt`, `SamplingPara
 from __future__ import annotations
 
 import gc
-import importlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from mae_cli.engines.token_texts import RenderedPrompt, TokenTexts
-from mae_cli.errors import ConfigError, EngineError, MissingDependencyError, TemporaryError, one_line
+from mae_cli.engines.vllm_setup import (
+    Options,
+    constraint,
+    engine_arguments,
+    engine_failure,
+    import_part,
+    import_vllm,
+    is_cpu,
+    model_facts,
+    rank_limit,
+    rank_of,
+    set_up_cpu,
+)
+from mae_cli.errors import ConfigError, EngineError, TemporaryError, one_line
 from mae_cli.models.digests import adapter_digest
 from mae_cli.models.locate import local_model
 from mae_cli.plugins.contracts import EngineFacts
 from mae_cli.plugins.registry import engine_options
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Completion, Message, Request, Sampling, Usage
-from mae_cli.records.text_schema import text_schema
 
 SEGMENT_BATCHES = 4
 """Micro-batches per segment: vLLM fills its own batches, and every segment ends with a few slow rows."""
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM takes as `max_lora_rank`."""
-CPU_CACHE_GIB = 4
-CPU_BATCHED_TOKENS = 4096
-FEW_CORES = 4
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Options after the colon, as in `vllm:gpu_memory_utilization=0.6,tensor_parallel_size=2`."""
-
-    gpu_memory_utilization: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
-    """Share of the GPU's memory for weights and cache; less where a model is trained beside it."""
-    tensor_parallel_size: Annotated[int, Meta(ge=1)] = 1
-    """GPUs that hold one copy of the model together."""
-    max_model_len: Annotated[int, Meta(ge=0)] = 0
-    """Longest prompt and completion, in tokens; 0 is the model's own limit."""
-    lora: bool = True
-    """Whether adapters can be used; models that vLLM has no LoRA layers for need false."""
-    enforce_eager: bool | None = None
-    """No compilation, no CUDA graphs: it starts minutes earlier, and a GPU generates slower. Default: on a CPU."""
-    enable_chunked_prefill: bool | None = None
-    """Whether a long prompt is read in parts. Default: vLLM's; false on a CPU, where seeded rows end it then."""
-    max_num_batched_tokens: Annotated[int, Meta(ge=0)] = 0
-    """Tokens of one step of all rows; 0 is vLLM's own, on a CPU the longest prompt or 4096."""
-    kv_cache_gib: Annotated[int, Meta(ge=0)] = 0
-    """Memory for keys and values on a CPU, in GiB; 0 is VLLM_CPU_KVCACHE_SPACE where it is set, else 4."""
 
 
 class VllmEngine:
@@ -67,7 +49,7 @@ class VllmEngine:
         # vLLM forks its engine process unless it knows that CUDA is in use here, and asking torch for a GPU is enough
         # to make a fork of this process useless.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        self._vllm = _vllm()
+        self._vllm = import_vllm()
         self._is_cpu = is_cpu()
         self.folder = local_model(recipe.model, recipe.revision)
         # Above the check for vllm, a machine without it would load torch only to be told so.
@@ -77,14 +59,14 @@ class VllmEngine:
         self.texts = TokenTexts(recipe, self.folder, self.tokenizer)
         self.chat = self.texts.chat
         self.policy = self.texts.policy
-        facts = _model_facts(self.folder)
+        facts = model_facts(self.folder)
         self._end_ids = sorted(end_token_ids(facts, self.tokenizer, self.chat.template))
         self.texts.context = options.max_model_len or context_length(facts)
         if self._is_cpu:
-            _set_up_cpu(options)
+            set_up_cpu(options)
         self._lora: Any = None
         self._numbers: dict[str, int] = {}
-        self._max_rank = _rank_limit(recipe)
+        self._max_rank = rank_limit(recipe)
         self._options = options
         self.facts = EngineFacts(
             deterministic=False,
@@ -128,14 +110,14 @@ class VllmEngine:
             return
         if not self._options.lora:
             raise ConfigError(f"{adapter}: engine vllm:lora=false cannot use an adapter")
-        name, rank = adapter_digest(adapter), _rank_of(adapter)
+        name, rank = adapter_digest(adapter), rank_of(adapter)
         if rank > self._max_rank:
             raise EngineError(
                 f"{adapter}: rank {rank}, vllm was started for up to {self._max_rank}; set finetune.lora_r to {rank}"
             )
         # vLLM tells adapters apart by this number, counted from 1, and keeps what it loaded under it.
         number = self._numbers.setdefault(name, len(self._numbers) + 1)
-        requests = _import("vllm.lora.request")
+        requests = import_part("vllm.lora.request")
         self._lora = requests.LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(adapter.resolve()))
         self.policy = msgspec.structs.replace(self.policy, adapter=name)
 
@@ -210,13 +192,10 @@ class VllmEngine:
         # Nothing but an allowed reply can be written then, so no stop string may cut it.
         stops = [] if sampling.choices else self.texts.stops(sampling, [self.texts.prompt(request.messages)])
         limit = self.texts.limit(request, sampling)
-        more: dict[str, Any] = {}
         if sampling.choices:
             # A reply must not be cut by a limit that was chosen for free text: a token holds at least one byte.
             limit = max(limit, *(len(text.encode()) + 1 for text in sampling.choices))
-            more["structured_outputs"] = _choice_of(sampling.choices)
         return self._vllm.SamplingParams(
-            **more,
             n=1,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -227,19 +206,8 @@ class VllmEngine:
             stop_token_ids=self._end_ids,
             # Its own text is only needed to see stop strings; ours is decoded from the ids.
             detokenize=bool(stops),
-            **self._schema_params(sampling),
+            **constraint(sampling),
         )
-
-    def _schema_params(self, sampling: Sampling) -> dict[str, Any]:
-        """The parameter that holds texts to a schema, under the name that this version of vLLM has for it."""
-        if not isinstance(sampling.schema, str):
-            return {}
-        schema = text_schema(sampling.schema)
-        told = {"choice" if schema.kind == "choices" else schema.kind: schema.value}
-        params = importlib.import_module("vllm.sampling_params")
-        if hasattr(params, "StructuredOutputsParams"):
-            return {"structured_outputs": params.StructuredOutputsParams(**told)}
-        return {"guided_decoding": params.GuidedDecodingParams(**told)}
 
     def _run(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> list[Any]:
         """One output per prompt, or the words of a refusal."""
@@ -258,7 +226,7 @@ class VllmEngine:
         return answers
 
     def _call(self, prompts: Sequence[list[int]], params: Sequence[Any]) -> Any:
-        inputs = _import("vllm.inputs")
+        inputs = import_part("vllm.inputs")
         try:
             return self._llm.generate(
                 [inputs.TokensPrompt(prompt_token_ids=ids) for ids in prompts],
@@ -268,7 +236,7 @@ class VllmEngine:
             )
         except TypeError as error:
             raise EngineError(f"this version of vllm is called in another way: {one_line(error)}") from error
-        except (RuntimeError, _engine_failure()) as error:
+        except (RuntimeError, engine_failure()) as error:
             # Out of memory, or its engine process died: neither is a fault of a row.
             raise TemporaryError(f"vllm failed: {one_line(error)}; what is done is kept") from error
 
@@ -295,101 +263,6 @@ def weights_dtype(recipe: Recipe) -> str:
 def numerics(recipe: Recipe, options: Options) -> str:
     """Settings that change a text besides the policy: the type of the weights, and where texts are cut."""
     return weights_dtype(recipe) + (f" max_model_len {options.max_model_len}" if options.max_model_len else "")
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'engine vllm needs the package {error.name}: pip install "mae-cli[vllm]" on a machine with a GPU'
-        ) from error
-
-
-def _vllm() -> Any:
-    """The library; its log goes to standard error, since standard output is for rows."""
-    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    return _import("vllm")
-
-
-def is_cpu() -> bool:
-    """Whether the installed vLLM is its build for CPUs."""
-    _vllm()
-    return bool(_import("vllm.platforms").current_platform.is_cpu())
-
-
-def _set_up_cpu(options: Options) -> None:
-    """Settings that the CPU build reads from the environment when the engine starts."""
-    if options.kv_cache_gib:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_cache_gib)
-    # Unset, it takes nearly all of the machine's free memory.
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_CACHE_GIB))
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) <= FEW_CORES:
-        # Its own choice leaves one core unused, of two that is half of the speed.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
-
-
-def engine_arguments(options: Options, *, is_cpu: bool, context: int | None) -> dict[str, Any]:
-    """Arguments of `LLM` that the options say, and on a CPU those without which it dies or takes minutes to start."""
-    told = {
-        "max_model_len": options.max_model_len or None,
-        "enforce_eager": options.enforce_eager,
-        "enable_chunked_prefill": options.enable_chunked_prefill,
-        "max_num_batched_tokens": options.max_num_batched_tokens or None,
-    }
-    if is_cpu:
-        own = {
-            "enforce_eager": True,
-            "enable_chunked_prefill": False,
-            # Without chunks a step must hold the longest prompt.
-            "max_num_batched_tokens": max(CPU_BATCHED_TOKENS, context or 0),
-        }
-        told |= {name: value for name, value in own.items() if told[name] is None}
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def _choice_of(choices: Sequence[str]) -> Any:
-    """The setting that allows only these replies."""
-    try:
-        return _import("vllm.sampling_params").StructuredOutputsParams(choice=list(choices))
-    except AttributeError as error:
-        raise EngineError("this version of vllm cannot keep to allowed replies (constrain): install 0.12") from error
-
-
-def _engine_failure() -> type[Exception]:
-    """The exception vLLM raises when the process that holds the model has died; it is none of Python's own."""
-    failure: type[Exception] = _import("vllm.v1.engine.exceptions").EngineDeadError
-    return failure
-
-
-def _model_facts(folder: Path) -> Any:
-    """The config and generation config of a model, where a loaded model would have them."""
-    from transformers import AutoConfig, GenerationConfig
-
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise EngineError(f"{folder}: no usable config: {one_line(error)}") from error
-    has_own = (folder / "generation_config.json").is_file()
-    generation = GenerationConfig.from_pretrained(str(folder)) if has_own else None
-    return SimpleNamespace(config=config, generation_config=generation)
-
-
-def _rank_of(adapter: Path) -> int:
-    try:
-        return int(json.loads((adapter / "adapter_config.json").read_text("utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{adapter}: no adapter there: {one_line(error)}") from error
-
-
-def _rank_limit(recipe: Recipe) -> int:
-    """The smallest rank vLLM takes that holds the recipe's adapters, those still to be trained included."""
-    needed = max(recipe.finetune.lora_r, _rank_of(Path(recipe.adapter)) if recipe.adapter else 1)
-    rank = next((rank for rank in LORA_RANKS if rank >= needed), None)
-    if rank is None:
-        raise ConfigError(f"LoRA rank {needed}: vllm takes up to {LORA_RANKS[-1]}")
-    return rank
 
 
 def open_engine(recipe: Recipe, argument: str) -> VllmEngine:

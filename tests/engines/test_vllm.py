@@ -14,6 +14,7 @@ import pytest
 from mae_cli.engines import vllm
 from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.hf.policy_only import PolicyEngine
+from mae_cli.engines.vllm_setup import constraint
 from mae_cli.errors import ConfigError, DataError, EngineError, MissingDependencyError, TemporaryError
 from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Message, Request, Sampling
@@ -319,12 +320,10 @@ def test_a_schema_becomes_the_parameter_that_this_version_has(
     params = types.ModuleType("vllm.sampling_params")
     setattr(params, name, dict)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
-    engine = vllm.open_engine(recipe, "")
-
     for schema, told in (
         (TextSchema("json", {"type": "null"}), {"json": {"type": "null"}}),
         (TextSchema("regex", "a+"), {"regex": "a+"}),
         (TextSchema("choices", ["a"]), {"choice": ["a"]}),
     ):
-        assert engine._schema_params(Sampling(8, schema=schema.text())) == {key: told}
-    assert engine._schema_params(Sampling(8)) == {}
+        assert constraint(Sampling(8, schema=schema.text())) == {key: told}
+    assert constraint(Sampling(8)) == {}

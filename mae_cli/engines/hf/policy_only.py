@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from mae_cli.engines import vllm
+from mae_cli.engines import vllm, vllm_setup
 from mae_cli.engines.hf import engine as hf
 from mae_cli.engines.token_texts import TokenTexts
 from mae_cli.errors import EngineError
@@ -45,7 +45,7 @@ class PolicyEngine:
                     in_four_bits=recipe.load_in_4bit,
                 )
                 if is_hf
-                else vllm.numerics(recipe, engine_options("vllm", argument, vllm.Options))
+                else vllm.numerics(recipe, engine_options("vllm", argument, vllm_setup.Options))
             ),
             notices=tuple(texts.chat.notices),
         )
