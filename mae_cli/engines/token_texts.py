@@ -62,7 +62,8 @@ class TokenTexts:
             try:
                 text = self.chat.text(messages)
                 ids = chat_template.encode(self.tokenizer, text)
-                stops = next_question_stops(text) if self.chat.is_raw else ()
+                bare = text.removeprefix(self.tokenizer.bos_token or "")
+                stops = next_question_stops(bare) if self.chat.is_raw else ()
                 opens = reasoning.opens_think(text, self._think_tags)
                 self._prompts[messages] = RenderedPrompt(ids, opens, stops=stops)
             except EngineError as error:

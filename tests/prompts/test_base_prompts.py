@@ -150,3 +150,9 @@ def test_a_tokenizer_without_words_is_refused(tiny_model_dir: Any) -> None:
 
     with pytest.raises(EngineError, match=r"2 tokens, all of them special; tokenizer\.json"):
         TokenTexts(load_recipe(None, []), tiny_model_dir, empty)
+
+
+def test_bos_before_a_prompt_hides_no_label(tiny_model_dir: Any) -> None:
+    texts = TokenTexts(load_recipe(None, ["chat_template=none"]), tiny_model_dir, adds_bos_tokenizer())
+
+    assert texts.prompt((Message("user", GSM8K),)).stops == ("\nQuestion:",)
