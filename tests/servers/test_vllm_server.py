@@ -18,7 +18,8 @@ from tests.servers.vllm_server import VllmServer, vllm_server
 from tests.support import ROOT, here, mae, read_json_lines
 
 pytest.importorskip("vllm.entrypoints", reason="make vllm runs it in an environment of its own")
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
+# What vLLM leaves open when it ends is not ours.
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
