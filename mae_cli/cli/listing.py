@@ -11,8 +11,9 @@ from mae_cli.cli.options import section_structs
 from mae_cli.errors import ConfigError, did_you_mean
 from mae_cli.plugins import registry
 from mae_cli.prompts import prompt_files
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.files import shipped_dir
-from mae_cli.recipe.sections import Recipe, RoleSection, section_fields
+from mae_cli.recipe.sections import Recipe, RoleSection
 from mae_cli.reports.tables import table
 from mae_cli.stages.evaluation.benchmarks import SUITES
 

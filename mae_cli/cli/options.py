@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 import typer
 
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.load import load_recipe
-from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe
 
 SHORT = {"model": "-m", "temperature": "-T"}
 # Of the keys above the sections, those that make sense for one stage; the rest belong to `mae run`.

@@ -176,7 +176,9 @@ def context_length(model: Any) -> int | None:
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
     told = [getattr(config, name, None) for name in names]
     lengths = [int(length) for length in told if isinstance(length, int | float) and length > 0][:1]
-    lengths += [_table_length(name, module) for name, module in model.named_modules() if name.endswith(_TABLES)]
+    # An engine without weights here has the config alone.
+    modules = model.named_modules() if hasattr(model, "named_modules") else ()
+    lengths += [_table_length(name, module) for name, module in modules if name.endswith(_TABLES)]
     return min((length for length in lengths if length > 0), default=None)
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, get_args, get_origin
 import msgspec
 
 from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.numbers import faults
-from mae_cli.recipe.sections import Section, section_fields
+from mae_cli.recipe.sections import Section
 
 NONE_IS_A_VALUE = ("chat_template",)
 """Keys where "none" is not the absence of a value: `chat_template: none` sends prompts as they stand."""

@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from mae_cli.errors import ConfigError
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.keys import assign, check_keys, convert_section
 from mae_cli.recipe.schemas import read_schema
-from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe
 from mae_cli.recipe.steps import steps_of, written
 from mae_cli.recipe.yaml_text import hint_of, parse_yaml, read_yaml
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.load import load_recipe, set_value
-from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe
 from mae_cli.recipe.steps import Step, recipe_of_step, steps_of, written
 
 Kind = Literal["default", "file", "set"]

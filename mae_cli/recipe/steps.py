@@ -18,10 +18,11 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from mae_cli.errors import ConfigError, did_you_mean
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.formula import Formula
 from mae_cli.recipe.keys import check_keys, convert_section
 from mae_cli.recipe.roles import check_role
-from mae_cli.recipe.sections import SECTIONS, Recipe, Section, section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe, Section
 from mae_cli.records import PREDEFINED_ROLES
 
 Stage = Literal["propose", "solve", "judge", "filter", "finetune", "eval"]

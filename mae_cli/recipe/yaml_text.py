@@ -14,7 +14,8 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from mae_cli.errors import ConfigError
-from mae_cli.recipe.sections import Recipe, section_fields
+from mae_cli.recipe.fields import section_fields
+from mae_cli.recipe.sections import Recipe
 from mae_cli.recipe.yaml_values import AmbiguousError, parts_of, value_of
 from mae_cli.records.encodings import marked_encoding
 

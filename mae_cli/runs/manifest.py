@@ -16,9 +16,10 @@ import msgspec
 from mae_cli import __version__
 from mae_cli.errors import ConfigError
 from mae_cli.prompts.prompt_files import SOLVER_PROMPT
+from mae_cli.recipe.fields import is_free
 from mae_cli.recipe.load import check_keys_are_names
 from mae_cli.recipe.roles import fixed_roles
-from mae_cli.recipe.sections import Recipe, is_free
+from mae_cli.recipe.sections import Recipe
 from mae_cli.recipe.steps import steps_of_tree
 from mae_cli.recipe.yaml_text import dump_yaml
 from mae_cli.records import SCHEMA_VERSION

@@ -23,8 +23,9 @@ from mae_cli.errors import ConfigError, DataError, GateError, MissingDependencyE
 from mae_cli.models.adapters import CONFIG
 from mae_cli.models.digests import is_whole_model, reference_identity
 from mae_cli.plugins import contracts, registry
+from mae_cli.recipe.fields import is_free
 from mae_cli.recipe.roles import fixed_roles
-from mae_cli.recipe.sections import Recipe, is_free
+from mae_cli.recipe.sections import Recipe
 from mae_cli.records import Policy, Row, digest
 from mae_cli.records.file_names import STDIO, beside
 from mae_cli.records.read import Input, read_json

@@ -20,7 +20,8 @@ from mae_cli.errors import CollapseError, GateError
 from mae_cli.models.digests import reference_identity
 from mae_cli.models.load import context_length
 from mae_cli.plugins.contracts import Objective, Unit
-from mae_cli.recipe.sections import FinetuneSection, is_free
+from mae_cli.recipe.fields import is_free
+from mae_cli.recipe.sections import FinetuneSection
 from mae_cli.records import Policy, digest
 from mae_cli.training.base_noise import noise_of, without_base_noise
 from mae_cli.training.batches import num_steps, steps

@@ -11,7 +11,8 @@ import pytest
 
 from mae_cli.cli import run_commands, stage_commands
 from mae_cli.cli.options import COMMON, NOT_TAKEN, section_structs
-from mae_cli.recipe.sections import Recipe, RoleSection, section_fields
+from mae_cli.recipe.fields import section_fields
+from mae_cli.recipe.sections import Recipe, RoleSection
 from tests.support import ROOT
 
 STAGES = {

@@ -9,9 +9,10 @@ import pytest
 from mae_cli.cli.options import section_structs
 from mae_cli.errors import ConfigError
 from mae_cli.plugins.check import check_plugins
+from mae_cli.recipe.fields import section_fields
 from mae_cli.recipe.files import find_file, find_recipe, shipped_dir
 from mae_cli.recipe.load import load_recipe
-from mae_cli.recipe.sections import SECTIONS, Recipe, section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe
 from mae_cli.records.cache import cache_dir
 
 SHIPPED = sorted(shipped_dir("recipes").glob("*.yaml"))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mae_cli.errors import ConfigError
+from mae_cli.recipe.fields import free_keys, is_free
 from mae_cli.recipe.load import load_recipe
-from mae_cli.recipe.sections import Recipe, free_keys, is_free
+from mae_cli.recipe.sections import Recipe
 from mae_cli.recipe.steps import recipe_of_step, runs_in, step_named, steps_of, steps_of_round
 
 R_ZERO = """

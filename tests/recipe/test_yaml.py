@@ -71,7 +71,6 @@ def value_of(recipe: Any, key: str) -> Any:
         ("model: 1e5", "model", "1e5"),
         ("solve: {stop: [no, 1, 1e3, 010, 12:30, ~x]}", "solve.stop", ["no", "1", "1e3", "010", "12:30", "~x"]),
         ('solve: {stop: ["\\n", "a\\tb"]}', "solve.stop", ["\n", "a\tb"]),
-        ("solve: {stop: ['\\n']}", "solve.stop", ["\\n"]),
         ("think_tags: [<yes>, </yes>]", "think_tags", ["<yes>", "</yes>"]),
         ("engine: scripted:accuracy=0.5", "engine", "scripted:accuracy=0.5"),
         # true and false

@@ -14,7 +14,8 @@ import msgspec
 
 from mae_cli.errors import MaeError
 from mae_cli.plugins import registry
-from mae_cli.recipe.sections import SECTIONS, Recipe, Section, section_fields
+from mae_cli.recipe.fields import section_fields
+from mae_cli.recipe.sections import SECTIONS, Recipe, Section
 
 _KINDS = {
     "verifier": "verifiers",
