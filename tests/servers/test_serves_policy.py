@@ -18,7 +18,7 @@ from mae_cli.stages.generation.job import open_job
 from tests.conftest import save_tiny_model
 from tests.models.test_load import make_adapter
 from tests.servers.policy_server import serving
-from tests.support import here, read_json_lines, write_json_lines, write_sums
+from tests.support import here, mae, read_json_lines, write_json_lines, write_sums
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0.0)
 ASK = [Request("a", (Message("user", "what is one plus two"),), 1), Request("b", (Message("user", "count"),), 2)]
@@ -124,6 +124,29 @@ def test_a_contradiction_in_the_recipe_is_one_line(
 
     with pytest.raises(ConfigError, match=rf"roles\.solver\.serves_policy: {message}"):
         serving_roles(recipe_with(tiny_model_dir, keys, **more))
+
+
+def test_a_command_takes_the_adapter_away_when_it_ends(tiny_model_dir: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model_dir, tmp_path / "adapter")
+    problems = write_sums(tmp_path / "problems.jsonl", 2)
+    with serving(tiny_model_dir) as (url, held):
+        line = (
+            "solve",
+            problems,
+            "-o",
+            tmp_path / "out.jsonl",
+            "--engine",
+            "openai",
+            "--base-url",
+            url,
+            "-m",
+            "served",
+        )
+        done = mae(*line, "--adapter", adapter, "--rollouts-per-problem", 1, "--max-new-tokens", 4)
+
+    assert done.returncode == 0, done.stderr
+    assert [ask["model"][:4] for ask in held.asked] == ["mae-"] * 2
+    assert held.adapters == {}
 
 
 def test_rounds_are_generated_on_the_server_and_trained_here(tiny_model_dir: Path, tmp_path: Path) -> None:

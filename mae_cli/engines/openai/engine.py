@@ -8,6 +8,7 @@ nothing left to do needs none.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import re
 import ssl
@@ -268,13 +269,16 @@ class OpenAiEngine:
     def close(self) -> None:
         """Close the connections."""
         if self._pool is not None:
-            self._pool.close(before=self._sender.unload_all)
-            self._pool = None
+            pool, self._pool = self._pool, None
+            atexit.unregister(self.close)
+            pool.close(before=self._sender.unload_all)
 
     # ---- inside
 
     def _ready_pool(self) -> Pool:
         if self._pool is None:
+            # A command ends without closing its engines; what was brought to a server is taken away all the same.
+            atexit.register(self.close)
             self._ssl = httpx2.create_ssl_context()
             self._pool = Pool(
                 self._urls,
