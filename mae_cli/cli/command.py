@@ -95,7 +95,7 @@ def print_json(value: Any) -> None:
         is_safe = text.isascii() or encoding.lower().replace("-", "").replace("_", "") == "utf8"
     except UnicodeEncodeError:  # a file name that is not UTF-8
         is_safe = False
-    print(text if is_safe else json.dumps(msgspec.to_builtins(value)))
+    print(text if is_safe else json.dumps(msgspec.to_builtins(value)), flush=True)
 
 
 def print_summary(summary: StageSummary, common: Common) -> None:

@@ -113,8 +113,8 @@ class Run:
             BudgetError: a budget is used up; the same call goes on.
             LockedError: another process works on the run.
         """
-        self._check()
         check_keys_are_names(self.recipe)
+        self._check()
         with RunLock(self.run_dir, take_over=self._take_over, say=self.job.progress.say), self.supervision as watch:
             result = self._go(watch)
             watch.finish(is_stopped=result is None)

@@ -141,7 +141,7 @@ def only_line(result: subprocess.CompletedProcess[bytes]) -> str:
         (("solve", "none.jsonl", "-o", "o", "--engine", "scripted"), "none.jsonl: no such file"),
         (("solve", "p.jsonl", "-o", "o", "--engine", "scriptd"), 'did you mean "scripted"'),
         (("solve", "p.jsonl", "-o", "o", "--engine", "scripted:speed=1"), "speed=1"),
-        (("solve", "p.jsonl", "-o", "o", "--engine", "scripted", "--batch-size", "0"), "batch_size: 0"),
+        (("solve", "p.jsonl", "-o", "o", "--engine", "scripted", "--batch-size", "0"), "batch_size: expected int >= 1"),
         (("solve", "p.jsonl", "-o", "o", "--engine", "scripted", "--batch-size", "many"), "--batch-size"),
         (("solve", "p.jsonl", "-o", "o", "--engine", "scripted", "--prompt", "slove"), 'did you mean "solve"'),
         (("solve", "p.jsonl", "-o", "o", "--recipe", "mae_zer"), 'did you mean "mae_zero"'),

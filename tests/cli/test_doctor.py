@@ -226,11 +226,6 @@ BROKEN_MODELS: dict[str, tuple[Break, str, str]] = {
         "note",
         r"template: no special token ends an assistant turn: trained rows do not teach where to stop",
     ),
-    "turn_ends_on_no_end": (
-        write("chat_template.jinja", CHAT_TEMPLATE.replace("<|im_end|>", "<|im_start|>")),
-        "problem",
-        r"template: a turn ends on <\|im_start\|> \(2\), which ends no row: answers run to the limit; fix: add 2 to",
-    ),
     "doubled_bos": (
         write("chat_template.jinja", "{{ bos_token }}{{ bos_token }}{{ bos_token }}" + CHAT_TEMPLATE),
         "note",

@@ -109,9 +109,9 @@ def test_nothing_is_left_behind(
 @pytest.mark.parametrize(
     ("budget", "line"),
     [
-        (["--max-hours", "0"], r"mae: --max-hours 0: 0.0"),
+        (["--max-hours", "1e-9"], "mae: --max-hours 1e-09: "),
         (["--max-tokens", "5"], "mae: --max-tokens 5: "),
-        (["--max-disk", "0"], "mae: --max-disk 0: "),
+        (["--max-disk", "1B"], "mae: --max-disk "),
     ],
 )
 def test_a_plan_over_its_budget_ends_on_6(

@@ -75,7 +75,8 @@ def test_an_unfinished_run_goes_on_to_the_bytes_it_would_have_had(folder: Path) 
     ):
         assert [name for name in expected if found[name] != expected[name]] == []
     else:  # another processor rounds otherwise: then the run must equal one that this machine makes from the start
-        assert here("run", "recipe.yaml", "--run-dir", "anew") == 0
+        # That run's held-out items are among its seeds, which it trained on.
+        assert here("run", "recipe.yaml", "--run-dir", "anew", "--set", "filter.decontaminate=false") == 0
         ours, anew = read_ids(folder / "unfinished"), read_ids(folder / "anew")
         assert ours == anew
 
@@ -160,7 +161,8 @@ def test_every_recipe_of_37c66da_gives_the_ids_it_gave(
          "--set", "eval.verifier=numeric", "--set", "eval.limit=3"),
     ]  # fmt: skip
     for stage in stages:
-        assert here(*stage, *common) in (0, 3)
+        own = [part for part in common if part not in ("--engine", "scripted")] if stage[0] == "filter" else common
+        assert here(*stage, *own) in (0, 3)
 
     found = {}
     for path in sorted(d.glob("[1-6]_*.jsonl")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -40,7 +42,12 @@ eval: {{benchmarks: [{held_out}], max_new_tokens: 8}}
 def recipe(tmp_path: Path, tiny_model_dir: Path) -> Path:
     path = tmp_path / "r.yaml"
     seeds, held_out = write_sums(tmp_path / "seeds.jsonl", 8), write_sums(tmp_path / "held_out.jsonl", 4)
-    path.write_text(RECIPE.format(model=tiny_model_dir, seeds=seeds, held_out=held_out))
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    # The judge's prompts are longer than the 256 positions of the tiny model.
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    path.write_text(RECIPE.format(model=model, seeds=seeds, held_out=held_out))
     return path
 
 

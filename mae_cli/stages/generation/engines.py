@@ -95,7 +95,8 @@ class Engines:
 
     def _check(self, engine: contracts.Engine, adapter: Path | None, recipe: Recipe) -> None:
         """Refuse an adapter of another kind or base than the engine's, and say once what may not fit."""
-        if adapter is None or not contracts.can_attach(engine):
+        # A server's adapter is a name; a folder that is missing is told by the engine.
+        if adapter is None or not adapter.is_dir() or not contracts.can_attach(engine):
             return
         digest = engine.adapter_digest(adapter)
         if (engine.policy.model, digest) in self._checked:

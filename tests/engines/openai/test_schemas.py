@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from mae_cli.engines.openai.dialect import Dialect, read_refusal
+from mae_cli.engines.openai.dialect import Dialect
+from mae_cli.engines.openai.refusal import read_refusal
 from mae_cli.errors import EngineError
 from mae_cli.records import Message, Request, Sampling
 from mae_cli.records.text_schema import TextSchema
