@@ -40,7 +40,7 @@ def test_a_family_gives_the_plain_models_text_and_scores(family: str, tmp_path: 
     assert found == dict.fromkeys(OF_THE_ENGINE[1:], "ok")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - EVERYDAY.keys()))
 def test_any_other_family_does_too_or_is_refused_when_it_is_loaded(family: str, tmp_path: Path) -> None:
     found = dict(cells(family, tmp_path, OF_THE_ENGINE))
