@@ -32,6 +32,7 @@ from mae_cli.engines.token_texts import RenderedPrompt, TokenTexts
 from mae_cli.errors import EngineError, TemporaryError
 from mae_cli.models.adapters import load_adapter, strip_adapter
 from mae_cli.models.digests import adapter_digest
+from mae_cli.models.launcher import is_sharded
 from mae_cli.models.load import (
     context_length,
     end_token_ids,
@@ -133,6 +134,9 @@ class HfEngine:
 
     def _find_way(self) -> Way:
         """The fastest way of decoding that is right for this model; told where it is not the everyday one."""
+        if is_sharded():
+            # Its weights come when the processes meet, and a model in parts is trained only.
+            return first_way(self.model.config)
         model, digest = self.model, self.policy.model
         try:
             way = find_way(model, self.tokenizer, self._pad_id, folder=notes_dir(), model_digest=digest).way
