@@ -237,7 +237,7 @@ def test_solve_judge_filter_and_finetune_go_on_with_its_rows(server: LlamaServer
     )
     assert tuned.returncode == 0, tuned.stderr
     assert b"known by a name only (smollm2-135m)" in tuned.stderr
-    refused = mae("finetune", selected, "-o", tmp_path / "other", *at)
+    refused = mae("finetune", selected, "-o", tmp_path / "other", "-m", MODEL, "--engine", "openai")
     assert refused.returncode == 2
     assert b"has no weights to train" in refused.stderr
 
