@@ -84,7 +84,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 16},
     "deepseek_v2": {**MLA, "topk_method": "greedy"},
     "deepseek_v3": {**MLA},
-    "minicpm3": {**MLA},
+    # Its logits are divided by hidden_size / dim_model_base; the default of 256 makes them too sharp to sample.
+    "minicpm3": {**MLA, "dim_model_base": 32},
     "youtu": {**MLA},
     "longcat_flash": {**MLA, "expert_ffn_hidden_size": 64, "moe_topk": 2, "zero_expert_num": 2},
     "kimi_linear": {

@@ -115,8 +115,8 @@ def test_eval_on_the_real_model_survives_twenty_kills(tmp_path: Path, problems: 
 def test_finetune_on_the_real_model_survives_twenty_kills(tmp_path: Path, rollouts: Path, fork: Launcher) -> None:
     subject = Subject(
         lambda out: [
-            *("finetune", str(rollouts), "-o", str(out), *REAL, "--lora-r", "2"),
-            *("--set", "finetune.batch_size=1", "--set", "finetune.save_every=1"),
+            *("finetune", str(rollouts), "-o", str(out), "-m", MODEL, "--device", "cpu", "--lora-r", "2"),
+            *("--batch-size", "1", "--set", "finetune.save_every=1"),
         ],
         output="adapter",
         total=16,

@@ -381,8 +381,15 @@ def rows(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("name", ["sft", "dpo", "reinforce_pp"])
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("sft", False),
+        ("reinforce_pp", True),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("dpo", False), ("reinforce_pp", False))),
+        *(pytest.param(name, True, marks=pytest.mark.long) for name in ("sft", "dpo")),
+    ],
+)
 def test_two_processes_that_divide_the_model_train_as_one(
     name: str, full: bool, rows: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -399,8 +406,17 @@ def test_two_processes_that_divide_the_model_train_as_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(2, 2), (2, 1), (1, 2)])
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("first", "then", "full"),
+    [
+        (2, 1, False),
+        (2, 2, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in ((2, 2, False), (1, 2, False), (2, 1, True), (1, 2, True))
+        ),
+    ],
+)
 def test_a_killed_training_goes_on_in_any_number_of_processes(
     first: int, then: int, full: bool, rows: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
